@@ -1,0 +1,51 @@
+# Nothing but Python >= 3.10 with venv is needed; every target makes the virtual environment it uses.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first that runs and is new enough; `make PYTHON=/path/to/python` overrides.
+PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10; do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
+# Two threads are what the figures in the documentation were measured with.
+export OMP_NUM_THREADS ?= 2
+
+help:
+	@echo 'make demo     refine noisy grasps on six objects: table, picture sheet, web pages in demo_out/'
+	@echo 'make test     tests (test-all: the slow ones too)'
+	@echo 'make lint     ruff, and pyright where it is installed (format: apply the formatting)'
+	@echo 'make bench    every benchmark in its short form'
+	@echo 'make clean    remove the virtual environment and what the demo wrote'
+
+$(STAMP): pyproject.toml constraints.txt setup.py
+	@test -n '$(PYTHON)' || { echo 'No Python >= 3.10 with venv found: install python3 and python3-venv, or make PYTHON=...'; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[render,dev]'
+	@touch $@
+
+.venv: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/regrasp demo --out demo_out
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@if [ -x $(BIN)/pyright ]; then $(BIN)/pyright; else echo 'pyright is not installed in $(VENV): types not checked'; fi
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --quick; done
+
+clean:
+	rm -rf $(VENV) demo_out build dist *.egg-info

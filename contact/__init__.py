@@ -1,0 +1,1 @@
+"""Objects, contact fields and the network that predicts them."""

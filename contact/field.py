@@ -1,0 +1,337 @@
+"""`ContactField`: where a hand touches an object, and its ground truth from a known pose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import igl
+import numpy as np
+import torch
+from torch import Tensor
+
+from .capsule import DEFAULT_CAPSULE, Capsule, axis_distance, contact_at_distance, contact_value
+
+if TYPE_CHECKING:
+    from hand_models.model import HandModel
+    from hand_models.pose import HandPose
+
+    from .objects import ObjectMesh
+
+NUM_PARTS = 16
+_RAY_UNITS = 1e4
+"""libigl's ray tests drop triangles by an absolute tolerance, which in metres is most of a hand: cast in 0.1 mm."""
+
+
+@dataclass(frozen=True)
+class ContactField:
+    """Contact and correspondence of ``B`` grasps over ``n`` object points and ``P`` hand points.
+
+    The object-to-hand correspondence is TOCH's (Zhou et al., ECCV 2022): the hand point that lies on the
+    line of an object point's normal. Means come with variances; a ground truth has variance zero.
+    """
+
+    contact: Tensor
+    """(B, n) capsule contact value of each object point, in [0, 1]."""
+    contact_var: Tensor
+    """(B, n)"""
+    part: Tensor
+    """(B, n, 16) probability of each bone of the hand (MANO's joint order); uniform where ``near`` is 0."""
+    canonical: Tensor
+    """(B, n, 3) metres: the corresponding point on the right hand's mean shape at rest; 0 where ``near`` is 0."""
+    canonical_var: Tensor
+    """(B, n) square metres, per axis."""
+    gap: Tensor
+    """(B, n) metres along the outward normal from the object point to the hand; negative when the hand is
+    inside the object. 0 where ``near`` is 0."""
+    gap_var: Tensor
+    """(B, n) square metres."""
+    near: Tensor
+    """(B, n) in [0, 1]: probability that the correspondence exists."""
+    hand_contact: Tensor
+    """(B, P) capsule contact value of the hand model's ``contact_points``."""
+    hand_contact_var: Tensor
+    """(B, P)"""
+    joints: Tensor | None = None
+    """(B, 21, 3) metres, object frame: where an estimator believes the joints are. None in a ground truth."""
+    joints_var: Tensor | None = None
+    """(B, 21) square metres, per axis."""
+
+    def __len__(self) -> int:
+        return len(self.contact)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> ContactField:
+        """Apply ``function`` to every tensor that is present."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(t) for name, t in values.items() if t is not None})
+
+    def index(self, index: int | slice | Sequence[int] | Tensor | np.ndarray) -> ContactField:
+        """Select grasps; an integer keeps a batch of one."""
+        chosen = [index] if isinstance(index, int) else index
+        return self.map(lambda t: t[chosen])
+
+    __getitem__ = index
+
+    def to(self, *args: Any, **kwargs: Any) -> ContactField:
+        """Move or cast, as ``torch.Tensor.to``."""
+        return self.map(lambda t: t.to(*args, **kwargs))
+
+    def detach(self) -> ContactField:
+        """Cut from the autograd graph."""
+        return self.map(torch.Tensor.detach)
+
+    def repeat_interleave(self, repeats: int) -> ContactField:
+        """Each grasp ``repeats`` times in a row."""
+        return self.map(lambda t: t.repeat_interleave(repeats, 0))
+
+    def mirrored(self) -> ContactField:
+        """The same grasps in a mirror that flips x, over the mirrored object's points.
+
+        Contact, gap and the canonical hand (always a right one) do not change; joints do.
+        """
+        if self.joints is None:
+            return self
+        return replace(self, joints=self.joints * self.joints.new_tensor([-1.0, 1.0, 1.0]))
+
+    def targets(self, points: Tensor, normals: Tensor) -> Tensor:
+        """(B, n, 3) where the corresponding hand points are to be: ``points + gap * normals``."""
+        return points + self.gap[..., None] * normals
+
+    @staticmethod
+    def cat(parts: Sequence[ContactField]) -> ContactField:
+        """Join batches over equal numbers of points. Joints are kept only if every batch has them.
+
+        Raises:
+            ValueError: when ``parts`` is empty.
+        """
+        if not parts:
+            raise ValueError("parts: nothing to join; give at least one ContactField.")
+        columns = {f.name: [getattr(p, f.name) for p in parts] for f in fields(ContactField)}
+        joined = {k: None if any(t is None for t in v) else torch.cat(v) for k, v in columns.items()}
+        return ContactField(**joined)
+
+
+@dataclass(frozen=True)
+class CorrespondenceLimits:
+    """How far a correspondence may reach, metres."""
+
+    outward: float = 0.03
+    """Longest gap between the object and a hand that does not touch it."""
+    inward: float = 0.015
+    """Deepest penetration that still counts."""
+    beyond_thickness: float = 0.004
+    """A hand may come out this far on the other side of a thin object and still belong to this side."""
+    touching: float = 0.0025
+    """Up to this distance the closest point stands in where the ray just misses the skin."""
+    sideways: float = 0.001
+    """The closest point may lie this far off the normal, which bounds the error of ``p + gap n``."""
+
+
+DEFAULT_LIMITS = CorrespondenceLimits()
+
+
+@torch.no_grad()
+def field_from_pose(
+    model: HandModel,
+    pose: HandPose,
+    object_mesh: ObjectMesh | Sequence[ObjectMesh],
+    *,
+    capsule: Capsule = DEFAULT_CAPSULE,
+    limits: CorrespondenceLimits = DEFAULT_LIMITS,
+) -> ContactField:
+    """Ground-truth contact field of ``pose``, object frame, metres.
+
+    Contact is the capsule value (Grady et al., CVPR 2021) measured to the surfaces themselves, not to their
+    samples: object points use the closest point of the hand's skin, hand points the object's signed distance.
+    Correspondence follows TOCH (Zhou et al., ECCV 2022): outside the hand the first skin met along the
+    outward normal, unless the object itself is met before; inside the hand the skin met inwards.
+
+    Args:
+        model: hand model; either side.
+        pose: ``B`` hands. A left hand's field also lives on the *right* canonical hand.
+        object_mesh: one object for the batch, or one per grasp (with equal numbers of points).
+
+    Returns:
+        A field over ``object.points`` and ``model.contact_points`` with zero variances, on the CPU.
+
+    Raises:
+        ValueError: the number of objects differs from the number of hands, or a vertex is not finite.
+    """
+    batch = len(pose)
+    objects = list(object_mesh) if isinstance(object_mesh, Sequence) else [object_mesh] * batch
+    if len(objects) != batch:
+        raise ValueError(f"object_mesh: {len(objects)} objects for {batch} hands; give one, or one per hand.")
+    vertices = model(pose).vertices
+    if not vertices.isfinite().all():
+        raise ValueError("pose: the posed hand has NaN or infinite vertices; remove such hands first (pose.finite()).")
+    skin = _Skin.of(model, pose.side)
+    probes = {id(o): _Probe.of(o) for o in objects}
+    rows = [_one_hand(skin, v, probes[id(o)], capsule, limits) for v, o in zip(vertices, objects, strict=True)]
+    points = len(rows[0]["near"]) if rows else 0
+    columns = {k: torch.stack([r[k] for r in rows]) for k in rows[0]} if rows else _empty(points)
+    contact_points = vertices[:, model.contact_points]
+    hand = [contact_at_distance(o.grid.query(p[None])[0], capsule) for p, o in zip(contact_points, objects, strict=True)]
+    hand_contact = torch.cat(hand) if hand else torch.zeros(0, len(model.contact_points))
+    zero = torch.zeros_like(columns["contact"])
+    return ContactField(
+        **columns,
+        contact_var=zero, canonical_var=zero, gap_var=zero,
+        hand_contact=hand_contact, hand_contact_var=torch.zeros_like(hand_contact),
+    )  # fmt: skip
+
+
+def _empty(points: int) -> dict[str, Tensor]:
+    """Columns of a batch of no hands."""
+    flat = torch.zeros(0, points)
+    return {
+        "contact": flat, "near": flat, "gap": flat,
+        "part": torch.zeros(0, points, NUM_PARTS), "canonical": torch.zeros(0, points, 3),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Skin:
+    """What does not change from hand to hand: triangles (closed at the wrist) and what hangs on their corners."""
+
+    faces: np.ndarray
+    """(F', 3) int64, outward"""
+    is_cap: np.ndarray
+    """(F',) bool: closes the wrist, is not skin"""
+    canonical: np.ndarray
+    """(V, 3)"""
+    part: np.ndarray
+    """(V,)"""
+
+    @staticmethod
+    def of(model: HandModel, side: str) -> _Skin:
+        closed = model.faces_for(side, closed=True).numpy()
+        skin = {tuple(sorted(f)) for f in model.faces.tolist()}
+        is_cap = np.array([tuple(sorted(f)) not in skin for f in closed.tolist()])
+        faces = np.ascontiguousarray(closed, dtype=np.int64)
+        return _Skin(faces, is_cap, model.rest_canonical.double().numpy(), model.part_of_vertex.numpy())
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """An object's sample points with the room there is around them along the normals."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    clearance: np.ndarray
+    """(n,) metres outwards to where the object meets itself (infinite for a convex one)"""
+    thickness: np.ndarray
+    """(n,) metres inwards to the far side"""
+
+    @staticmethod
+    def of(object_mesh: ObjectMesh) -> _Probe:
+        points = np.ascontiguousarray(object_mesh.points.double().numpy())
+        normals = np.ascontiguousarray(object_mesh.normals.double().numpy())
+        tree, vertices = igl.AABB(), np.ascontiguousarray(object_mesh.vertices.double().numpy() * _RAY_UNITS)
+        faces = np.ascontiguousarray(object_mesh.faces.numpy(), dtype=np.int64)
+        tree.init(vertices, faces)
+        off_the_surface = 1e-4  # as TOCH's program: start clear of the triangle the point lies on
+        origins = (points + off_the_surface * normals) * _RAY_UNITS
+        face, distance, _ = tree.intersect_ray_first(vertices, faces, origins, normals)
+        clearance = np.where(face >= 0, distance / _RAY_UNITS + off_the_surface, np.inf)
+        return _Probe(points, normals, clearance, object_mesh.thickness.double().numpy())
+
+
+def _one_hand(
+    skin: _Skin, vertices: Tensor, probe: _Probe, capsule: Capsule, limits: CorrespondenceLimits
+) -> dict[str, Tensor]:
+    """The object's columns of the field for one posed hand, vertices (V, 3)."""
+    hand = np.ascontiguousarray(vertices.double().numpy() * _RAY_UNITS)
+    tree = igl.AABB()
+    tree.init(hand, skin.faces)
+    square, closest_face, closest = tree.squared_distance(hand, skin.faces, probe.points * _RAY_UNITS)
+    square, closest, hand = square / _RAY_UNITS**2, closest / _RAY_UNITS, hand
+    offset = torch.from_numpy(closest - probe.points)
+    contact = contact_value(axis_distance(offset, torch.from_numpy(probe.normals), capsule), capsule)
+
+    within = np.flatnonzero(square <= limits.outward**2)  # no ray can be shorter than the distance
+    face, gap, weight = _cast(tree, hand, skin, probe, within, limits)
+    missed = np.flatnonzero(face < 0)
+    ids = within[missed]
+    f, g, w = _closest_as_hit(hand, skin, probe, ids, closest_face[ids], closest[ids], limits)
+    face[missed], gap[missed], weight[missed] = f, g, w
+
+    hit = face >= 0
+    points, corners = within[hit], skin.faces[face[hit]]
+    n = len(probe.points)
+    near, gaps, canonical = np.zeros(n, np.float32), np.zeros(n, np.float32), np.zeros((n, 3), np.float32)
+    part = np.full((n, NUM_PARTS), 1.0 / NUM_PARTS, np.float32)
+    near[points], gaps[points] = 1.0, gap[hit]
+    canonical[points] = np.einsum("kc,kcx->kx", weight[hit], skin.canonical[corners])
+    dominant = corners[np.arange(len(corners)), weight[hit].argmax(1)]
+    part[points] = np.eye(NUM_PARTS, dtype=np.float32)[skin.part[dominant]]
+    columns = {"near": near, "gap": gaps, "canonical": canonical, "part": part}
+    return {"contact": contact.float(), **{k: torch.from_numpy(v) for k, v in columns.items()}}
+
+
+def _cast(
+    tree: igl.AABB, hand: np.ndarray, skin: _Skin, probe: _Probe, ids: np.ndarray, limits: CorrespondenceLimits
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow the normals of the object points ``ids (m,)``.
+
+    Returns:
+        face ``(m,)`` or -1, signed gap ``(m,)``, barycentric weights ``(m, 3)``.
+    """
+    m = len(ids)
+    face, gap, weight = np.full(m, -1), np.zeros(m), np.zeros((m, 3))
+    if m == 0:
+        return face, gap, weight
+    points, normals = probe.points[ids], probe.normals[ids]
+    # libigl loses rays that run exactly along an edge, which aligned shapes make common: step off by 1 µm.
+    origins = points - limits.inward * normals + np.array([0.53, 0.61, 0.59]) * 1e-6
+    hits = tree.intersect_ray(hand, skin.faces, origins, normals)
+    counts = np.fromiter(map(len, hits), np.int64, m)
+    table = np.array([h for row in hits for h in row]).reshape(-1, 4)  # face, t, u, v
+    ray, tri, t = np.repeat(np.arange(m), counts), table[:, 0].astype(np.int64), table[:, 1] - limits.inward
+    a, b, c = (hand[skin.faces[tri, k]] for k in range(3))
+    entering = (np.cross(b - a, c - a) * normals[ray]).sum(1) < 0  # into the hand, seen along the normal
+
+    def first(key: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Per ray the chosen hit with the smallest key (index into the table) and whether there is one."""
+        order = np.flatnonzero(chosen)
+        order = order[np.lexsort((key[order], ray[order]))]
+        rays, start = np.unique(ray[order], return_index=True)
+        found, best = np.zeros(m, bool), np.zeros(m, np.int64)
+        found[rays], best[rays] = True, order[start]
+        return best, found
+
+    ahead, has_ahead = first(t, t > 0)
+    behind, has_behind = first(-t, (t <= 0) & entering)
+    if len(t) == 0:
+        return face, gap, weight
+    inside = has_ahead & ~entering[ahead]  # the next skin is met from within
+    outside = has_ahead & entering[ahead]
+    outside &= (t[ahead] <= limits.outward) & (t[ahead] <= probe.clearance[ids])
+    inside &= has_behind & (-t[behind] <= probe.thickness[ids] + limits.beyond_thickness)
+    best = np.where(inside, behind, ahead)
+    valid = (inside | outside) & ~skin.is_cap[tri[best]]
+    face[valid], gap[valid] = tri[best][valid], t[best][valid]
+    u, v = table[best, 2], table[best, 3]
+    weight[valid] = np.stack([1.0 - u - v, u, v], 1)[valid]
+    return face, gap, weight
+
+
+def _closest_as_hit(
+    hand: np.ndarray, skin: _Skin, probe: _Probe, ids: np.ndarray, face: np.ndarray, closest: np.ndarray,
+    limits: CorrespondenceLimits,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """The same three columns as `_cast` from the closest points, for object points that all but touch."""
+    corners = hand[skin.faces[face]]
+    edge_ab, edge_ac = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    normals, offset = probe.normals[ids], closest - probe.points[ids]
+    gap = (offset * normals).sum(1)
+    sideways = np.linalg.norm(offset - gap[:, None] * normals, axis=1)
+    ok = (np.linalg.norm(offset, axis=1) <= limits.touching) & (sideways <= limits.sideways) & ~skin.is_cap[face]
+    ok &= (np.cross(edge_ab, edge_ac) * normals).sum(1) < 0
+    # Barycentric weights of a point in the plane of the triangle, by least squares on two edges.
+    rel = closest - corners[:, 0]
+    d00, d01, d11 = (edge_ab**2).sum(1), (edge_ab * edge_ac).sum(1), (edge_ac**2).sum(1)
+    d20, d21 = (rel * edge_ab).sum(1), (rel * edge_ac).sum(1)
+    det = np.maximum(d00 * d11 - d01**2, 1e-30)
+    v, w = (d11 * d20 - d01 * d21) / det, (d00 * d21 - d01 * d20) / det
+    return np.where(ok, face, -1), gap, np.stack([1.0 - v - w, v, w], 1)

@@ -1,0 +1,75 @@
+"""Coarse levels of an object's surface points and the neighbourhoods that join them.
+
+An object's points come in farthest-point order, so a prefix is a coarse sampling. Which points a coarse one
+gathers from, and between which ones a fine one interpolates, depends on the object alone: it is computed once
+per object, not once per grasp as in PointNet++ (Qi et al., NeurIPS 2017), whose sets these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+LEVELS = (2048, 512, 128)
+GATHER = 16
+"""Neighbours a coarse point gathers."""
+INTERPOLATE = 3
+"""Coarse points a fine one interpolates between."""
+
+
+@dataclass(frozen=True)
+class PointHierarchy:
+    """Neighbour indices of ``G`` objects over the levels 2048, 512 and 128."""
+
+    gather1: Tensor
+    """(G, 512, 16) indices into the 2048 points"""
+    gather2: Tensor
+    """(G, 128, 16) indices into the 512"""
+    spread1: Tensor
+    """(G, 2048, 3) indices into the 512"""
+    spread1_weight: Tensor
+    """(G, 2048, 3) inverse-distance weights, rows sum to one"""
+    spread2: Tensor
+    """(G, 512, 3) indices into the 128"""
+    spread2_weight: Tensor
+    """(G, 512, 3)"""
+
+    def __getitem__(self, index: Tensor) -> PointHierarchy:
+        return PointHierarchy(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> PointHierarchy:
+        """Move to a device."""
+        return PointHierarchy(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    @staticmethod
+    def stack(items: Sequence[PointHierarchy]) -> PointHierarchy:
+        """Join objects along the first dimension."""
+        return PointHierarchy(*(torch.cat([getattr(i, f.name) for i in items]) for f in fields(PointHierarchy)))
+
+
+def build_hierarchy(points: Tensor) -> PointHierarchy:
+    """Neighbourhoods of one object's ``(2048, 3)`` points in farthest-point order.
+
+    Raises:
+        ValueError: when the number of points is another.
+    """
+    if points.shape != (LEVELS[0], 3):
+        raise ValueError(f"points: got shape {tuple(points.shape)}; expected ({LEVELS[0]}, 3).")
+    xyz = points.detach().cpu().double().numpy()
+    levels = [xyz[:n] for n in LEVELS]
+    trees = [cKDTree(level) for level in levels]
+
+    def gather(fine: int) -> Tensor:
+        return torch.from_numpy(trees[fine].query(levels[fine + 1], GATHER)[1])[None]
+
+    def spread(fine: int) -> tuple[Tensor, Tensor]:
+        distance, index = trees[fine + 1].query(levels[fine], INTERPOLATE)
+        weight = 1 / (torch.from_numpy(distance) ** 2 + 1e-8)
+        weight = (weight / weight.sum(1, keepdim=True)).float()
+        return torch.from_numpy(index)[None], weight[None]
+
+    return PointHierarchy(gather(0), gather(1), *spread(0), *spread(1))

@@ -1,0 +1,242 @@
+"""`ContactNet`: contact, correspondence and joints, each with its variance, from a noisy hand and an object.
+
+A PointNet++-like encoder (Qi et al., NeurIPS 2017; edge features as in DGCNN, Wang et al., ToG 2019) brings
+2,048 object points down to 128 tokens. A few transformer layers let these and one token per hand joint
+exchange what they know; the joint tokens leave as denoised joints, the object tokens go back up to a contact
+field. Each output has its own variance and is trained by a proper scoring rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention, softplus
+
+from hand_models import HandModel
+
+from .features import HAND_FEATURES, JOINT_FEATURES, LENGTH, OBJECT_FEATURES, Observation
+from .field import ContactField
+from .hierarchy import LEVELS, PointHierarchy
+
+NUM_PARTS, NUM_JOINTS = 16, 21
+# Token of the joint a bone starts from and of the one it ends in, OpenPose order, for MANO's 16 bones.
+_BONE_TOKENS = (
+    (0, 9), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (17, 18), (18, 19), (19, 20),
+    (13, 14), (14, 15), (15, 16), (1, 2), (2, 3), (3, 4),
+)  # fmt: skip
+_MIN_STD = 0.001  # metres: below a millimetre nothing is gained by more confidence
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Widths of the network; the defaults are the shipped one."""
+
+    fine: int = 64
+    """channels of the 2,048 points"""
+    middle: int = 96
+    """channels of the 512 points"""
+    token: int = 128
+    """channels of the 128 + 21 tokens"""
+    layers: int = 4
+    """transformer layers"""
+    heads: int = 4
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Raw network output; `to_field` turns it into a `ContactField` of the object frame."""
+
+    contact_logit: Tensor
+    """(B, n)"""
+    contact_var: Tensor
+    """(B, n)"""
+    near_logit: Tensor
+    """(B, n)"""
+    part_logits: Tensor
+    """(B, n, 16)"""
+    canonical: Tensor
+    """(B, n, 3) metres"""
+    canonical_var: Tensor
+    """(B, n)"""
+    gap: Tensor
+    """(B, n) metres"""
+    gap_var: Tensor
+    """(B, n)"""
+    hand_contact_logit: Tensor
+    """(B, P)"""
+    hand_contact_var: Tensor
+    """(B, P)"""
+    joints: Tensor
+    """(B, 21, 3) metres, wrist frame"""
+    joints_var: Tensor
+    """(B, 21)"""
+
+    def to_field(self, observation: Observation) -> ContactField:
+        """The contact field in the object frame."""
+        joints = self.joints @ observation.rotation.transpose(1, 2) + observation.origin[:, None]
+        return ContactField(
+            contact=self.contact_logit.sigmoid(),
+            contact_var=self.contact_var,
+            part=self.part_logits.softmax(-1),
+            canonical=self.canonical,
+            canonical_var=self.canonical_var,
+            gap=self.gap,
+            gap_var=self.gap_var,
+            near=self.near_logit.sigmoid(),
+            hand_contact=self.hand_contact_logit.sigmoid(),
+            hand_contact_var=self.hand_contact_var,
+            joints=joints,
+            joints_var=self.joints_var,
+        )
+
+
+def _mlp(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """``values (B, n, c)`` at ``index (B, m, k)``: ``(B, m, k, c)``."""
+    batch, count, width = values.shape
+    offset = torch.arange(batch, device=values.device)[:, None, None] * count
+    return values.reshape(-1, width)[(index + offset).flatten()].reshape(*index.shape, width)
+
+
+class _Gather(nn.Module):
+    """Coarse points from their fine neighbours: max over ``act(A f_j + B (x_j - x_i))``.
+
+    Both maps are applied before the gather, once per point and not once per edge.
+    """
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.feature = nn.Linear(width_in, width_out)
+        self.position = nn.Linear(3, width_out, bias=False)
+        self.after = _mlp(width_out, width_out)
+
+    def forward(self, features: Tensor, xyz: Tensor, index: Tensor) -> Tensor:
+        shift = self.position(xyz / (0.2 * LENGTH))
+        message = _take(self.feature(features) + shift, index).amax(2)
+        return self.after(message - shift[:, : index.shape[1]])
+
+
+class _Spread(nn.Module):
+    """Fine points from the coarse ones around them, joined with what they knew before."""
+
+    def __init__(self, coarse: int, fine: int, width_out: int) -> None:
+        super().__init__()
+        self.coarse, self.fine = nn.Linear(coarse, width_out), nn.Linear(fine, width_out)
+        self.after = nn.Sequential(nn.LayerNorm(width_out), nn.ReLU(), nn.Linear(width_out, width_out), nn.ReLU())
+
+    def forward(self, coarse: Tensor, fine: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        interpolated = (_take(self.coarse(coarse), index) * weight[..., None]).sum(2)
+        return self.after(interpolated + self.fine(fine))
+
+
+class _Attention(nn.Module):
+    """One pre-norm transformer layer (Vaswani et al., NeurIPS 2017)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm1(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        tokens = tokens + self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return tokens + self.feed(self.norm2(tokens))
+
+
+class ContactNet(nn.Module):
+    """See the module's text. About 1 M parameters with the default configuration."""
+
+    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.point = _mlp(OBJECT_FEATURES, c.fine, c.fine)
+        self.gather1, self.gather2 = _Gather(c.fine, c.middle), _Gather(c.middle, c.token)
+        self.hand = _mlp(HAND_FEATURES, c.token, c.token)
+        self.joint = nn.Linear(JOINT_FEATURES, c.token)
+        self.joint_name = nn.Parameter(0.02 * torch.randn(NUM_JOINTS, c.token))
+        self.place = nn.Linear(3, c.token)
+        self.attention = nn.ModuleList(_Attention(c.token, c.heads) for _ in range(c.layers))
+        self.norm = nn.LayerNorm(c.token)
+        self.spread2 = _Spread(c.token, c.middle, c.middle)
+        self.spread1 = _Spread(c.middle, c.fine, c.middle)
+        # contact 2, near 1, part 16, canonical offset 3 and spread 1, gap 1 and spread 1
+        self.point_head = nn.Linear(c.middle, 9 + NUM_PARTS)
+        self.joint_head = nn.Sequential(nn.Linear(c.token, c.token), nn.ReLU(), nn.Linear(c.token, 4))
+        self.skin_place, self.skin_token = nn.Linear(3, 64), nn.Linear(2 * c.token, 64)
+        self.skin_head = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+        self.part_centre = nn.Parameter(torch.zeros(NUM_PARTS, 3))
+
+    def forward(self, observation: Observation, hierarchy: PointHierarchy, skin: Tensor, skin_part: Tensor) -> Prediction:
+        """Predict for ``B`` grasps.
+
+        Args:
+            observation: from `contact.features.observe`.
+            hierarchy: of the ``B`` objects, one row per grasp.
+            skin: ``(P, 3)`` canonical positions of the hand points to predict contact at, metres.
+            skin_part: ``(P,)`` bone of each, 0 to 15.
+        """
+        xyz = observation.objects[..., :3] * LENGTH
+        fine = self.point(observation.objects)
+        middle = self.gather1(fine, xyz, hierarchy.gather1)
+        coarse = self.gather2(middle, xyz[:, : LEVELS[1]], hierarchy.gather2)
+        hand = self.hand(observation.hand)[:, None]
+        tokens = torch.cat(
+            [
+                coarse + self.place(observation.objects[:, : LEVELS[2], :3]),
+                self.joint(observation.joints) + self.place(observation.joint_positions / LENGTH) + self.joint_name,
+            ],
+            1,
+        )
+        tokens = tokens + hand
+        for layer in self.attention:
+            tokens = layer(tokens)
+        tokens = self.norm(tokens)
+        of_object, of_joints = tokens[:, : LEVELS[2]], tokens[:, LEVELS[2] :]
+
+        middle = self.spread2(of_object, middle, hierarchy.spread2, hierarchy.spread2_weight)
+        fine = self.spread1(middle, fine, hierarchy.spread1, hierarchy.spread1_weight)
+        contact, contact_spread, near, offset, offset_spread, gap, gap_spread, part = self.point_head(fine).split(
+            [1, 1, 1, 3, 1, 1, 1, NUM_PARTS], -1
+        )
+        joints = self.joint_head(of_joints)
+        ends = torch.tensor(_BONE_TOKENS, device=tokens.device)
+        of_bone = self.skin_token(of_joints[:, ends].flatten(2))
+        on_skin = self.skin_head(self.skin_place(skin / LENGTH) + of_bone[:, skin_part])
+        centre = part.softmax(-1) @ self.part_centre
+        return Prediction(
+            contact_logit=contact[..., 0],
+            contact_var=_variance(contact_spread[..., 0], 0.01),
+            near_logit=near[..., 0],
+            part_logits=part,
+            canonical=(centre + offset) * LENGTH,
+            canonical_var=_variance(offset_spread[..., 0], _MIN_STD / LENGTH) * LENGTH**2,
+            gap=gap[..., 0] * 0.1 * LENGTH,
+            gap_var=_variance(gap_spread[..., 0], 0.1 * _MIN_STD / LENGTH) * LENGTH**2,
+            hand_contact_logit=on_skin[..., 0],
+            hand_contact_var=_variance(on_skin[..., 1], 0.01),
+            joints=observation.joint_positions + joints[..., :3] * LENGTH,
+            joints_var=_variance(joints[..., 3], _MIN_STD / LENGTH) * LENGTH**2,
+        )
+
+    def predict(self, model: HandModel, observation: Observation, hierarchy: PointHierarchy) -> ContactField:
+        """The contact field of ``B`` right hands over ``model.contact_points``, object frame, without gradients."""
+        skin = model.rest_canonical[model.contact_points]
+        with torch.no_grad():
+            raw = self(observation, hierarchy, skin, model.part_of_vertex[model.contact_points])
+        return raw.to_field(observation)
+
+
+def _variance(x: Tensor, floor: float) -> Tensor:
+    """A positive variance, never below ``floor`` squared."""
+    return (0.3 * softplus(x)) ** 2 + floor**2

@@ -1,0 +1,228 @@
+"""Building blocks of the procedural objects: revolving, lofting, sweeping, rounding, meshing.
+
+Everything here works in millimetres on `manifold3d` solids, whose booleans are exact and always
+watertight; `finish` turns a solid into a centred `trimesh.Trimesh` in metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import trimesh
+from manifold3d import CrossSection, FillRule, Manifold, Mesh64, OpType
+from scipy.interpolate import CubicSpline, PchipInterpolator
+
+MIN_FACES, MAX_FACES = 500, 6000
+_MILLIMETRE = 1e-3
+
+
+def uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A Python float drawn uniformly from [low, high]."""
+    return float(rng.uniform(low, high))
+
+
+# ---------------------------------------------------------------- plane sections
+
+
+def polygon(points: Sequence[Sequence[float]] | np.ndarray) -> CrossSection:
+    """Filled polygon from its corners (k, 2), in either orientation."""
+    return CrossSection([np.asarray(points, dtype=np.float64)], FillRule.NonZero)
+
+
+def rounded(section: CrossSection, convex: float, concave: float | None = None) -> CrossSection:
+    """Round a section's corners: convex ones with radius `convex`, concave ones with `concave`.
+
+    A morphological opening followed by a closing; parts thinner than 2 * convex would vanish.
+    """
+    concave = convex if concave is None else concave
+    if convex > 0:
+        section = section.offset(-convex, circular_segments=20).offset(convex, circular_segments=20)
+    if concave > 0:
+        section = section.offset(concave, circular_segments=20).offset(-concave, circular_segments=20)
+    return section
+
+
+def superellipse(a: float, b: float, exponent: float = 2.0, segments: int = 48) -> np.ndarray:
+    """Points (segments, 2) of |x/a|^e + |y/b|^e = 1: 2 is an ellipse, 5 a rounded rectangle."""
+    angle = np.arange(segments) * (2 * np.pi / segments)
+    cos, sin = np.cos(angle), np.sin(angle)
+    radius = (np.abs(cos) ** exponent + np.abs(sin) ** exponent) ** (-1 / exponent)
+    return np.stack([a * radius * cos, b * radius * sin], axis=1)
+
+
+def smooth_path(points: Sequence[Sequence[float]], samples: int) -> np.ndarray:
+    """Cubic spline (samples, d) through points (k, d), parametrised by chord length."""
+    knots = np.asarray(points, dtype=np.float64)
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(knots, axis=0), axis=1))])
+    return CubicSpline(length, knots)(np.linspace(0.0, length[-1], samples))
+
+
+def monotone(knots: Sequence[float], values: Sequence[float], at: np.ndarray) -> np.ndarray:
+    """Overshoot-free interpolation (PCHIP) of values at increasing knots."""
+    return PchipInterpolator(knots, values)(at)
+
+
+# ---------------------------------------------------------------- solids
+
+
+def revolve(profile: Sequence[Sequence[float]] | np.ndarray, fillet: float = 0.0, segments: int = 56) -> Manifold:
+    """Solid of revolution about z of the (radius, height) polygon, its corners rounded by `fillet`.
+
+    The profile is mirrored before rounding, so that the axis itself stays unrounded.
+    """
+    half = polygon(profile)
+    return rounded(half + half.mirror((1.0, 0.0)), fillet).revolve(segments)
+
+
+def revolve_shell(
+    outer: Sequence[Sequence[float]] | np.ndarray,
+    inner: Sequence[Sequence[float]] | np.ndarray,
+    fillet: float,
+    lip: float,
+    segments: int = 56,
+) -> tuple[Manifold, Manifold]:
+    """An open vessel and the cavity to be cut again from whatever is joined to it later.
+
+    `outer` and `inner` are (radius, height) polygons; `inner` must end above the rim. The rim is
+    rounded with radius `lip`, which must stay below half the wall.
+    """
+    full = [polygon(p) + polygon(p).mirror((1.0, 0.0)) for p in (outer, inner)]
+    body, cavity = rounded(full[0], fillet), rounded(full[1], fillet)
+    return rounded(body - cavity, lip, 0.0).revolve(segments), cavity.revolve(segments)
+
+
+def rounded_box(size: Sequence[float], radius: float, segments: int = 12) -> Manifold:
+    """Axis-aligned box centred at the origin with spherically rounded edges."""
+    radius = min(radius, 0.49 * min(size))
+    corner = Manifold.sphere(radius, segments)
+    half = np.asarray(size, dtype=np.float64) / 2 - radius
+    signs = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+    return Manifold.batch_hull([corner.translate(half * np.array(sign)) for sign in signs])
+
+
+def capsule(start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None) -> Manifold:
+    """Convex hull of two spheres: a capsule, tapered if the radii differ."""
+    first = Manifold.sphere(radius, 20).translate(np.asarray(start, dtype=np.float64))
+    second = Manifold.sphere(radius if end_radius is None else end_radius, 20)
+    return Manifold.batch_hull([first, second.translate(np.asarray(end, dtype=np.float64))])
+
+
+def loft(sections: np.ndarray) -> Manifold:
+    """Solid through closed rings (k, s, 3) of corresponding points, ends closed by a fan.
+
+    Rings run counter-clockwise seen against the direction of travel; the other way round is mended.
+    """
+    rings, points = sections.shape[:2]
+    vertices = np.concatenate([sections.reshape(-1, 3), sections[[0, -1]].mean(axis=1)])
+    here = np.arange(points)
+    after = (here + 1) % points
+    faces = [np.stack([after, here, np.full(points, rings * points)], axis=1)]
+    for ring in range(rings - 1):
+        low, high = ring * points, (ring + 1) * points
+        faces.append(np.stack([low + here, low + after, high + after], axis=1))
+        faces.append(np.stack([low + here, high + after, high + here], axis=1))
+    last = (rings - 1) * points
+    faces.append(np.stack([last + here, last + after, np.full(points, rings * points + 1)], axis=1))
+    return _from_triangles(vertices, np.concatenate(faces))
+
+
+def sweep(path: np.ndarray, section: np.ndarray, scale: np.ndarray | float = 1.0, up: Sequence[float] = (0, 0, 1)) -> Manifold:
+    """Sweep a section (s, 2) along path (k, 3), scaled per path point by (k,) or (k, 2).
+
+    The section's first axis follows up x tangent and its second stays as near `up` as it can, so a
+    flat section does not twist; `up` must not be parallel to the path.
+    """
+    tangent = np.gradient(path, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    across = np.cross(np.asarray(up, dtype=np.float64), tangent)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    upward = np.cross(tangent, across)
+    scale = np.asarray(scale, dtype=np.float64)
+    scale = np.broadcast_to(scale if scale.ndim == 2 else scale.reshape(-1, 1), (len(path), 2))
+    flat = section[None] * scale[:, None]
+    return loft(path[:, None] + flat[..., :1] * across[:, None] + flat[..., 1:] * upward[:, None])
+
+
+def star(radius: Callable[[np.ndarray], np.ndarray], segments: int = 72) -> Manifold:
+    """Star-shaped solid: `radius` maps unit directions (n, 3) to distances (n,) from the origin."""
+    return Manifold.sphere(1.0, segments).warp_batch(lambda v: _scaled(v, radius))
+
+
+def plate_of(section: CrossSection, thickness: float, edge: float) -> Manifold:
+    """Extrude a section along z, centred on z = 0, its rims chamfered by `edge`."""
+    edge = min(edge, 0.45 * thickness)
+    if edge <= 0:
+        return section.extrude(thickness).translate((0.0, 0.0, -thickness / 2))
+    core = section.extrude(thickness - 2 * edge).translate((0.0, 0.0, edge - thickness / 2))
+    # A stack of two insets per side stands in for a rounded rim: nearly flush, and no sharp corner.
+    inset = section.offset(-edge / 2).extrude(thickness - 0.6 * edge).translate((0.0, 0.0, 0.3 * edge - thickness / 2))
+    innermost = section.offset(-edge).extrude(thickness).translate((0.0, 0.0, -thickness / 2))
+    return union([core, inset, innermost])
+
+
+def union(solids: Sequence[Manifold]) -> Manifold:
+    """Boolean union of any number of solids."""
+    return Manifold.batch_boolean(list(solids), OpType.Add)
+
+
+def bend(solid: Manifold, warp: Callable[[np.ndarray], np.ndarray], detail: float = 4.0) -> Manifold:
+    """Refine a solid to edges of `detail` millimetres and move its vertices by warp((n, 3)) -> (n, 3)."""
+    return solid.refine_to_length(detail).warp_batch(lambda v: warp(np.array(v)))
+
+
+# ---------------------------------------------------------------- meshing
+
+
+def finish(solid: Manifold, faces: int = 2400) -> trimesh.Trimesh:
+    """Mesh a solid given in millimetres: one watertight piece, evenly refined, centred, in metres.
+
+    :param faces: number of triangles aimed at; the result has between 500 and 6,000.
+    :raises RuntimeError: when the solid is empty or cannot be meshed within those bounds.
+    """
+    if solid.is_empty() or solid.volume() <= 0:
+        raise RuntimeError(f"shape construction gave an empty solid ({solid.status()})")
+    pieces = solid.decompose()
+    solid = max(pieces, key=lambda piece: piece.volume()) if len(pieces) > 1 else solid
+    mesh = _refined(solid, faces).to_mesh64()
+    vertices = np.asarray(mesh.vert_properties)[:, :3] * _MILLIMETRE
+    result = trimesh.Trimesh(vertices, np.asarray(mesh.tri_verts, dtype=np.int64), process=False)
+    result.apply_translation(-result.center_mass)
+    return result
+
+
+def _refined(solid: Manifold, faces: int) -> Manifold:
+    """Drop slivers and needless detail, then split long edges until the face count is near the one aimed at."""
+    size = max(np.ptp(np.reshape(solid.bounding_box(), (2, 3)), axis=0))
+    tolerance = float(np.clip(4e-4 * size, 0.03, 0.1))
+    coarse = solid.simplify(tolerance)
+    while coarse.num_tri() > 0.7 * faces and tolerance < 0.005 * size:
+        tolerance *= 1.4
+        coarse = solid.simplify(tolerance)
+    length = float(np.sqrt(solid.surface_area() / faces * 4 / np.sqrt(3)))
+    for _ in range(24):
+        fine = coarse.refine_to_length(length)
+        if fine.num_tri() > MAX_FACES:
+            length *= 1.25
+        elif fine.num_tri() < MIN_FACES:
+            length /= 1.3
+        else:
+            return fine
+    raise RuntimeError(f"cannot mesh the shape with {MIN_FACES} to {MAX_FACES} faces")
+
+
+def _scaled(vertices: np.ndarray, radius: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    direction = np.array(vertices)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    return direction * radius(direction)[:, None]
+
+
+def _from_triangles(vertices: np.ndarray, faces: np.ndarray) -> Manifold:
+    """Manifold from a closed triangle mesh, turned outwards if it is inside out."""
+    corners = vertices[faces]
+    if np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0:
+        faces = faces[:, ::-1]
+    solid = Manifold(Mesh64(np.ascontiguousarray(vertices), np.ascontiguousarray(faces, dtype=np.uint64)))
+    if solid.is_empty():
+        raise RuntimeError(f"lofted surface is not a solid ({solid.status()})")
+    return solid

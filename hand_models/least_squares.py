@@ -1,0 +1,147 @@
+"""Batched damped Gauss–Newton on the manifold of hand poses.
+
+Every problem has its own damping and stops on its own; finished problems leave the batch, so that the few
+hard ones do not keep the others waiting. Damping: Levenberg–Marquardt with Marquardt's diagonal scaling
+(Nocedal & Wright, Numerical Optimization, ch. 10.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .pose import HandPose
+
+_SAME_SLOPE = 1e-12
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Second-order model of half the sum of squared residuals around a pose."""
+
+    cost: Tensor
+    """(B,)"""
+    gradient: Tensor
+    """(B, D)"""
+    hessian: Tensor
+    """(B, D, D) Gauss–Newton approximation"""
+
+    @staticmethod
+    def zeros(batch: int, dim: int, like: Tensor) -> NormalEquations:
+        """No residuals yet."""
+        return NormalEquations(like.new_zeros(batch), like.new_zeros(batch, dim), like.new_zeros(batch, dim, dim))
+
+    def add(self, residual: Tensor, rows: Tensor) -> NormalEquations:
+        """With residuals ``(B, N)`` and their derivative, transposed, ``(B, D, N)``."""
+        return NormalEquations(
+            self.cost + 0.5 * (residual * residual).sum(1),
+            self.gradient + (rows @ residual[..., None])[..., 0],
+            self.hessian + rows @ rows.transpose(1, 2),
+        )
+
+    def add_diagonal(self, residual: Tensor, slope: Tensor, start: int) -> NormalEquations:
+        """With one residual per unknown ``start:``, ``(B, n)``, each depending on that unknown alone."""
+        stop = start + residual.shape[1]
+        gradient, hessian = self.gradient.clone(), self.hessian.clone()
+        gradient[:, start:stop] += slope * residual
+        torch.diagonal(hessian, dim1=1, dim2=2)[:, start:stop] += slope * slope
+        return NormalEquations(self.cost + 0.5 * (residual * residual).sum(1), gradient, hessian)
+
+    def __getitem__(self, index: Tensor) -> NormalEquations:
+        return NormalEquations(self.cost[index], self.gradient[index], self.hessian[index])
+
+
+@dataclass(frozen=True)
+class Termination:
+    """When a problem is finished, and how its damping moves."""
+
+    iterations: int = 30
+    """At most this many evaluations after the first."""
+    relative_decrease: float = 1e-4
+    """Converged when an accepted step lowers the cost by less than this share."""
+    damping: float = 1e-2
+    """Initial damping, relative to the diagonal of the Hessian."""
+    shrink: float = 0.3
+    """Factor on the damping after a good step."""
+    grow: float = 5.0
+    """Factor on the damping after a rejected step."""
+    max_damping: float = 1e4
+    """A problem whose damping passes this has no downhill step left."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where every problem ended."""
+
+    pose: HandPose
+    equations: NormalEquations
+    """The model at the solution; its Hessian is the inverse covariance of the unknowns."""
+    initial_cost: Tensor
+    """(B,)"""
+    iterations: Tensor
+    """(B,) evaluations used"""
+    converged: Tensor
+    """(B,) bool: stopped before the limit"""
+
+
+def _scatter(pose: HandPose, index: Tensor, rows: HandPose) -> HandPose:
+    """``pose`` with the hands at ``index`` replaced."""
+    names = ("global_orient", "hand_pose", "betas", "transl")
+    return HandPose(pose.side, *(getattr(pose, n).index_copy(0, index, getattr(rows, n)) for n in names))
+
+
+def _step(equations: NormalEquations, damping: Tensor) -> Tensor:
+    """Damped Newton step (B, D); unknowns that nothing depends on do not move."""
+    diagonal = torch.diagonal(equations.hessian, dim1=1, dim2=2)
+    boost = damping[:, None] * diagonal + 1e-6 * diagonal.amax(1, keepdim=True) + _SAME_SLOPE
+    factor, _ = torch.linalg.cholesky_ex(equations.hessian + torch.diag_embed(boost))
+    step = -torch.cholesky_solve(equations.gradient[..., None], factor)[..., 0]
+    return torch.where(step.isfinite().all(1, keepdim=True), step, torch.zeros_like(step))
+
+
+@torch.no_grad()
+def minimize(
+    linearize: Callable[[HandPose, Tensor], NormalEquations], initial: HandPose, termination: Termination = Termination()
+) -> Solution:
+    """Minimise half the sum of squared residuals of every problem of a batch.
+
+    Args:
+        linearize: ``(poses (b), index (b,)) -> NormalEquations``; ``index`` says which problems of the batch
+            the poses belong to, so that their data can be selected.
+        initial: starting poses of all ``B`` problems.
+        termination: limits and damping.
+    """
+    pose = initial
+    active = torch.arange(len(initial), device=initial.transl.device)
+    equations = linearize(pose, active)
+    initial_cost = equations.cost
+    damping = torch.full_like(initial_cost, termination.damping)
+    used = torch.zeros_like(active)
+    for _ in range(termination.iterations):
+        if len(active) == 0:
+            break
+        current = equations[active]
+        trial_pose = pose[active].retract(_step(current, damping[active]))
+        trial = linearize(trial_pose, active)
+        used[active] += 1
+        better = trial.cost < current.cost  # False for NaN, so a bad step is never taken
+        decrease = (current.cost - trial.cost) / current.cost.clamp_min(1e-20)
+        taken = active[better]
+        pose = _scatter(pose, taken, trial_pose[better])
+        equations = NormalEquations(
+            equations.cost.index_copy(0, taken, trial.cost[better]),
+            equations.gradient.index_copy(0, taken, trial.gradient[better]),
+            equations.hessian.index_copy(0, taken, trial.hessian[better]),
+        )
+        factor = torch.where(better, termination.shrink, termination.grow)
+        damping[active] = (damping[active] * factor).clamp_min(1e-6)
+        finished = (better & (decrease < termination.relative_decrease)) | (
+            ~better & (damping[active] > termination.max_damping)
+        )
+        active = active[~finished]
+    converged = torch.ones_like(used, dtype=torch.bool)
+    converged[active] = False
+    return Solution(pose, equations, initial_cost, used, converged)

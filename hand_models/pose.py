@@ -1,0 +1,225 @@
+"""`HandPose`: the parameters of a batch of hands, and the manifold they live on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .rotations import exp_so3, log_so3, mirror_axis_angle
+
+if TYPE_CHECKING:
+    from .model import HandModel
+
+SIDES = ("right", "left")
+TANGENT_DIM = 51  # translation 3, root rotation 3, hand pose 45; ten more when betas are free
+_SHAPES = {"global_orient": (3,), "hand_pose": (15, 3), "betas": (10,), "transl": (3,)}
+
+
+def check_side(side: str) -> str:
+    """Return ``side`` if it is "right" or "left"; raise ``ValueError`` otherwise."""
+    if side not in SIDES:
+        raise ValueError(f"side: got {side!r}; pass 'right' or 'left'.")
+    return side
+
+
+def _as_rows(name: str, value: Any) -> Tensor:
+    """Any array-like of parameters as float32 ``(B, *shape)``; a missing batch dimension is added."""
+    try:
+        tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
+        tensor = tensor.to(torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: not an array of numbers ({error}).") from None
+    shape = _SHAPES[name]
+    width = int(np.prod(shape))
+    if tensor.shape == shape or tensor.shape == (width,):
+        tensor = tensor[None]
+    if tensor.ndim < 2 or tensor[0].numel() != width:
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}; expected {('B', *shape)} or {shape}.")
+    return tensor.reshape(-1, *shape)
+
+
+@dataclass(frozen=True)
+class HandPose:
+    """Pose and shape of ``B`` hands of one side, in MANO's terms (Romero et al., SIGGRAPH Asia 2017).
+
+    Angles are axis-angle radians and *absolute* (MANO's mean pose already added: ``flat_hand_mean=True``).
+    The hand turns about its root joint ``J0(betas)``; ``transl`` is added after posing. A left hand is
+    the mirror image in x of the right-hand model.
+    """
+
+    side: str
+    global_orient: Tensor
+    """(B, 3) rotation of the wrist."""
+    hand_pose: Tensor
+    """(B, 15, 3) joint rotations in MANO order: index, middle, pinky, ring, thumb, three each."""
+    betas: Tensor
+    """(B, 10) shape coefficients of the hand model in use; zeros are its mean hand."""
+    transl: Tensor
+    """(B, 3) metres."""
+
+    def __post_init__(self) -> None:
+        check_side(self.side)
+        rows = {len(getattr(self, name)) for name in _SHAPES}
+        if len(rows) > 1:
+            sizes = {name: len(getattr(self, name)) for name in _SHAPES}
+            raise ValueError(f"hand_pose: batch sizes differ: {sizes}; every field needs the same B.")
+        for name, shape in _SHAPES.items():
+            if tuple(getattr(self, name).shape[1:]) != shape:
+                got = tuple(getattr(self, name).shape)
+                raise ValueError(f"{name}: got shape {got}; expected {('B', *shape)}.")
+
+    # Constructors -------------------------------------------------------------------------------
+
+    @staticmethod
+    def zeros(batch_size: int = 1, *, side: str = "right") -> HandPose:
+        """The flat hand at the model's origin, ``batch_size`` times."""
+        return HandPose(side, *(torch.zeros(batch_size, *shape) for shape in _SHAPES.values()))
+
+    @staticmethod
+    def from_arrays(values: Mapping[str, Any], *, side: str | None = None) -> HandPose:
+        """From a mapping with ``global_orient`` and ``hand_pose``, and optionally ``betas``, ``transl``, ``side``.
+
+        Arrays may be numpy or torch, flat (``hand_pose`` of 45) or shaped, with or without the batch.
+        Missing betas and transl are zero. Raises ``ValueError`` naming the field that is wrong.
+        """
+        known = {*_SHAPES, "side"}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"hand_pose: unknown field {unknown[0]!r}; the fields are {sorted(known)}.")
+        for name in ("global_orient", "hand_pose"):
+            if name not in values:
+                raise ValueError(f"hand_pose: field {name!r} is missing; give global_orient (3) and hand_pose (45).")
+        rows = {name: _as_rows(name, values[name]) for name in _SHAPES if values.get(name) is not None}
+        batch = len(rows["global_orient"])
+        for name, shape in _SHAPES.items():
+            rows.setdefault(name, torch.zeros(batch, *shape))
+            if len(rows[name]) == 1 and batch > 1 and name in ("betas", "transl"):
+                rows[name] = rows[name].expand(batch, *shape)
+        return HandPose(check_side(side or str(values.get("side", "right"))), **rows)
+
+    @staticmethod
+    def from_pca(
+        coefficients: Any, components: Any, mean: Any, *, flat_hand_mean: bool = False, global_orient: Any = None,
+        betas: Any = None, transl: Any = None, side: str = "right",
+    ) -> HandPose:  # fmt: skip
+        """From MANO's principal components: ``hand_pose = coefficients @ components[:n] (+ mean)``.
+
+        Args:
+            coefficients: ``(B, n)`` with ``n <= 45``.
+            components: ``(45, 45)`` rows of MANO's ``hands_components``.
+            mean: ``(45,)`` MANO's ``hands_mean``; added unless ``flat_hand_mean``.
+        """
+        c = torch.atleast_2d(torch.as_tensor(coefficients, dtype=torch.float32))
+        basis = torch.as_tensor(components, dtype=torch.float32)
+        if c.shape[1] > len(basis):
+            raise ValueError(f"coefficients: {c.shape[1]} per hand, but only {len(basis)} components are known.")
+        pose = c @ basis[: c.shape[1]]
+        if not flat_hand_mean:
+            pose = pose + torch.as_tensor(mean, dtype=torch.float32)
+        orient = torch.zeros(len(c), 3) if global_orient is None else global_orient
+        return HandPose.from_arrays(
+            {"global_orient": orient, "hand_pose": pose.reshape(-1, 15, 3), "betas": betas, "transl": transl}, side=side
+        )
+
+    @staticmethod
+    def from_rotmats(
+        global_orient: Any, hand_pose: Any, *, betas: Any = None, transl: Any = None, side: str = "right"
+    ) -> HandPose:
+        """From rotation matrices: ``global_orient (B, 3, 3)`` and ``hand_pose (B, 15, 3, 3)``."""
+        root = torch.as_tensor(global_orient, dtype=torch.float32).reshape(-1, 3, 3)
+        local = torch.as_tensor(hand_pose, dtype=torch.float32).reshape(-1, 15, 3, 3)
+        return HandPose.from_arrays(
+            {"global_orient": log_so3(root), "hand_pose": log_so3(local), "betas": betas, "transl": transl}, side=side
+        )
+
+    @staticmethod
+    def from_joints(joints: Any, model: HandModel, *, side: str = "right") -> HandPose:
+        """Inverse kinematics from ``(B, 21, 3)`` joints, metres, OpenPose order. See `hand_models.fit`."""
+        from .fit import fit_joints  # here, because fitting builds on this module
+
+        return fit_joints(joints, model, side=side)
+
+    # Batch --------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.global_orient)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of hands."""
+        return len(self)
+
+    def _map(self, function: Any) -> HandPose:
+        return replace(self, **{name: function(getattr(self, name)) for name in _SHAPES})
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor | np.ndarray) -> HandPose:
+        """Select hands; an integer keeps a batch of one."""
+        if isinstance(index, int):
+            index = [index]
+        return self._map(lambda t: t[index])
+
+    @staticmethod
+    def cat(poses: Sequence[HandPose]) -> HandPose:
+        """Join batches of the same side."""
+        if len({p.side for p in poses}) != 1:
+            raise ValueError("poses: one batch holds one side; mirror the others first with .mirrored().")
+        return HandPose(poses[0].side, *(torch.cat([getattr(p, name) for p in poses]) for name in _SHAPES))
+
+    def to(self, *args: Any, **kwargs: Any) -> HandPose:
+        """Move or cast, as ``torch.Tensor.to``."""
+        return self._map(lambda t: t.to(*args, **kwargs))
+
+    def detach(self) -> HandPose:
+        """Cut from the autograd graph."""
+        return self._map(torch.Tensor.detach)
+
+    def repeat_interleave(self, repeats: int) -> HandPose:
+        """Each hand ``repeats`` times in a row."""
+        return self._map(lambda t: t.repeat_interleave(repeats, 0))
+
+    def finite(self) -> Tensor:
+        """``(B,)`` bool: no NaN or infinity in any field."""
+        return torch.stack([getattr(self, n).flatten(1).isfinite().all(1) for n in _SHAPES]).all(0)
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """The four fields as numpy arrays."""
+        return {name: getattr(self, name).detach().cpu().numpy() for name in _SHAPES}
+
+    # Geometry -----------------------------------------------------------------------------------
+
+    def mirrored(self) -> HandPose:
+        """The same hands in a mirror that flips x: the other side, x negated."""
+        other = "left" if self.side == "right" else "right"
+        flip = self.transl.new_tensor([-1.0, 1.0, 1.0])
+        return HandPose(
+            other, mirror_axis_angle(self.global_orient), mirror_axis_angle(self.hand_pose), self.betas,
+            self.transl * flip,
+        )  # fmt: skip
+
+    def transformed(self, rotation: Tensor, translation: Tensor, root: Tensor) -> HandPose:
+        """The hands after the rigid motion ``x -> rotation x + translation`` of the world.
+
+        Args:
+            rotation: ``(3, 3)`` or ``(B, 3, 3)``.
+            translation: ``(3,)`` or ``(B, 3)`` metres.
+            root: ``(B, 3)`` root joint of each shape, ``model.root(pose)``: hands turn about it.
+        """
+        orient = log_so3(rotation @ exp_so3(self.global_orient))
+        moved = (rotation @ (root + self.transl)[..., None])[..., 0] + translation - root
+        return replace(self, global_orient=orient, transl=moved)
+
+    def retract(self, delta: Tensor) -> HandPose:
+        """Move along a tangent vector ``(B, 51)``, or ``(B, 61)`` with betas.
+
+        Order: translation (metres), rotation of the root about the root joint in world axes
+        (``R <- exp(w) R``), hand pose (added to the axis-angle vectors), betas (added).
+        """
+        orient = log_so3(exp_so3(delta[:, 3:6]) @ exp_so3(self.global_orient))
+        betas = self.betas + delta[:, TANGENT_DIM:] if delta.shape[1] > TANGENT_DIM else self.betas
+        pose = self.hand_pose + delta[:, 6:TANGENT_DIM].reshape(-1, 15, 3)
+        return HandPose(self.side, orient, pose, betas, self.transl + delta[:, :3])

@@ -1,0 +1,139 @@
+"""What a mesh looks like: shading normals, colours and heat maps, shared by the pictures and the web page.
+
+Arrays are NumPy, metres; colours are sRGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SKIN = (0.87, 0.66, 0.55)
+OBJECT = (0.55, 0.66, 0.76)
+GHOST = (0.86, 0.36, 0.30)
+
+_HEAT = np.array([[0.99, 0.84, 0.42], [0.95, 0.49, 0.20], [0.76, 0.15, 0.22]])
+_DOUBT = np.array([[0.71, 0.67, 0.88], [0.47, 0.36, 0.76], [0.26, 0.13, 0.50]])
+_MAX_NORMAL_PAIRS = 20_000_000  # above this (a fan of thousands of triangles) creases are not looked for
+
+
+def _ramp(values: np.ndarray, colours: np.ndarray, base: tuple[float, float, float]) -> np.ndarray:
+    values = np.clip(np.nan_to_num(np.asarray(values, dtype=np.float64)), 0.0, 1.0)
+    stops = np.vstack([np.asarray(base)[None], colours])
+    at = np.linspace(0.0, 1.0, len(stops))
+    return np.stack([np.interp(values, at, stops[:, c]) for c in range(3)], axis=-1).astype(np.float32)
+
+
+def contact_colours(values: np.ndarray, base: tuple[float, float, float] = OBJECT) -> np.ndarray:
+    """Colour map of contact: `base` at 0, through yellow and orange, to deep red at 1.
+
+    values: (...,) contact in [0, 1]; values outside are clipped, NaN counts as 0. Returns (..., 3) sRGB.
+    """
+    return _ramp(values, _HEAT, base)
+
+
+def uncertainty_colours(
+    metres: np.ndarray, base: tuple[float, float, float] = SKIN, full: float = 0.015
+) -> np.ndarray:
+    """Colour map of a standard deviation: `base` at 0, deep violet at `full` metres and above.
+
+    metres: (...,). Returns (..., 3) sRGB.
+    """
+    return _ramp(np.asarray(metres, dtype=np.float64) / full, _DOUBT, base)
+
+
+def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7) -> np.ndarray:
+    """Shading normals per triangle corner: smooth within the crease angle, sharp across it.
+
+    A corner's normal is the angle-weighted mean of the normals of those triangles at its vertex that
+    turn less than `crease` radians away from its own triangle. Vertices at one position count as one.
+    vertices (V, 3), faces (F, 3); returns (F, 3, 3) unit normals, float32.
+    """
+    vertices = np.asarray(vertices, dtype=np.float64)
+    faces = np.asarray(faces, dtype=np.int64)
+    tri = vertices[faces]
+    face_normal = _unit(np.cross(tri[:, 1] - tri[:, 0], tri[:, 2] - tri[:, 0]))
+    edges = _unit(np.roll(tri, -1, axis=1) - tri)
+    angle = np.arccos(np.clip(-np.einsum("fkc,fkc->fk", edges, np.roll(edges, 1, axis=1)), -1.0, 1.0))
+
+    scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
+    _, merged = np.unique(np.round(vertices / scale * 1e6).astype(np.int64), axis=0, return_inverse=True)
+    group = merged.reshape(-1)[faces].reshape(-1)
+    corners = np.arange(group.size)
+    order = np.argsort(group, kind="stable")
+    size = np.bincount(group)
+    weighted = (face_normal[:, None] * angle[..., None]).reshape(-1, 3)
+    if float((size.astype(np.float64) ** 2).sum()) > _MAX_NORMAL_PAIRS:
+        total = np.stack([np.bincount(group, weighted[:, c]) for c in range(3)], axis=1)[group]
+    else:
+        start = np.concatenate([[0], np.cumsum(size)[:-1]])
+        count = size[group]
+        a = np.repeat(corners, count)
+        within = np.arange(a.size) - np.repeat(np.cumsum(count) - count, count)
+        b = order[np.repeat(start[group], count) + within]
+        keep = np.einsum("nc,nc->n", face_normal[a // 3], face_normal[b // 3]) >= np.cos(crease)
+        a, b = a[keep], b[keep]
+        total = np.stack([np.bincount(a, weighted[b, c], group.size) for c in range(3)], axis=1)
+    flat = np.repeat(face_normal, 3, axis=0)
+    total = np.where((total**2).sum(1, keepdims=True) > 1e-16, total, flat)
+    return _unit(total).reshape(-1, 3, 3).astype(np.float32)
+
+
+def spread(
+    points: np.ndarray,
+    values: np.ndarray,
+    onto: np.ndarray,
+    *,
+    point_normals: np.ndarray | None = None,
+    onto_normals: np.ndarray | None = None,
+    radius: float = 0.006,
+) -> np.ndarray:
+    """Carry values known at scattered surface points to other surface points (Gaussian of 8 neighbours).
+
+    points (n, 3) with values (n,), onto (m, 3); `radius` metres is the Gaussian's scale. With both
+    normals given, points facing the other way (the far side of a thin wall) count for nothing.
+    Returns (m,). Raises ValueError when there are no points or their number is not that of the values.
+    """
+    from scipy.spatial import cKDTree
+
+    points, values = np.asarray(points, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if len(points) == 0 or len(points) != len(values):
+        raise ValueError(f"spread: {len(points)} points for {len(values)} values; give one value per point")
+    k = min(8, len(points))
+    distance, nearest = cKDTree(points).query(np.asarray(onto), k=k)
+    distance, nearest = distance.reshape(len(onto), k), nearest.reshape(len(onto), k)
+    # relative to the nearest, so that a sparse region is interpolated and not blank
+    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / radius**2)
+    if point_normals is not None and onto_normals is not None:
+        facing = np.einsum("mkc,mc->mk", np.asarray(point_normals)[nearest], onto_normals)
+        weight = weight * (np.clip(facing, 0.0, 1.0) + 1e-6)
+    return (weight * values[nearest]).sum(1) / weight.sum(1)
+
+
+def subdivide(
+    vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, max_edge: float = 0.004
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split triangles until no edge is longer than `max_edge` metres, keeping the shading of the original.
+
+    vertices (V, 3), faces (F, 3), normals (F, 3, 3) per corner. Returns the same three, finer. Gives a
+    heat map places to live on when a flat side has only two triangles.
+    """
+    import trimesh
+
+    fine_v, fine_f, parent = trimesh.remesh.subdivide_to_size(
+        np.asarray(vertices, dtype=np.float64), np.asarray(faces), max_edge, max_iter=20, return_index=True
+    )
+    tri = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)][parent]
+    corner = fine_v[fine_f]
+    bary = np.stack([trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1)
+    fine_n = _unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
+    return fine_v.astype(np.float32), fine_f.astype(np.int64), fine_n.astype(np.float32)
+
+
+def vertex_normals(faces: np.ndarray, normals: np.ndarray, count: int) -> np.ndarray:
+    """Mean of the corner normals (F, 3, 3) at each of `count` vertices: (count, 3) unit vectors."""
+    flat = np.asarray(faces).reshape(-1)
+    return _unit(np.stack([np.bincount(flat, normals.reshape(-1, 3)[:, c], count) for c in range(3)], 1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

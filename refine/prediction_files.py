@@ -1,0 +1,189 @@
+"""Reading and writing `grasp/1` files: npz without pickle, JSON, Parquet.
+
+Files come from other people's machines, so readers trust nothing: sizes are checked against what is declared
+before memory is taken, nothing is unpickled, and every fault is a ``ValueError`` that names the file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .predictions import COLUMNS, SCHEMA, Column, Predictions
+
+MAX_NPZ_BYTES = 8 << 30
+"""An npz that unpacks to more than this is refused; write one file per sequence, or Parquet."""
+MAX_JSON_BYTES = 256 << 20
+FORMATS = (".npz", ".json", ".parquet")
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read a `grasp/1` file; the suffix (.npz, .json or .parquet) says which form.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a readable `grasp/1` file; the message names the file, the column and the mend.
+    """
+    path = Path(path)
+    reader = {".npz": _read_npz, ".json": _read_json, ".parquet": _read_parquet}.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}.")
+    try:
+        return Predictions.from_columns(reader(path))
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(str(path)) else f"{path}: {message}") from None
+
+
+def write_predictions(path: str | Path, predictions: Predictions) -> Path:
+    """Write a `grasp/1` file in the form its suffix names, whole or not at all; returns the path.
+
+    An existing file is replaced. The folder is made when missing.
+
+    Raises:
+        ValueError: unknown suffix.
+        ImportError: `.parquet` without pyarrow.
+    """
+    path = Path(path)
+    writer = {".npz": _write_npz, ".json": _write_json, ".parquet": _write_parquet}.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}.")
+    return write_atomically(path, lambda stream: writer(stream, predictions))
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    """Call ``write`` on a temporary file beside ``path``, then rename it: readers see the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private; give it what open() would
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# npz ------------------------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > MAX_NPZ_BYTES:
+                raise ValueError(f"unpacks to more than {MAX_NPZ_BYTES >> 30} GB; split it, one file per sequence.")
+            columns = {}
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                if name in columns:
+                    raise ValueError(f"column {name!r} is there twice.")
+                columns[name] = _parse_npy(name, archive.read(member))
+            return columns
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile and zlib raise a dozen kinds on damaged archives
+        raise ValueError(f"not a readable .npz file ({_brief(error)}); write it again with numpy.savez.") from None
+
+
+def _parse_npy(name: str, raw: bytes) -> np.ndarray:
+    """An array from the bytes of a .npy file; unlike ``numpy.load``, never allocates more than is there."""
+    stream = io.BytesIO(raw)
+    try:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = readers[version](stream)
+    except Exception as error:  # a damaged header raises whatever the parser stumbles over
+        raise ValueError(f"column {name!r}: not a readable array ({_brief(error)}).") from None
+    if dtype.hasobject or dtype.names:
+        raise ValueError(f"column {name!r}: holds Python objects (a pickle), which is never read; save plain arrays.")
+    count = 1
+    for length in shape:
+        count *= length
+    body = raw[stream.tell() :]
+    if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
+        raise ValueError(f"column {name!r}: {len(body)} bytes do not make an array of shape {shape} of {dtype}.")
+    try:
+        array = np.frombuffer(body, dtype, count) if body else np.zeros(count, dtype)
+        array = array.reshape(shape, order="F" if fortran else "C")
+        if dtype.kind == "U":
+            array.tolist()  # raises on code points that are none
+        return array
+    except (ValueError, MemoryError, OverflowError) as error:
+        raise ValueError(f"column {name!r}: not a readable array ({_brief(error)}).") from None
+
+
+def _write_npz(stream: IO[bytes], predictions: Predictions) -> None:
+    np.savez_compressed(stream, allow_pickle=False, schema=np.array(SCHEMA), **predictions.columns())
+
+
+# JSON -----------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
+        raise ValueError(f'expected {{"schema": "{SCHEMA}", "rows": [{{"object_id": ..., "side": ..., ...}}]}}.')
+    extra = sorted(set(document) - {"schema", "rows"})
+    if extra:
+        raise ValueError(f"unknown key {extra[0][:60]!r} beside 'schema' and 'rows'; columns belong in the rows.")
+    rows = document["rows"]
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {index}: expected an object of columns, got {type(row).__name__}.")
+    columns: dict[str, Any] = {"schema": document.get("schema", SCHEMA)}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        if name not in COLUMNS:
+            columns[name] = []  # from_columns names it and suggests the nearest
+            continue
+        columns[name] = _json_column(name, COLUMNS[name], [row.get(name) for row in rows])
+    if not rows:
+        columns |= {"object_id": [], "side": [], "keypoints_3d": []}
+    return columns
+
+
+def _json_column(name: str, column: Column, values: list[Any]) -> np.ndarray:
+    """Rows of one column as an array; ``null`` is NaN where the column holds real numbers."""
+    shapes = column.shapes
+    present = [np.shape(v) if not _ragged(v) else None for v in values if v is not None]
+    shape = next((s for s in present if s in shapes), shapes[0])
+    missing = {"float": np.nan, "str": "", "bool": True, "int": None}[column.kind]
+    wanted = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str, int)}[column.kind]
+    out = []
+    for index, value in enumerate(values):
+        if value is None and missing is None:
+            raise ValueError(f"row {index}, column {name!r}: is missing; give it in every row or in none.")
+        if value is None:
+            value = np.full(shape, missing).tolist()
+        flat = list(_leaves(value))
+        wrong = [v for v in flat if not (v is None and column.kind == "float") and not _is_a(v, wanted)]
+        if wrong:
+            raise ValueError(f"row {index}, column {name!r}: {str(wrong[0])[:40]!r} is not {column.kind}.")
+        if column.kind == "float":
+            value = np.asarray(_with_nan(value), float) if not _ragged(value) else value
+        if _ragged(value) or np.shape(value) != shape:
+            got = "rows of different lengths" if _ragged(value) else f"shape {np.shape(value)}"
+            raise ValueError(f"row {index}, column {name!r}: got {got}, expected {' or '.join(map(str, shapes))}.")
+        out.append(value)
+    return np.array(out, dtype=np.str_ if column.kind == "str" else None)
