@@ -29,7 +29,7 @@ class Capsule:
 
     def __post_init__(self) -> None:
         if not self.bottom < self.top:
-            raise ValueError(f"bottom: {self.bottom} is not below top {self.top}; the axis must have a length.")
+            raise ValueError(f"bottom: {self.bottom} is not below top {self.top}; swap or part them.")
         if not self.radius > 0:
             raise ValueError(f"radius: got {self.radius}; it must be positive metres.")
 

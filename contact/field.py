@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import igl
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .capsule import DEFAULT_CAPSULE, Capsule, axis_distance, contact_at_distance, contact_value
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 NUM_PARTS = 16
 _RAY_UNITS = 1e4
-"""libigl's ray tests drop triangles by an absolute tolerance, which in metres is most of a hand: cast in 0.1 mm."""
+"""libigl drops triangles from ray tests by an absolute tolerance, in metres most of a hand: use 0.1 mm."""
+_EXACT_WITHIN = 0.01
+"""Metres; beyond, measuring to the nearest vertex instead of the skin changes a contact value by < 0.01."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ContactField:
     part: Tensor
     """(B, n, 16) probability of each bone of the hand (MANO's joint order); uniform where ``near`` is 0."""
     canonical: Tensor
-    """(B, n, 3) metres: the corresponding point on the right hand's mean shape at rest; 0 where ``near`` is 0."""
+    """(B, n, 3) metres: the corresponding point on the mean right hand at rest; 0 where ``near`` is 0."""
     canonical_var: Tensor
     """(B, n) square metres, per axis."""
     gap: Tensor
@@ -164,15 +167,15 @@ def field_from_pose(
         raise ValueError(f"object_mesh: {len(objects)} objects for {batch} hands; give one, or one per hand.")
     vertices = model(pose).vertices
     if not vertices.isfinite().all():
-        raise ValueError("pose: the posed hand has NaN or infinite vertices; remove such hands first (pose.finite()).")
+        raise ValueError("pose: NaN or infinite vertices; drop such hands first: pose[pose.finite()].")
     skin = _Skin.of(model, pose.side)
-    probes = {id(o): _Probe.of(o) for o in objects}
-    rows = [_one_hand(skin, v, probes[id(o)], capsule, limits) for v, o in zip(vertices, objects, strict=True)]
-    points = len(rows[0]["near"]) if rows else 0
-    columns = {k: torch.stack([r[k] for r in rows]) for k in rows[0]} if rows else _empty(points)
-    contact_points = vertices[:, model.contact_points]
-    hand = [contact_at_distance(o.grid.query(p[None])[0], capsule) for p, o in zip(contact_points, objects, strict=True)]
-    hand_contact = torch.cat(hand) if hand else torch.zeros(0, len(model.contact_points))
+    probes = {key: _Probe.of(o) for key, o in {id(o): o for o in objects}.items()}
+    pairs = list(zip(vertices, objects, strict=True))
+    rows = [_one_hand(skin, v, probes[id(o)], capsule, limits) for v, o in pairs]
+    columns = {k: torch.stack([r[k] for r in rows]) for k in rows[0]} if rows else _empty()
+    signed = [o.grid.query(v[None, model.contact_points])[0] for v, o in pairs]
+    signed_distance = torch.cat(signed) if signed else torch.zeros(0, len(model.contact_points))
+    hand_contact = contact_at_distance(signed_distance, capsule)
     zero = torch.zeros_like(columns["contact"])
     return ContactField(
         **columns,
@@ -181,18 +184,15 @@ def field_from_pose(
     )  # fmt: skip
 
 
-def _empty(points: int) -> dict[str, Tensor]:
+def _empty() -> dict[str, Tensor]:
     """Columns of a batch of no hands."""
-    flat = torch.zeros(0, points)
-    return {
-        "contact": flat, "near": flat, "gap": flat,
-        "part": torch.zeros(0, points, NUM_PARTS), "canonical": torch.zeros(0, points, 3),
-    }  # fmt: skip
+    flat = {name: torch.zeros(0, 0) for name in ("contact", "near", "gap")}
+    return {**flat, "part": torch.zeros(0, 0, NUM_PARTS), "canonical": torch.zeros(0, 0, 3)}
 
 
 @dataclass(frozen=True)
 class _Skin:
-    """What does not change from hand to hand: triangles (closed at the wrist) and what hangs on their corners."""
+    """What is the same for every hand: triangles (closed at the wrist) and what hangs on their corners."""
 
     faces: np.ndarray
     """(F', 3) int64, outward"""
@@ -241,17 +241,24 @@ def _one_hand(
     skin: _Skin, vertices: Tensor, probe: _Probe, capsule: Capsule, limits: CorrespondenceLimits
 ) -> dict[str, Tensor]:
     """The object's columns of the field for one posed hand, vertices (V, 3)."""
-    hand = np.ascontiguousarray(vertices.double().numpy() * _RAY_UNITS)
-    tree = igl.AABB()
-    tree.init(hand, skin.faces)
-    square, closest_face, closest = tree.squared_distance(hand, skin.faces, probe.points * _RAY_UNITS)
-    square, closest, hand = square / _RAY_UNITS**2, closest / _RAY_UNITS, hand
+    hand = vertices.double().numpy()
+    scaled, tree = np.ascontiguousarray(hand * _RAY_UNITS), igl.AABB()
+    tree.init(scaled, skin.faces)
+    # The exact closest point matters, and is quick to find, near the skin only; a vertex will do far away.
+    spacing = _spacing(hand, skin)
+    distance, vertex = cKDTree(hand).query(probe.points)
+    closest, closest_face = hand[vertex], np.full(len(vertex), -1)
+    by_skin = np.flatnonzero(distance < _EXACT_WITHIN + spacing)
+    if len(by_skin):
+        queries = probe.points[by_skin] * _RAY_UNITS
+        _, closest_face[by_skin], exact = tree.squared_distance(scaled, skin.faces, queries)
+        closest[by_skin] = exact / _RAY_UNITS
     offset = torch.from_numpy(closest - probe.points)
     contact = contact_value(axis_distance(offset, torch.from_numpy(probe.normals), capsule), capsule)
 
-    within = np.flatnonzero(square <= limits.outward**2)  # no ray can be shorter than the distance
-    face, gap, weight = _cast(tree, hand, skin, probe, within, limits)
-    missed = np.flatnonzero(face < 0)
+    within = np.flatnonzero(distance <= limits.outward + spacing)  # else no ray can be short enough
+    face, gap, weight = _cast(tree, scaled, skin, probe, within, limits)
+    missed = np.flatnonzero((face < 0) & (distance[within] < limits.touching + spacing))
     ids = within[missed]
     f, g, w = _closest_as_hit(hand, skin, probe, ids, closest_face[ids], closest[ids], limits)
     face[missed], gap[missed], weight[missed] = f, g, w
@@ -269,10 +276,22 @@ def _one_hand(
     return {"contact": contact.float(), **{k: torch.from_numpy(v) for k, v in columns.items()}}
 
 
+def _spacing(hand: np.ndarray, skin: _Skin) -> float:
+    """No point of the skin is farther than this from a vertex: a triangle's longest edge over root three."""
+    corners = hand[skin.faces[~skin.is_cap]]
+    edges = corners - corners[:, [1, 2, 0]]
+    return float(np.sqrt((edges**2).sum(-1).max() / 3.0))
+
+
 def _cast(
-    tree: igl.AABB, hand: np.ndarray, skin: _Skin, probe: _Probe, ids: np.ndarray, limits: CorrespondenceLimits
+    tree: igl.AABB,
+    scaled: np.ndarray,
+    skin: _Skin,
+    probe: _Probe,
+    ids: np.ndarray,
+    limits: CorrespondenceLimits,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Follow the normals of the object points ``ids (m,)``.
+    """Follow the normals of the object points ``ids (m,)`` to the hand ``scaled (V, 3)``, in ray units.
 
     Returns:
         face ``(m,)`` or -1, signed gap ``(m,)``, barycentric weights ``(m, 3)``.
@@ -284,11 +303,12 @@ def _cast(
     points, normals = probe.points[ids], probe.normals[ids]
     # libigl loses rays that run exactly along an edge, which aligned shapes make common: step off by 1 µm.
     origins = points - limits.inward * normals + np.array([0.53, 0.61, 0.59]) * 1e-6
-    hits = tree.intersect_ray(hand, skin.faces, origins, normals)
+    hits = tree.intersect_ray(scaled, skin.faces, origins * _RAY_UNITS, normals)
     counts = np.fromiter(map(len, hits), np.int64, m)
     table = np.array([h for row in hits for h in row]).reshape(-1, 4)  # face, t, u, v
-    ray, tri, t = np.repeat(np.arange(m), counts), table[:, 0].astype(np.int64), table[:, 1] - limits.inward
-    a, b, c = (hand[skin.faces[tri, k]] for k in range(3))
+    ray, tri = np.repeat(np.arange(m), counts), table[:, 0].astype(np.int64)
+    t = table[:, 1] / _RAY_UNITS - limits.inward
+    a, b, c = (scaled[skin.faces[tri, k]] for k in range(3))
     entering = (np.cross(b - a, c - a) * normals[ray]).sum(1) < 0  # into the hand, seen along the normal
 
     def first(key: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -317,16 +337,22 @@ def _cast(
 
 
 def _closest_as_hit(
-    hand: np.ndarray, skin: _Skin, probe: _Probe, ids: np.ndarray, face: np.ndarray, closest: np.ndarray,
+    hand: np.ndarray,
+    skin: _Skin,
+    probe: _Probe,
+    ids: np.ndarray,
+    face: np.ndarray,
+    closest: np.ndarray,
     limits: CorrespondenceLimits,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same three columns as `_cast` from the closest points, for object points that all but touch."""
     corners = hand[skin.faces[face]]
     edge_ab, edge_ac = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     normals, offset = probe.normals[ids], closest - probe.points[ids]
     gap = (offset * normals).sum(1)
     sideways = np.linalg.norm(offset - gap[:, None] * normals, axis=1)
-    ok = (np.linalg.norm(offset, axis=1) <= limits.touching) & (sideways <= limits.sideways) & ~skin.is_cap[face]
+    ok = (np.linalg.norm(offset, axis=1) <= limits.touching) & (sideways <= limits.sideways)
+    ok &= ~skin.is_cap[face]
     ok &= (np.cross(edge_ab, edge_ac) * normals).sum(1) < 0
     # Barycentric weights of a point in the plane of the triangle, by least squares on two edges.
     rel = closest - corners[:, 0]

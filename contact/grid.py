@@ -76,7 +76,9 @@ class SignedDistanceGrid:
             ValueError: shapes that do not fit, or ``which`` missing for a stack.
         """
         if points.ndim != 3 or points.shape[-1] != 3:
-            raise ValueError(f"points must have shape (B, P, 3), got {tuple(points.shape)}: add the missing axis")
+            raise ValueError(
+                f"points must have shape (B, P, 3), got {tuple(points.shape)}: add the missing axis"
+            )
         if which is None:
             if self.count != 1:
                 raise ValueError(
@@ -84,7 +86,9 @@ class SignedDistanceGrid:
                 )
             which = self.offset.new_zeros(1)
         elif which.shape != points.shape[:1]:
-            raise ValueError(f"which must have shape ({points.shape[0]},) to match points, got {tuple(which.shape)}")
+            raise ValueError(
+                f"which must have shape ({points.shape[0]},) to match points, got {tuple(which.shape)}"
+            )
         if points.requires_grad and torch.is_grad_enabled():
             return _Query.apply(points, self, which)  # type: ignore[return-value]
         return self._lookup(points.detach(), which)

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .pose import check_side
+from .pose import HandPose, check_side
 from .rotations import mirror_axis_angle
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Anatomy:
     """
 
     basis: Tensor
-    """(15, 3, 3) rows flexion, abduction, twist: ``angles = basis @ axis_angle``. Orthonormal, determinant 1."""
+    """(15, 3, 3) rows flexion, abduction, twist: ``angles = basis @ axis_angle``; a rotation."""
     rest: Tensor
     """(15, 3) what a goniometer reads at the zero pose: ``goniometer = angles + rest``."""
     lower: Tensor
@@ -165,7 +165,7 @@ class Anatomy:
         return mirror_axis_angle(pose) if check_side(side) == "left" else pose
 
     def violation(self, hand_pose: Tensor, *, side: str = "right") -> Tensor:
-        """Signed excess over the range ``(..., 15, 3)`` radians: negative below, zero within, positive above."""
+        """Excess over the range ``(..., 15, 3)`` radians: negative below, zero within, positive above."""
         angles = self.to_anatomical(hand_pose, side=side)
         return angles - torch.minimum(torch.maximum(angles, self.lower.to(angles)), self.upper.to(angles))
 
@@ -187,7 +187,9 @@ class Anatomy:
 
 def _check_pose(name: str, value: Tensor) -> None:
     if value.shape[-2:] != (15, 3):
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}; expected (..., 15, 3), one row a joint in MANO order.")
+        raise ValueError(
+            f"{name}: got shape {tuple(value.shape)}; expected (..., 15, 3), joints in MANO order."
+        )
 
 
 def default_skeleton() -> Tensor:
@@ -227,7 +229,7 @@ def build_anatomy(rest_joints: Tensor | None = None) -> Anatomy:
         frames = torch.stack([_frame(bone, back[finger]) for bone in bones[1:]])
         basis.append(frames)
         bend = torch.zeros(3, 3, dtype=torch.float64)
-        # Second joint: the flexion of the bones at rest. Not so the third, whose last "bone" ends on the skin.
+        # Second joint: the bones' bend at rest. Not so the third, whose last "bone" ends on the skin.
         bend[1, 0] = _bend(bones[1], bones[2], frames[1])[0]
         if finger != "thumb":  # knuckles: sideways against the middle finger
             bend[0, 1] = _bend(reference, bones[1], frames[0])[1]
@@ -249,9 +251,7 @@ def build_anatomy(rest_joints: Tensor | None = None) -> Anatomy:
 
 
 def anatomy_of(model: HandModel) -> Anatomy:
-    """Anatomy of a hand model, from its joints at zero pose and zero betas (mirrored if it is a left hand)."""
-    from .pose import HandPose  # here, to keep the tables importable without the model's modules
-
+    """Anatomy of a hand model, from its joints at zero pose and zero betas (a left hand's mirrored)."""
     joints = model.joints(HandPose.zeros(1, side=model.side))[0]
     if model.side == "left":
         joints = joints * joints.new_tensor([-1.0, 1.0, 1.0])

@@ -1,9 +1,10 @@
 """Inverse kinematics: hand poses from 21 joints, or from a surface of the model's own topology.
 
 Both are batched damped Gauss-Newton on the pose manifold with the model's analytic Jacobian
-(`least_squares.minimize`), started from a closed form: Kabsch for the palm, then bone by bone the smallest
-rotation that points it the right way ("swing" of Li et al., HybrIK, CVPR 2021; Kabsch 1976). Joint positions
-leave the twist of the last phalanges open; a weak anatomical prior settles it.
+(`least_squares.minimize`), started from a closed form (`fit_start`). The cost is a negative log posterior:
+points with Gaussian errors, betas ~ N(0, 1), the anatomical grasping prior, and stiff walls at the limits of
+the range of motion. Where points leave something open, such as the twist of the last phalanges or a joint
+that is missing, the prior settles it; where points are good, it is outweighed.
 """
 
 from __future__ import annotations
@@ -18,28 +19,32 @@ import torch
 from torch import Tensor
 
 from .anatomy import Anatomy, default_anatomy
-from .least_squares import NormalEquations, Termination, minimize
+from .fit_start import start_from_joints, start_from_vertices
+from .least_squares import NormalEquations, Solution, Termination, minimize
 from .model import HandModel
 from .pose import TANGENT_DIM, HandPose, check_side
-from .rotations import exp_so3, log_so3
 
-_PALM = (0, 1, 5, 9, 13, 17)  # OpenPose: wrist and the first joint of every finger
-_FINGER_STARTS = (5, 9, 17, 13, 1)  # OpenPose index of the first joint, fingers in MANO order
-_MIRROR = (-1.0, 1.0, 1.0)
+_FIELDS = ("global_orient", "hand_pose", "betas", "transl")
 _CHUNK = 256  # hands solved at a time: bounds memory, costs no speed
+_FINEST = 0.0005  # smallest error assumed of given points, metres
+_DOF = 36  # numbers that joints determine: 6 of motion, 20 of the digits, most betas
+_UNIT = 0.05
+"""Length unit of the solver, metres: about a hand's RMS extent, so that translations and rotations have
+Hessians of one size and the solver's floor on the damping does not smother the weak unknowns."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """Weights of the inverse kinematics. Residuals are in units of their standard deviation."""
 
-    point_sigma: float = 0.001
-    """Expected error of the given points, metres."""
-    pose_prior: float = 0.1
+    point_sigma: float | None = None
+    """Expected error of the given points per axis, metres. None: estimated for each hand from how far a first
+    fit at `_FINEST` stays from its points, so that exact joints are met exactly and noisy ones smoothed."""
+    pose_prior: float = 1.0
     """Weight of the anatomical grasping prior (1 = as informative as its standard deviations say)."""
     shape_prior: float = 1.0
     """Weight of betas ~ N(0, 1), when betas are fitted."""
-    limit_sigma: float = 0.03
+    limit_sigma: float = 0.02
     """Standard deviation of excesses over the range of motion, radians; 0 switches limits off."""
     iterations: int = 40
     """Most Gauss-Newton evaluations."""
@@ -98,28 +103,11 @@ def solve_joints(
     usable = ((used > 0).sum(1) >= 4) & (span[:, 1] > 2e-3)
     if usable.any():
         _check_metres("joints", span[usable, 0])
-    mirror = _mirror_for(side, model)
+    target = target * _mirror_for(side, model)
     fixed = _fixed_betas(betas, len(target), model)
+    _warn_unusable("joints", usable, "fewer than four usable joints, or all of them on a line")
     anatomy = (anatomy or default_anatomy()).to(target)
-    if not usable.all():
-        warnings.warn(
-            f"joints: {int((~usable).sum())} of {len(usable)} hands have fewer than four usable joints or all of "
-            "them on a line; their poses are NaN.",
-            stacklevel=3,
-        )
-
-    def evaluate(pose: HandPose) -> Tensor:
-        return model.joints(pose)
-
-    def start(points: Tensor, w: Tensor, shape: Tensor) -> HandPose:
-        return _initial_from_joints(points, w, shape, model, anatomy)
-
-    def jacobian(pose: HandPose, with_betas: bool) -> tuple[Tensor, Tensor]:
-        nothing = torch.zeros(0, dtype=torch.long, device=target.device)
-        j = model.jacobian(pose, nothing, with_betas=with_betas).joints
-        return j.points, j.dense()
-
-    return _solve(target * mirror, used, usable, fixed, side, model, anatomy, config, start, jacobian, evaluate)
+    return _solve(target, used, usable, fixed, side, model, anatomy, config)
 
 
 def fit_vertices(
@@ -132,7 +120,7 @@ def fit_vertices(
 
 def solve_vertices(
     vertices: Any, model: HandModel, *, side: str = "right", betas: Any = None, weights: Any = None,
-    config: FitConfig | None = None, max_points: int = 320,
+    config: FitConfig | None = None, max_points: int = 160,
 ) -> FitResult:  # fmt: skip
     """Pose and shape from surfaces with the model's own vertices, in its order.
 
@@ -148,7 +136,7 @@ def solve_vertices(
     Raises:
         ValueError: naming the argument; another number of vertices is another topology.
     """
-    config = config or FitConfig(pose_prior=0.01, shape_prior=0.1, limit_sigma=0.0)
+    config = config or FitConfig(point_sigma=0.001, pose_prior=0.01, shape_prior=0.1, limit_sigma=0.0)
     count = len(model.template)
     target = _points("vertices", vertices, count, model)
     used = _confidence(weights, target) * target.isfinite().all(-1)
@@ -157,30 +145,12 @@ def solve_vertices(
     usable = ((used > 0).sum(1) >= count // 2) & (span[:, 1] > 2e-3)
     if usable.any():
         _check_metres("vertices", span[usable, 0])
-    mirror = _mirror_for(side, model)
+    target = target * _mirror_for(side, model)
     fixed = _fixed_betas(betas, len(target), model)
-    if not usable.all():
-        warnings.warn(
-            f"vertices: {int((~usable).sum())} of {len(usable)} hands have fewer than half of their vertices; "
-            "their poses are NaN.",
-            stacklevel=3,
-        )
+    _warn_unusable("vertices", usable, "fewer than half of their vertices")
     ids = _spread_over_parts(model, max_points)
-
-    def start(points: Tensor, w: Tensor, shape: Tensor) -> HandPose:
-        return _initial_from_vertices(points, w, shape, model)
-
-    def jacobian(pose: HandPose, with_betas: bool) -> tuple[Tensor, Tensor]:
-        j = model.jacobian(pose, ids, with_betas=with_betas).vertices
-        return j.points, j.dense()
-
-    def evaluate(pose: HandPose) -> Tensor:
-        return model(pose).vertices
-
     anatomy = default_anatomy().to(target)
-    return _solve(
-        target * mirror, used, usable, fixed, side, model, anatomy, config, start, jacobian, evaluate, ids
-    )  # fmt: skip
+    return _solve(target, used, usable, fixed, side, model, anatomy, config, ids)
 
 
 # The common solver ----------------------------------------------------------------------------------
@@ -189,61 +159,109 @@ def solve_vertices(
 @torch.no_grad()
 def _solve(
     target: Tensor, used: Tensor, usable: Tensor, fixed: Tensor | None, side: str, model: HandModel,
-    anatomy: Anatomy, config: FitConfig, start: Callable[[Tensor, Tensor, Tensor], HandPose],
-    jacobian: Callable[[HandPose, bool], tuple[Tensor, Tensor]], evaluate: Callable[[HandPose], Tensor],
-    ids: Tensor | None = None,
+    anatomy: Anatomy, config: FitConfig, ids: Tensor | None = None,
 ) -> FitResult:  # fmt: skip
-    """Fit points given on the model's side, chunk by chunk, and fill the rows that are unusable with NaN."""
+    """Fit points given on the model's side, chunk by chunk; rows that are unusable stay NaN.
+
+    ``ids`` None: the points are the 21 joints; else they are all vertices, and ``ids`` are refined against.
+    """
     batch = len(target)
-    nan = HandPose.zeros(batch, side=model.side).to(target)
-    nan = nan._map(lambda t: torch.full_like(t, torch.nan))
-    fields = {name: getattr(nan, name) for name in ("global_orient", "hand_pose", "betas", "transl")}
+    empty = HandPose.zeros(batch, side=model.side).to(target)
+    fields = {name: torch.full_like(getattr(empty, name), torch.nan) for name in _FIELDS}
     error, worst = target.new_full((batch,), torch.nan), target.new_full((batch,), torch.nan)
     converged, steps = torch.zeros_like(usable), torch.zeros(batch, dtype=torch.long, device=target.device)
+    scaled = _rescaled(model, 1 / _UNIT)
     for rows in usable.nonzero()[:, 0].split(_CHUNK):
         w = used[rows]
-        # Solved around the centroid, so that a hand far from the origin loses no float32 digits.
+        # Around the centroid, so that a hand far from the origin loses no float32 digits.
         centre = (target[rows] * w[..., None]).sum(1) / w.sum(1, keepdim=True)
-        points = target[rows] - centre[:, None]
+        points = (target[rows] - centre[:, None]) / _UNIT
         shape = points.new_zeros(len(rows), 10) if fixed is None else fixed[rows]
-        first = start(points, w, shape)
-        subset, weight = (points, w) if ids is None else (points[:, ids], w[:, ids])
-        linearize = _linearizer(subset, weight, fixed is None, anatomy, model.side, config, jacobian)
-        solution = minimize(linearize, first, Termination(iterations=config.iterations))
-        distance = (evaluate(solution.pose) - points).norm(dim=-1)
+        sigma = points.new_full((len(rows),), config.point_sigma or _FINEST)
+        solution = _minimize(points, w, sigma, shape, fixed is None, scaled, anatomy, config, ids)
+        distance = _distance(solution.pose, points, scaled, ids)
+        pose, done, used_steps = solution.pose, solution.converged, solution.iterations
+        if config.point_sigma is None:
+            sigma = _estimated_sigma(distance, w)
+            (again,) = (sigma > 1.5 * _FINEST).nonzero(as_tuple=True)
+            if len(again):
+                better = _minimize(points[again], w[again], sigma[again], shape[again], fixed is None, scaled,
+                                   anatomy, config, ids)  # fmt: skip
+                for name in _FIELDS:
+                    getattr(pose, name)[again] = getattr(better.pose, name)
+                done[again] = better.converged
+                used_steps[again] += better.iterations
+                distance = _distance(pose, points, scaled, ids)
         given = w > 0
         error[rows] = (distance * given).sum(1) / given.sum(1)
         worst[rows] = distance.masked_fill(~given, 0).amax(1)
-        converged[rows], steps[rows] = solution.converged, solution.iterations
-        found = replace(solution.pose, transl=solution.pose.transl + centre)
-        for name, values in fields.items():
-            values[rows] = getattr(found, name)
+        converged[rows], steps[rows] = done, used_steps
+        for name in _FIELDS:
+            fields[name][rows] = getattr(pose, name)
+        fields["transl"][rows] = pose.transl * _UNIT + centre
     pose = HandPose(model.side, **fields)
     return FitResult(pose if side == model.side else pose.mirrored(), error, worst, usable, converged, steps)
 
 
+def _minimize(
+    points: Tensor, weights: Tensor, sigma: Tensor, shape: Tensor, with_betas: bool, model: HandModel,
+    anatomy: Anatomy, config: FitConfig, ids: Tensor | None,
+) -> Solution:  # fmt: skip
+    """One Gauss-Newton fit from the closed-form start, lengths in `_UNIT`, ``sigma (B,)`` in metres."""
+    if ids is None:
+        first = start_from_joints(points, weights, shape, model, anatomy)
+    else:
+        first = start_from_vertices(points, weights, shape, model)
+        points, weights = points[:, ids], weights[:, ids]
+    linearize = _linearizer(points, weights, sigma, with_betas, model, anatomy, config, ids)
+    return minimize(linearize, first, Termination(iterations=config.iterations))
+
+
+def _distance(pose: HandPose, points: Tensor, model: HandModel, ids: Tensor | None) -> Tensor:
+    """(B, N) metres from all given points, lengths in `_UNIT`, to the fitted ones."""
+    reached = model.joints(pose) if ids is None else model(pose).vertices
+    return (reached - points).norm(dim=-1) * _UNIT
+
+
+def _estimated_sigma(distance: Tensor, weights: Tensor) -> Tensor:
+    """(B,) standard deviation per axis, metres, of points that a fit of `_DOF` unknowns leaves so far off."""
+    count = 3 * (weights > 0).sum(1)
+    left = torch.maximum(count - _DOF, count / 4)  # a fit swallows the noise of as many numbers as it has
+    return ((weights * distance**2).sum(1) / left).sqrt().clamp_min(_FINEST)
+
+
+def _rescaled(model: HandModel, factor: float) -> HandModel:
+    """The same hand in another unit of length."""
+    posedirs = None if model.posedirs is None else model.posedirs * factor
+    return replace(
+        model, template=model.template * factor, shapedirs=model.shapedirs * factor, posedirs=posedirs
+    )  # fmt: skip
+
+
 def _linearizer(
-    points: Tensor, weights: Tensor, with_betas: bool, anatomy: Anatomy, side: str, config: FitConfig,
-    jacobian: Callable[[HandPose, bool], tuple[Tensor, Tensor]],
+    points: Tensor, weights: Tensor, sigma: Tensor, with_betas: bool, model: HandModel, anatomy: Anatomy,
+    config: FitConfig, ids: Tensor | None,
 ) -> Callable[[HandPose, Tensor], NormalEquations]:  # fmt: skip
-    """Points, shape prior, pose prior and limits as normal equations for `minimize`."""
+    """Points, shape prior, pose prior and limits as normal equations for `minimize`, lengths in `_UNIT`."""
     dim = TANGENT_DIM + 10 * with_betas
-    scale = weights.sqrt() / config.point_sigma
+    scale = weights.sqrt() * (_UNIT / sigma)[:, None]
+    asked = torch.zeros(0, dtype=torch.long, device=points.device) if ids is None else ids
     # (45, 45): column k is the derivative of anatomical angle k by the axis-angle vectors.
     turn = torch.block_diag(*anatomy.basis.transpose(1, 2))
-    if side == "left":  # angles of a left hand are those of its mirror image
+    if model.side == "left":  # angles of a left hand are those of its mirror image
         turn = turn * turn.new_tensor([1.0, -1.0, -1.0]).repeat(15)[:, None]
-    mean, std = anatomy.mean.flatten(), anatomy.std.flatten()
-    lower, upper = anatomy.lower.flatten(), anatomy.upper.flatten()
+    mean, lower, upper = (t.flatten() for t in (anatomy.mean, anatomy.lower, anatomy.upper))
+    belief = config.pose_prior / anatomy.std.flatten()
 
     def linearize(pose: HandPose, index: Tensor) -> NormalEquations:
-        at, rows = jacobian(pose, with_betas)
+        jacobian = model.jacobian(pose, asked, with_betas=with_betas)
+        at = jacobian.joints if ids is None else jacobian.vertices
         s = scale[index]
-        residual = ((at - points[index]) * s[..., None]).transpose(1, 2).flatten(1)
-        rows = (rows * s[:, None, None]).flatten(2)
-        equations = NormalEquations.zeros(len(at), dim, at).add(residual, rows)
+        residual = ((at.points - points[index]) * s[..., None]).transpose(1, 2).flatten(1)
+        rows = (at.dense() * s[:, None, None]).flatten(2)
+        equations = NormalEquations.zeros(len(s), dim, s).add(residual, rows)
         angles = pose.hand_pose.flatten(1) @ turn
-        equations = _add_angles(equations, config.pose_prior * (angles - mean) / std, turn * config.pose_prior / std)
+        equations = _add_angles(equations, belief * (angles - mean), turn * belief)
         if config.limit_sigma > 0:
             excess = angles - torch.minimum(torch.maximum(angles, lower), upper)
             slope = (excess != 0) / config.limit_sigma
@@ -263,79 +281,6 @@ def _add_angles(equations: NormalEquations, residual: Tensor, turn: Tensor) -> N
     return equations.add(residual, rows)
 
 
-# Closed-form starts ---------------------------------------------------------------------------------
-
-
-def kabsch(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation ``(B, 3, 3)`` and translation ``(B, 3)`` with ``target ≈ R source + t``, least squares.
-
-    Args:
-        source, target: ``(B, N, 3)``.
-        weights: ``(B, N)`` non-negative. Kabsch, Acta Cryst. A32, 1976, with the proper-rotation fix.
-    """
-    w = (weights / weights.sum(-1, keepdim=True).clamp_min(1e-12))[..., None]
-    a, b = (w * source).sum(-2, keepdim=True), (w * target).sum(-2, keepdim=True)
-    u, _, vt = torch.linalg.svd((w * (source - a)).transpose(-1, -2) @ (target - b))
-    flip = torch.ones_like(a[..., 0, :])
-    flip[..., 2] = torch.linalg.det(u @ vt).sign()
-    rotation = vt.transpose(-1, -2) @ (flip[..., None] * u.transpose(-1, -2))
-    return rotation, (b - a @ rotation.transpose(-1, -2))[..., 0, :]
-
-
-def _initial_from_joints(
-    points: Tensor, weights: Tensor, betas: Tensor, model: HandModel, anatomy: Anatomy
-) -> HandPose:
-    """Palm by Kabsch, fingers by pointing each bone along its target with the smallest rotation."""
-    batch = len(points)
-    flat = replace(HandPose.zeros(batch, side=model.side).to(points), betas=betas)
-    rest = model.joints(flat)
-    anchor = weights.new_full((21,), 1e-3)  # the fingers decide only where the palm is missing
-    anchor[list(_PALM)] = 1.0
-    prior = anatomy.from_anatomical(anatomy.mean, side=model.side).expand(batch, 15, 3)
-    rotation, shift = kabsch(model.joints(replace(flat, hand_pose=prior)), points, weights * anchor)
-    local = prior.clone()
-    for finger, start in enumerate(_FINGER_STARTS):
-        world = rotation
-        for k in range(3):
-            known = (weights[:, start + k] > 0) & (weights[:, start + k + 1] > 0)
-            bone = rest[:, start + k + 1] - rest[:, start + k]
-            wanted = points[:, start + k + 1] - points[:, start + k]
-            swing = _swing(bone, (world.transpose(1, 2) @ wanted[..., None])[..., 0])
-            joint = 3 * finger + k
-            local[:, joint] = torch.where(known[:, None], swing, prior[:, joint])
-            world = world @ exp_so3(local[:, joint])
-    local = anatomy.clamp(local, side=model.side)
-    return _placed(flat, rotation, shift, local, model)
-
-
-def _initial_from_vertices(points: Tensor, weights: Tensor, betas: Tensor, model: HandModel) -> HandPose:
-    """Every part laid on its target by Kabsch; joint rotations are those between neighbouring parts."""
-    flat = replace(HandPose.zeros(len(points), side=model.side).to(points), betas=betas)
-    rest = model.rest_vertices(betas)
-    world, shift = [], torch.zeros_like(points[:, 0])
-    for bone in range(len(model.parents)):
-        # Squared weights: vertices that follow the bone alone count most.
-        follow = model.weights[:, bone] ** 2
-        rotation, move = kabsch(rest, points, weights * follow)
-        world.append(rotation)
-        shift = move if bone == 0 else shift
-    local = [log_so3(world[p].transpose(1, 2) @ world[k]) for k, p in enumerate(model.parents) if p >= 0]
-    return _placed(flat, world[0], shift, torch.stack(local, 1), model)
-
-
-def _placed(flat: HandPose, rotation: Tensor, shift: Tensor, hand_pose: Tensor, model: HandModel) -> HandPose:
-    """The pose whose palm is moved by ``x -> rotation x + shift`` from rest."""
-    return replace(flat, hand_pose=hand_pose).transformed(rotation, shift, model.root(flat))
-
-
-def _swing(start: Tensor, end: Tensor) -> Tensor:
-    """Smallest rotation ``(B, 3)``, axis-angle, that turns direction ``start`` to ``end``."""
-    axis = torch.linalg.cross(start, end)
-    sine = axis.norm(dim=-1, keepdim=True)
-    angle = torch.atan2(sine, (start * end).sum(-1, keepdim=True))
-    return axis / sine.clamp_min(1e-12) * angle
-
-
 # Checking arguments ---------------------------------------------------------------------------------
 
 
@@ -350,8 +295,8 @@ def _points(name: str, value: Any, count: int, model: HandModel) -> Tensor:
     if points.ndim == 2:
         points = points[None]
     if points.ndim != 3 or points.shape[1:] != (count, 3):
-        mend = "21 joints in OpenPose order" if name == "joints" else f"the {count} vertices of hand {model.name!r}"
-        raise ValueError(f"{name}: got shape {tuple(points.shape)}; expected (B, {count}, 3), {mend}.")
+        what = "joints in OpenPose order" if name == "joints" else f"vertices of the hand {model.name!r}"
+        raise ValueError(f"{name}: got shape {tuple(points.shape)}; expected (B, {count}, 3), the {what}.")
     return points.to(like.dtype)
 
 
@@ -360,9 +305,10 @@ def _confidence(weights: Any, target: Tensor) -> Tensor:
         return torch.ones_like(target[..., 0])
     w = torch.as_tensor(weights if isinstance(weights, Tensor) else np.asarray(weights)).to(target)
     if w.shape not in (target.shape[:2], target.shape[1:2]):
-        raise ValueError(f"weights: got shape {tuple(w.shape)}; expected {tuple(target.shape[:2])}, one per point.")
+        expected = tuple(target.shape[:2])
+        raise ValueError(f"weights: got shape {tuple(w.shape)}; expected {expected}, one per point.")
     if not (w.isfinite() & (w >= 0)).all():
-        raise ValueError("weights: negative or not finite; pass 0 for a missing point and 1 for a normal one.")
+        raise ValueError("weights: negative or not finite; pass 0 for a missing point, 1 for a normal one.")
     return w.expand(target.shape[:2])
 
 
@@ -371,13 +317,22 @@ def _fixed_betas(betas: Any, batch: int, model: HandModel) -> Tensor | None:
         return None
     b = torch.as_tensor(betas if isinstance(betas, Tensor) else np.asarray(betas)).to(model.template)
     if b.shape not in ((batch, 10), (1, 10), (10,)) or not b.isfinite().all():
-        raise ValueError(f"betas: got shape {tuple(b.shape)}; expected finite ({batch}, 10) or (10,), or None to fit.")
+        shape = tuple(b.shape)
+        raise ValueError(
+            f"betas: got shape {shape}; expected finite ({batch}, 10) or (10,), or None to fit them."
+        )
     return b.expand(batch, 10)
 
 
 def _mirror_for(side: str, model: HandModel) -> Tensor:
     same = check_side(side) == model.side
-    return model.template.new_tensor((1.0, 1.0, 1.0) if same else _MIRROR)
+    return model.template.new_tensor([1.0 if same else -1.0, 1.0, 1.0])
+
+
+def _warn_unusable(name: str, usable: Tensor, reason: str) -> None:
+    if not usable.all():
+        count = f"{int((~usable).sum())} of {len(usable)} hands"
+        warnings.warn(f"{name}: {count} have {reason}; their poses are NaN.", stacklevel=4)
 
 
 def _spread(points: Tensor, used: Tensor) -> Tensor:

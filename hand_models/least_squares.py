@@ -15,8 +15,6 @@ from torch import Tensor
 
 from .pose import HandPose
 
-_SAME_SLOPE = 1e-12
-
 
 @dataclass(frozen=True)
 class NormalEquations:
@@ -96,7 +94,8 @@ def _scatter(pose: HandPose, index: Tensor, rows: HandPose) -> HandPose:
 def _step(equations: NormalEquations, damping: Tensor) -> Tensor:
     """Damped Newton step (B, D); unknowns that nothing depends on do not move."""
     diagonal = torch.diagonal(equations.hessian, dim1=1, dim2=2)
-    boost = damping[:, None] * diagonal + 1e-6 * diagonal.amax(1, keepdim=True) + _SAME_SLOPE
+    # Per unknown: translations in metres and angles in radians differ by orders of magnitude.
+    boost = (damping[:, None] + 1e-6) * diagonal + 1e-9 * diagonal.amax(1, keepdim=True) + 1e-12
     factor, _ = torch.linalg.cholesky_ex(equations.hessian + torch.diag_embed(boost))
     step = -torch.cholesky_solve(equations.gradient[..., None], factor)[..., 0]
     return torch.where(step.isfinite().all(1, keepdim=True), step, torch.zeros_like(step))

@@ -62,6 +62,15 @@ class PointJacobian:
         points = self.points.gather(1, index[..., None].expand(-1, -1, 3))
         return PointJacobian(points, pick(self.arms), self.frames, pick(self.correctives), pick(self.shape))
 
+    def between(self, first: Tensor, second: Tensor, share: Tensor) -> PointJacobian:
+        """Points on the lines from the points ``first (Q,)`` to ``second (Q,)``, at ``share (Q,)`` of the way."""
+
+        def mix(t: Tensor | None) -> Tensor | None:
+            return None if t is None else torch.lerp(t[..., first], t[..., second], share)
+
+        points = torch.lerp(self.points[:, first], self.points[:, second], share[:, None])
+        return PointJacobian(points, mix(self.arms), self.frames, mix(self.correctives), mix(self.shape))
+
     def along(self, direction: Tensor) -> Tensor:
         """Derivative of ``<direction, point>`` for ``direction (B, P, 3)``: ``(B, D, P)``, D = 51 or 61."""
         d = direction.transpose(1, 2)  # (B, 3, P)

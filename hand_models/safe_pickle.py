@@ -192,7 +192,9 @@ class _Unpickler(pickle.Unpickler):
         try:
             return self._table[module, name]
         except KeyError:
-            raise UnsafePickleError(f"the pickle asks for {module}.{name}, which is not plain numbers.") from None
+            raise UnsafePickleError(
+                f"the pickle asks for {module}.{name}, which is not plain numbers."
+            ) from None
 
     def persistent_load(self, identifier: Any) -> Any:
         raise UnsafePickleError(f"the pickle refers to an outside object {identifier!r}.")
@@ -233,8 +235,8 @@ def load_pickle(path: str | Path) -> dict[str, Any]:
             content = _Unpickler(stream).load()
         except UnsafePickleError as error:
             raise UnsafePickleError(
-                f"{path}: refused: {error} Nothing was executed. Only numpy arrays, scipy sparse matrices and "
-                "chumpy arrays are read; use the file as downloaded from its publisher, or save its fields "
+                f"{path}: refused: {error} Nothing was executed. Only numpy, scipy sparse "
+                "and chumpy arrays are read; use the file as downloaded from its publisher, or save its fields "
                 "as plain numpy arrays."
             ) from None
         except Exception as error:  # a broken pickle can raise nearly anything

@@ -92,7 +92,7 @@ ORDERS: Mapping[str, JointOrder] = MappingProxyType(
             JointOrder(
                 "smplx", _SMPLX,
                 "vchoutas/smplx, body_models.py MANO with vertex_joint_selector, vertex_ids.py 'mano'",
-                "As released smplx returns the first 16 (mano16); the five tips come when the selector is on.",
+                "As released smplx returns the first 16 (mano16); the tips come when the selector is on.",
             ),
             JointOrder(
                 "ho3d", _SMPLX,
@@ -148,7 +148,7 @@ ORDERS: Mapping[str, JointOrder] = MappingProxyType(
 _ALIASES = MappingProxyType(
     {
         "mano": "mano16", "fpha": "fhab", "h2o3d": "ho3d", "hamer": "openpose", "wilor": "openpose",
-        "interhand": "interhand26m", "ycb": "dexycb", "mano21": "contactpose_mano",
+        "interhand": "interhand26m", "mano21": "contactpose_mano",
     }
 )  # fmt: skip
 
@@ -194,7 +194,7 @@ TIP_VERTICES: Mapping[str, TipVertices] = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""Which MANO vertices each source calls the fingertips. They differ by up to several millimetres."""
+"""Which MANO vertices each source calls the fingertips. They lie some millimetres apart."""
 
 
 def joint_order(name: str) -> JointOrder:
@@ -227,7 +227,7 @@ def permutation(*, source: str, target: str) -> tuple[int, ...]:
     missing = [joint for joint in want.joints if joint not in have.joints]
     if missing:
         raise ValueError(
-            f"target: {want.name!r} needs {', '.join(missing)}, which {have.name!r} does not have; fingertips "
+            f"target: {want.name!r} needs {', '.join(missing)}, which {have.name!r} lacks; fingertips "
             "are surface points: pose a hand model and use its 21 joints, or choose target='mano16'."
         )
     return tuple(have.joints.index(joint) for joint in want.joints)
@@ -252,14 +252,12 @@ def convert(joints: Any, *, source: str, target: str) -> Any:
     array = joints if isinstance(joints, (np.ndarray, Tensor)) else np.asarray(joints, dtype=float)
     count = len(joint_order(source))
     if array.ndim < 2 or array.shape[-2] != count:
-        raise ValueError(
-            f"joints: got shape {tuple(array.shape)}; order {joint_order(source).name!r} needs (..., {count}, D)."
-        )
+        raise ValueError(f"joints: got shape {tuple(array.shape)}; order {source!r} needs (..., {count}, D).")
     return array[..., list(index), :]
 
 
 def bones(order: str = "openpose") -> tuple[tuple[int, int], ...]:
-    """Bones as index pairs ``(parent, child)`` in ``order``, root first along every finger: 20, or 15 without tips."""
+    """Bones as index pairs ``(parent, child)`` in ``order``, from the wrist out: 20, or 15 without tips."""
     joints = joint_order(order).joints
     place = {joint: k for k, joint in enumerate(joints)}
     pairs = ((PARENT_NAMES[child], child) for child in JOINT_NAMES if child in place)

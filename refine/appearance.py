@@ -5,15 +5,35 @@ Arrays are NumPy, metres; colours are sRGB in [0, 1].
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-SKIN = (0.87, 0.66, 0.55)
-OBJECT = (0.55, 0.66, 0.76)
+SKIN = (0.88, 0.69, 0.60)
+OBJECT = (0.60, 0.70, 0.79)
 GHOST = (0.86, 0.36, 0.30)
 
 _HEAT = np.array([[0.99, 0.84, 0.42], [0.95, 0.49, 0.20], [0.76, 0.15, 0.22]])
 _DOUBT = np.array([[0.71, 0.67, 0.88], [0.47, 0.36, 0.76], [0.26, 0.13, 0.50]])
 _MAX_NORMAL_PAIRS = 20_000_000  # above this (a fan of thousands of triangles) creases are not looked for
+
+
+@dataclass(frozen=True)
+class SmootherMesh:
+    """What `smoother` returns: vertices (V + E, 3), faces (4 F, 3) in four blocks that each follow the old
+    order, and edges (E, 2), the two old vertices between which each new one lies."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    edges: np.ndarray
+
+    def carry(self, values: np.ndarray) -> np.ndarray:
+        """Values at the old vertices (V, ...) to all vertices (V + E, ...)."""
+        return np.concatenate([values, np.asarray(values)[self.edges].mean(1)])
+
+    def carry_faces(self, values: np.ndarray) -> np.ndarray:
+        """Values on the old faces (F, ...) to the new faces (4 F, ...)."""
+        return np.concatenate([np.asarray(values)] * 4)
 
 
 def _ramp(values: np.ndarray, colours: np.ndarray, base: tuple[float, float, float]) -> np.ndarray:
@@ -127,6 +147,29 @@ def subdivide(
     bary = np.stack([trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1)
     fine_n = _unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
     return fine_v.astype(np.float32), fine_f.astype(np.int64), fine_n.astype(np.float32)
+
+
+def smoother(vertices: np.ndarray, faces: np.ndarray, strength: float = 0.5) -> SmootherMesh:
+    """Halve the edges of a mesh and lift the new vertices onto the curved surface it stands for.
+
+    Phong tessellation (Boubekeur & Alexa, SIGGRAPH Asia 2008): the old vertices stay where they are, so
+    nothing shrinks. For looks only. vertices (V, 3), faces (F, 3); `strength` of the lift: one half is
+    exact on a sphere.
+    """
+    vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
+    normals = vertex_normals(faces, corner_normals(vertices, faces, crease=np.pi), len(vertices))
+    halves = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    edges, which = np.unique(halves, axis=0, return_inverse=True)
+    ends, n = vertices[edges], normals[edges]
+    middle = ends.mean(1)
+    drop = np.einsum("ekc,ekc->ek", middle[:, None] - ends, n)[..., None] * n
+    middle = middle - strength * drop.mean(1)
+    m = which.reshape(-1, 3) + len(vertices)
+    quarter = [
+        np.stack([faces[:, 0], m[:, 0], m[:, 2]], 1), np.stack([m[:, 0], faces[:, 1], m[:, 1]], 1),
+        np.stack([m[:, 2], m[:, 1], faces[:, 2]], 1), m,
+    ]  # fmt: skip
+    return SmootherMesh(np.concatenate([vertices, middle]), np.concatenate(quarter), edges)
 
 
 def vertex_normals(faces: np.ndarray, normals: np.ndarray, count: int) -> np.ndarray:

@@ -35,7 +35,9 @@ def read_predictions(path: str | Path) -> Predictions:
     path = Path(path)
     reader = {".npz": _read_npz, ".json": _read_json, ".parquet": _read_parquet}.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}.")
+        raise ValueError(
+            f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}.")
     try:
@@ -57,12 +59,14 @@ def write_predictions(path: str | Path, predictions: Predictions) -> Path:
     path = Path(path)
     writer = {".npz": _write_npz, ".json": _write_json, ".parquet": _write_parquet}.get(path.suffix.lower())
     if writer is None:
-        raise ValueError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}.")
+        raise ValueError(
+            f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}."
+        )
     return write_atomically(path, lambda stream: writer(stream, predictions))
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
-    """Call ``write`` on a temporary file beside ``path``, then rename it: readers see the old file or the whole new one."""
+    """Call ``write`` on a temporary file, then rename it to ``path``: readers see the old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -93,7 +97,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > MAX_NPZ_BYTES:
-                raise ValueError(f"unpacks to more than {MAX_NPZ_BYTES >> 30} GB; split it, one file per sequence.")
+                raise ValueError(
+                    f"unpacks to more than {MAX_NPZ_BYTES >> 30} GB; split it, one file per sequence."
+                )
             columns = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")
@@ -104,7 +110,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except ValueError:
         raise
     except Exception as error:  # zipfile and zlib raise a dozen kinds on damaged archives
-        raise ValueError(f"not a readable .npz file ({_brief(error)}); write it again with numpy.savez.") from None
+        raise ValueError(
+            f"not a readable .npz file ({_brief(error)}); write it again with numpy.savez."
+        ) from None
 
 
 def _parse_npy(name: str, raw: bytes) -> np.ndarray:
@@ -117,13 +125,17 @@ def _parse_npy(name: str, raw: bytes) -> np.ndarray:
     except Exception as error:  # a damaged header raises whatever the parser stumbles over
         raise ValueError(f"column {name!r}: not a readable array ({_brief(error)}).") from None
     if dtype.hasobject or dtype.names:
-        raise ValueError(f"column {name!r}: holds Python objects (a pickle), which is never read; save plain arrays.")
+        raise ValueError(
+            f"column {name!r}: holds Python objects (a pickle), which is never read; save plain arrays."
+        )
     count = 1
     for length in shape:
         count *= length
     body = raw[stream.tell() :]
     if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
-        raise ValueError(f"column {name!r}: {len(body)} bytes do not make an array of shape {shape} of {dtype}.")
+        raise ValueError(
+            f"column {name!r}: {len(body)} bytes do not make an array of shape {shape} of {dtype}."
+        )
     try:
         array = np.frombuffer(body, dtype, count) if body else np.zeros(count, dtype)
         array = array.reshape(shape, order="F" if fortran else "C")
@@ -144,10 +156,14 @@ def _write_npz(stream: IO[bytes], predictions: Predictions) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     document = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
-        raise ValueError(f'expected {{"schema": "{SCHEMA}", "rows": [{{"object_id": ..., "side": ..., ...}}]}}.')
+        raise ValueError(
+            f'expected {{"schema": "{SCHEMA}", "rows": [{{"object_id": ..., "side": ..., ...}}]}}.'
+        )
     extra = sorted(set(document) - {"schema", "rows"})
     if extra:
-        raise ValueError(f"unknown key {extra[0][:60]!r} beside 'schema' and 'rows'; columns belong in the rows.")
+        raise ValueError(
+            f"unknown key {extra[0][:60]!r} beside 'schema' and 'rows'; columns belong in the rows."
+        )
     rows = document["rows"]
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -164,26 +180,128 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _json_column(name: str, column: Column, values: list[Any]) -> np.ndarray:
-    """Rows of one column as an array; ``null`` is NaN where the column holds real numbers."""
-    shapes = column.shapes
-    present = [np.shape(v) if not _ragged(v) else None for v in values if v is not None]
-    shape = next((s for s in present if s in shapes), shapes[0])
-    missing = {"float": np.nan, "str": "", "bool": True, "int": None}[column.kind]
-    wanted = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str, int)}[column.kind]
-    out = []
-    for index, value in enumerate(values):
-        if value is None and missing is None:
-            raise ValueError(f"row {index}, column {name!r}: is missing; give it in every row or in none.")
-        if value is None:
-            value = np.full(shape, missing).tolist()
-        flat = list(_leaves(value))
-        wrong = [v for v in flat if not (v is None and column.kind == "float") and not _is_a(v, wanted)]
-        if wrong:
-            raise ValueError(f"row {index}, column {name!r}: {str(wrong[0])[:40]!r} is not {column.kind}.")
-        if column.kind == "float":
-            value = np.asarray(_with_nan(value), float) if not _ragged(value) else value
-        if _ragged(value) or np.shape(value) != shape:
-            got = "rows of different lengths" if _ragged(value) else f"shape {np.shape(value)}"
-            raise ValueError(f"row {index}, column {name!r}: got {got}, expected {' or '.join(map(str, shapes))}.")
-        out.append(value)
-    return np.array(out, dtype=np.str_ if column.kind == "str" else None)
+    """Rows of one column as one array; ``null`` and a missing key are NaN, "" or (metric_depth) true."""
+    arrays = [
+        None if value is None else _json_value(name, column, row, value) for row, value in enumerate(values)
+    ]
+    shape = next((array.shape for array in arrays if array is not None), column.shapes[0])
+    missing = {"float": np.nan, "str": "", "bool": True}
+    for row, array in enumerate(arrays):
+        if array is None:
+            if column.kind not in missing:
+                raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
+            arrays[row] = np.full(shape, missing[column.kind])
+        elif array.shape != shape:
+            raise ValueError(
+                f"row {row}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it."
+            )
+    return np.stack(arrays)  # type: ignore[arg-type]  # no None is left
+
+
+def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
+    """One cell as an array of one of the column's shapes."""
+    try:
+        array = np.asarray(value)
+        if column.kind == "float" and array.dtype == object:
+            array = array.astype(np.float64)  # numbers with null among them
+    except (ValueError, TypeError, OverflowError):
+        array = None
+    kinds = {"float": "fiu", "int": "i", "bool": "b", "str": "Ui"}[column.kind]
+    if array is None or (array.size and array.dtype.kind not in kinds):
+        raise ValueError(
+            f"row {row}, column {name!r}: {str(value)[:40]!r} is not {column.kind} of even shape."
+        )
+    if array.shape not in column.shapes:
+        wanted = " or ".join(map(str, column.shapes))
+        raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")
+    return array.astype(np.str_) if column.kind == "str" else array
+
+
+def _write_json(stream: IO[bytes], predictions: Predictions) -> None:
+    columns = predictions.columns()
+    rows = [{name: _plain(value[row]) for name, value in columns.items()} for row in range(len(predictions))]
+    write_json(stream, {"schema": SCHEMA, "rows": rows}, indent=None)
+
+
+def _plain(value: np.ndarray) -> Any:
+    """A cell as lists and numbers; NaN and infinity, which JSON does not have, become null."""
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        cells = value.astype(object)
+        cells[~np.isfinite(value)] = None
+        return cells.tolist()
+    return value.tolist()
+
+
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """Parse a JSON file. Raises ``ValueError`` when it is none, too deep, or larger than ``limit`` bytes."""
+    if path.stat().st_size > limit:
+        raise ValueError(f"{path}: larger than {limit >> 20} MB; write an .npz instead.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable JSON ({_brief(error)}).") from None
+
+
+def write_json(stream: IO[bytes], document: Any, indent: int | None = 2) -> None:
+    """Strict JSON (no NaN) as UTF-8."""
+    stream.write(json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:160]
+
+
+# Parquet --------------------------------------------------------------------------------------------
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError("Parquet needs pyarrow: pip install 'regrasp[ray]', or use .npz.") from None
+    return pyarrow
+
+
+def _read_parquet(path: Path) -> dict[str, Any]:
+    pyarrow = _pyarrow()
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except Exception as error:  # pyarrow has a dozen kinds for a damaged file
+        raise ValueError(f"not a readable Parquet file ({_brief(error)}).") from None
+    columns: dict[str, Any] = {"schema": (table.schema.metadata or {}).get(b"schema", SCHEMA.encode())}
+    for name in table.column_names:
+        if name not in COLUMNS:
+            columns[name] = []  # from_columns names it and suggests the nearest
+            continue
+        try:
+            columns[name] = _arrow_column(table.column(name), COLUMNS[name])
+        except (ValueError, TypeError, pyarrow.ArrowException) as error:
+            raise ValueError(f"column {name!r}: {_brief(error)}; write it with write_predictions.") from None
+    return columns
+
+
+def _arrow_column(column: Any, wanted: Column) -> np.ndarray:
+    if wanted.shapes == ((),):
+        values = (
+            column.to_pylist() if wanted.kind in ("str", "bool") else column.to_numpy(zero_copy_only=False)
+        )
+        return np.array(values, dtype=np.str_) if wanted.kind == "str" else np.asarray(values)
+    if column.null_count:
+        raise ValueError("rows without a value; use NaN")
+    flat = np.array(column.to_pylist(), dtype=np.float64)  # lists of equal length, flattened per row
+    shape = next((s for s in wanted.shapes if int(np.prod(s)) == flat.shape[-1]), wanted.shapes[0])
+    flat = flat.reshape(-1, *shape)
+    return flat.astype(np.int64) if wanted.kind == "int" else flat
+
+
+def _write_parquet(stream: IO[bytes], predictions: Predictions) -> None:
+    pyarrow = _pyarrow()
+    arrays = {}
+    for name, value in predictions.columns().items():
+        if value.ndim == 1:
+            arrays[name] = pyarrow.array(value.tolist() if value.dtype.kind == "U" else value)
+        else:
+            width = int(np.prod(value.shape[1:]))
+            arrays[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(value.ravel()), width)
+    table = pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})
+    pyarrow.parquet.write_table(table, stream)

@@ -59,7 +59,9 @@ COLUMNS: dict[str, Column] = {
     "metric_depth": Column(((),), "bool", "whether the distance from the camera is metric; true when absent"),
     "confidence": Column(((),), "float", "of the estimator, 0 to 1"),
     "keypoints_2d": Column(((21, 2), (29, 2)), "float", "pixels, OpenPose order (29: and 8 box corners)"),
-    "keypoints_3d": Column(((21, 3), (29, 3)), "float", "metres, same frame and order; may stand for the pose"),
+    "keypoints_3d": Column(
+        ((21, 3), (29, 3)), "float", "metres, same frame and order; may stand for the pose"
+    ),
     "status": Column(((),), "str", "'refined', 'kept' (the input was better) or 'failed'", is_result=True),
     "reason": Column(((),), "str", "why a row failed", is_result=True),
     "steps": Column(((),), "int", "optimiser steps taken", is_result=True),
@@ -120,7 +122,9 @@ class Predictions:
         has_pose = [name for name in _POSE if getattr(self, name) is not None]
         if has_pose and len(has_pose) < len(_POSE):
             missing = next(name for name in _POSE if name not in has_pose)
-            raise ValueError(f"column {missing!r} is missing: {COLUMNS[missing].meaning} (columns {has_pose} are there).")
+            raise ValueError(
+                f"column {missing!r} is missing: {COLUMNS[missing].meaning} (columns {has_pose} are there)."
+            )
         if not has_pose and self.keypoints_3d is None:
             raise ValueError(f"no hands: give the columns {list(_POSE)}, or 'keypoints_3d' with 21 joints.")
         filled = {
@@ -146,6 +150,13 @@ class Predictions:
     def columns(self) -> dict[str, np.ndarray]:
         """The columns that are there, in the order of `COLUMNS`."""
         return {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
+
+    def column(self, name: str) -> np.ndarray:
+        """The column ``name``; raises ``ValueError`` when it is absent."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"column {name!r} is missing: {COLUMNS[name].meaning}.")
+        return value
 
     def take(self, rows: Any) -> Predictions:
         """The rows at ``rows`` (indices, slice or mask), in that order."""
@@ -183,7 +194,9 @@ def _conform(name: str, column: Column, value: Any, rows: int) -> np.ndarray:
         array = np.char.decode(array, "utf-8", errors="replace")
     allowed = {"float": "fiu", "int": "iu", "bool": "b", "str": "Uiu"}[column.kind]
     if array.dtype.kind not in allowed and array.size:
-        raise ValueError(f"column {name!r}: holds {array.dtype}, expected {column.kind}; convert it before writing.")
+        raise ValueError(
+            f"column {name!r}: holds {array.dtype}, expected {column.kind}; convert it before writing."
+        )
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which row_problems reports
         array = array.astype(_DTYPES[column.kind])
     if array.shape in column.shapes:  # one value for all rows
@@ -191,7 +204,9 @@ def _conform(name: str, column: Column, value: Any, rows: int) -> np.ndarray:
     if rows == 0 and array.size == 0:
         array = array.reshape(0, *column.shapes[0])
     if len(array) != rows:
-        raise ValueError(f"column {name!r}: {len(array)} rows, but column 'object_id' has {rows}; make them equal.")
+        raise ValueError(
+            f"column {name!r}: {len(array)} rows, but column 'object_id' has {rows}; make them equal."
+        )
     if array.shape[1:] not in column.shapes:
         hint = _shape_hint(name, column, array.shape[1:])
         raise ValueError(f"column {name!r}: got shape {array.shape}, expected {expected}{hint}.")
@@ -234,27 +249,51 @@ def row_problems(predictions: Predictions) -> dict[int, str]:
         value = getattr(p, name)
         if value is not None:
             bad = ~_finite(value) & ~joints
-            report(bad, name, "holds NaN or infinity, and there are no keypoints_3d in its place; drop the row or fill it in.")
+            report(
+                bad,
+                name,
+                "holds NaN or infinity, and there are no keypoints_3d in its place; drop the row or fill it in.",
+            )
     report(~posed & ~joints, "keypoints_3d", "holds NaN or infinity; drop the row or fill it in.")
     if p.transl is not None:
         far = posed & (np.linalg.norm(p.transl, axis=1) > _MAX_DISTANCE)
-        report(far, "transl", f"the hand is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.")
+        report(
+            far,
+            "transl",
+            f"the hand is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.",
+        )
     if p.keypoints_3d is not None:
         used = joints & ~posed
         extent = np.linalg.norm(np.ptp(p.keypoints_3d[:, :21], axis=1), axis=1)
         odd = used & ~((extent > _HAND_EXTENT[0]) & (extent < _HAND_EXTENT[1]))
-        report(odd, "keypoints_3d", "the 21 joints span less than 3 cm or more than 50 cm; metres are expected, so divide millimetres by 1000.")
+        report(
+            odd,
+            "keypoints_3d",
+            "the 21 joints span less than 3 cm or more than 50 cm; metres are expected, so divide millimetres by 1000.",
+        )
     if p.object_pose is not None:
         report(~_finite(p.object_pose), "object_pose", "holds NaN or infinity; drop the row or fill it in.")
         with np.errstate(all="ignore"):
             rotation = p.object_pose[:, :3, :3].astype(np.float64)
             unit = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2), initial=0) < 1e-2
             proper = unit & (np.linalg.det(np.nan_to_num(rotation)) > 0)
-        report(~proper, "object_pose", "its upper left 3x3 is not a rotation; give object to camera without scale or reflection.")
+        report(
+            ~proper,
+            "object_pose",
+            "its upper left 3x3 is not a rotation; give object to camera without scale or reflection.",
+        )
         last = np.abs(p.object_pose[:, 3] - np.array([0, 0, 0, 1], np.float32)).max(1, initial=0) < 1e-4
-        report(~last, "object_pose", "its last row is not 0 0 0 1; give the 4x4 matrix that multiplies column vectors (transpose it?).")
+        report(
+            ~last,
+            "object_pose",
+            "its last row is not 0 0 0 1; give the 4x4 matrix that multiplies column vectors (transpose it?).",
+        )
         far = np.linalg.norm(p.object_pose[:, :3, 3], axis=1) > _MAX_DISTANCE
-        report(far, "object_pose", f"the object is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.")
+        report(
+            far,
+            "object_pose",
+            f"the object is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.",
+        )
     return dict(sorted(found.items()))
 
 
@@ -283,4 +322,6 @@ def has_joints(predictions: Predictions) -> np.ndarray:
 
 
 def _finite(value: np.ndarray) -> np.ndarray:
-    return np.isfinite(value.reshape(len(value), -1)).all(1) if len(value) else np.zeros(0, bool)
+    if not len(value):
+        return np.zeros(0, bool)
+    return np.asarray(np.isfinite(value.reshape(len(value), -1)).all(1))

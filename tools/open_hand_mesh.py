@@ -27,6 +27,32 @@ def diffuse(weights: np.ndarray, faces: np.ndarray, steps: int, where: np.ndarra
     return weights / weights.sum(1, keepdims=True)
 
 
+def claim_thumb_ball(weights: np.ndarray, vertices: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Move wrist weight to the thumb's first bone (column 13) where the skin is nearer to it than to the palm's bones.
+
+    weights (V,16), vertices (V,3), joints (16,3) metres.  The share rises along the bone and with nearness.
+    """
+    own, along = _segment_distance(vertices, joints[13], joints[14])
+    palm = np.min([_segment_distance(vertices, joints[0], joints[k])[0] for k in (1, 4, 7, 10)], axis=0)
+    share = _smoothstep(-0.1, 0.6, along) * _smoothstep(0.35, 0.65, palm / (own + palm))
+    out = weights.copy()
+    out[:, 13] += share * weights[:, 0]
+    out[:, 0] -= share * weights[:, 0]
+    return out
+
+
+def _segment_distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance (V,) to the segment ab and the unclamped position (V,) along it, 0 at a and 1 at b."""
+    along = (points - a) @ (b - a) / ((b - a) @ (b - a))
+    nearest = a + np.clip(along, 0, 1)[:, None] * (b - a)
+    return np.linalg.norm(points - nearest, axis=1), along
+
+
+def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
 def boundary_loop(faces: np.ndarray) -> np.ndarray:
     """Vertex ids of the one open loop, in the direction in which the adjoining triangles run along it.
 

@@ -27,6 +27,8 @@ _BONES_MM = {
 # How far the skin reaches past the tip point along the last bone (metres): the tip point lies on the pad side of
 # the finger's end, not at its furthest point.
 TIP_MARGIN = 0.0015
+WRIST_GIRTH = np.array([1.0, 1.12, 1.17])
+WRIST_TILT = np.deg2rad(10)  # of the ~20 degrees by which the source's forearm is bent back
 
 
 def rest_skeleton() -> tuple[np.ndarray, np.ndarray]:
@@ -114,10 +116,10 @@ class RestWarp:
 
 
 def fit_rest_warp(vertices: np.ndarray, joints: np.ndarray, ends: np.ndarray, weights: np.ndarray,
-                  girth: np.ndarray, twist: np.ndarray) -> RestWarp:
+                  girth: np.ndarray) -> RestWarp:
     """Fit the map that lays the joints (16,3) of the source hand exactly on the rest skeleton.
 
-    girth (16,) scales each finger bone across its axis; twist (16,) turns it about its axis (radians).
+    girth (16,) scales each finger bone across its axis.
     """
     target, tips = rest_skeleton()
     scale, rotation, shift = similarity(joints[list(_PALM_JOINTS)], target[list(_PALM_JOINTS)])
@@ -129,7 +131,6 @@ def fit_rest_warp(vertices: np.ndarray, joints: np.ndarray, ends: np.ndarray, we
         goal = tips[TIP_PARENT.index(j)] - target[j] if last else target[j + 1] - target[j]
         axis = goal / np.linalg.norm(goal)
         turned[j] = minimal_rotation(turned[PARENTS[j]] @ bone, goal) @ turned[PARENTS[j]]
-        turn = _axis_rotation(axis, twist[j]) @ turned[j]
         if last:  # the skin, not the bone's nominal end, is to reach the tip
             own = weights[:, j] > 0.5
             reach = ((vertices[own] - joints[j]) @ turned[j].T @ axis).max()
@@ -137,16 +138,55 @@ def fit_rest_warp(vertices: np.ndarray, joints: np.ndarray, ends: np.ndarray, we
         else:
             stretch = np.linalg.norm(goal) / np.linalg.norm(bone)
         across = scale * girth[j]
-        linear[j] = (across * np.eye(3) + (stretch - across) * np.outer(axis, axis)) @ turn
+        linear[j] = (across * np.eye(3) + (stretch - across) * np.outer(axis, axis)) @ turned[j]
         offset[j] = target[j] - linear[j] @ joints[j]
 
     palm = scale * joints[list(_PALM_JOINTS)] @ rotation.T + shift
     residual = target[list(_PALM_JOINTS)] - palm
     field = RBFInterpolator(palm, residual, kernel="gaussian", epsilon=1 / 0.05, degree=0)
     moved = scale * vertices @ rotation.T + shift
-    return RestWarp(linear, offset, weights, weights[:, :1] * field(moved))
+    shift = field(moved)
+    shift += _fuller_wrist(moved + shift)
+    return RestWarp(linear, offset, weights, weights[:, :1] * shift)
+
+
+def _fuller_wrist(vertices: np.ndarray) -> np.ndarray:
+    """Displacement (V,3) that widens the wrist, slimmer in the source than in people, and levels the forearm stub."""
+    along = np.clip((vertices[:, 0] - 0.055) / 0.05, 0, 1)
+    ramp = (along * along * (3 - 2 * along))[:, None]
+    turned = (vertices - WRIST) @ _axis_rotation(np.array([0.0, 0.0, 1.0]), -WRIST_TILT).T
+    return ramp * (turned * WRIST_GIRTH + WRIST - vertices)
 
 
 def _axis_rotation(axis: np.ndarray, angle: float) -> np.ndarray:
     k = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+
+
+def flexed(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, angle: float) -> np.ndarray:
+    """Rest hand (V,3) with every finger joint but the thumb's bent by ``angle`` about +z, the thumb's by half."""
+    rotations, posed = np.tile(np.eye(3), (16, 1, 1)), joints.copy()
+    for j in range(1, 16):
+        parent = PARENTS[j]
+        local = _axis_rotation(np.array([0.0, 0.0, 1.0]), angle if j < 13 else 0.5 * angle)
+        posed[j] = posed[parent] + rotations[parent] @ (joints[j] - joints[parent])
+        rotations[j] = rotations[parent] @ local
+    return blend(weights, rotations, posed - np.einsum("jab,jb->ja", rotations, joints), vertices)
+
+
+def stretch_bones(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, palm: np.ndarray,
+                  lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale the palm (2,) in thickness (y) and width (z) and each finger (5,) along its own bones.
+
+    Works in the rest frame on a hand already there; joints follow.  Returns skin (V,3) and joints (16,3).
+    """
+    linear, moved = np.tile(np.eye(3), (16, 1, 1)), joints.copy()
+    linear[0] = np.diag([1.0, *palm])
+    for j in range(1, 16):
+        parent, finger = PARENTS[j], (j - 1) // 3
+        moved[j] = moved[parent] + linear[parent] @ (joints[j] - joints[parent])
+        first = 3 * finger + 1
+        axis = joints[first + 2] - joints[first]
+        axis = axis / np.linalg.norm(axis)
+        linear[j] += (lengths[finger] - 1) * np.outer(axis, axis)
+    return blend(weights, linear, moved - np.einsum("jab,jb->ja", linear, joints), vertices), moved

@@ -6,15 +6,16 @@ import numpy as np
 from manifold3d import CrossSection, Manifold
 
 from contact.shapes.solids import (
+    capsule,
     monotone,
     plate_of,
     revolve,
     rounded,
     rounded_box,
-    smooth_path,
     star,
     superellipse,
     sweep,
+    union,
     uniform,
 )
 
@@ -97,7 +98,9 @@ def ball(rng: np.random.Generator) -> Manifold:
     if rng.random() < 0.5:
         axes *= [uniform(rng, 0.85, 1.25), 1.0, uniform(rng, 0.75, 1.2)]
     egg = uniform(rng, 0.0, 0.2) * rng.integers(2)
-    return Manifold.sphere(1.0, 64).warp_batch(lambda v: np.array(v) * (1 - egg * np.array(v)[:, 2:]) ** [[1, 1, 0]] * axes)
+    return Manifold.sphere(1.0, 64).warp_batch(
+        lambda v: np.array(v) * (1 - egg * np.array(v)[:, 2:]) ** [[1, 1, 0]] * axes
+    )
 
 
 def fruit(rng: np.random.Generator) -> Manifold:
@@ -134,7 +137,11 @@ def lemon(radius: float, length: float, tip: float) -> Manifold:
     def distance(direction: np.ndarray) -> np.ndarray:
         along = direction[:, 0]
         polar = np.arccos(np.clip(np.abs(along), 0, 1))
-        return radius * (1 + tip * np.exp(-((polar / 0.22) ** 2))) / np.sqrt(1 - along**2 + (along / length) ** 2)
+        return (
+            radius
+            * (1 + tip * np.exp(-((polar / 0.22) ** 2)))
+            / np.sqrt(1 - along**2 + (along / length) ** 2)
+        )
 
     return star(distance)
 
@@ -142,7 +149,9 @@ def lemon(radius: float, length: float, tip: float) -> Manifold:
 def pear(radius: float, height: float, neck: float) -> Manifold:
     """Pear standing on z: `height` in radii, `neck` the width of its upper part in radii."""
     z = np.linspace(0, 1, 40)
-    width = monotone([0, 0.02, 0.12, 0.36, 0.7, 0.9, 0.98, 1], [0, 0.35, 0.75, 1, neck, 0.8 * neck, 0.4 * neck, 0], z)
+    width = monotone(
+        [0, 0.02, 0.12, 0.36, 0.7, 0.9, 0.98, 1], [0, 0.35, 0.75, 1, neck, 0.8 * neck, 0.4 * neck, 0], z
+    )
     return revolve(np.stack([radius * width, radius * height * z], axis=1), 1.0)
 
 
@@ -160,12 +169,14 @@ def pepper(radius: float, height: float, lobes: int, depth: float) -> Manifold:
 
 
 def banana(rng: np.random.Generator) -> Manifold:
-    """Bananas, cucumbers, carrots, sausages, lying: 120 to 230 long, 24 to 46 thick, bent up to 80 degrees."""
+    """Bananas, cucumbers, carrots, sausages, lying: 120 to 230 long, 24 to 46 thick, bent up to 90 degrees."""
     length, thickness = uniform(rng, 120, 230), uniform(rng, 24, 40)
-    angle = uniform(rng, 0.5, 1.4) if rng.random() < 0.6 else uniform(rng, 0.02, 0.2)
+    angle = uniform(rng, 0.7, 1.6) if rng.random() < 0.6 else uniform(rng, 0.02, 0.2)
     ends = (uniform(rng, 0.35, 0.75), uniform(rng, 0.35, 0.9))
     t = np.linspace(-0.5, 0.5, 40)
-    path = np.stack([length / angle * np.sin(angle * t), length / angle * (1 - np.cos(angle * t)), 0 * t], axis=1)
+    path = np.stack(
+        [length / angle * np.sin(angle * t), length / angle * (1 - np.cos(angle * t)), 0 * t], axis=1
+    )
     # The last 3 % of either end close to a blunt tip.
     width = monotone([-0.5, -0.47, -0.36, 0, 0.36, 0.47, 0.5], [0.2, ends[0], 0.9, 1, 0.9, ends[1], 0.2], t)
     ridged = superellipse(thickness / 2, thickness / 2, uniform(rng, 1.85, 2.5), 32)
@@ -229,11 +240,9 @@ def mouse(length: float, width: float, height: float) -> Manifold:
 
 def game_pad(width: float, grip: float) -> Manifold:
     """Game controller: a flat body between two drooping horns of radius `grip`."""
-    body = rounded_box((0.75 * width, 0.36 * width, 1.5 * grip), 0.5 * grip, 16)
-    horns = []
+    parts = [rounded_box((0.72 * width, 0.38 * width, 1.5 * grip), 0.6 * grip, 24)]
     for side in (-1, 1):
-        horn = [(side * 0.34 * width, 0.05 * width, 0), (side * 0.42 * width, -0.12 * width, -2), (side * 0.46 * width, -0.33 * width, -10)]
-        path = smooth_path(horn, 16)
-        taper = np.array([*np.linspace(1.05, 0.9, 14), 0.7, 0.3])
-        horns.append(sweep(path, superellipse(grip, grip), taper))
-    return body + horns[0] + horns[1]
+        shoulder = (side * 0.34 * width, 0.05 * width, 0)
+        horn = (side * 0.42 * width, -0.36 * width, -0.6 * grip)
+        parts.append(capsule(shoulder, horn, 1.05 * grip, 0.75 * grip))
+    return union(parts)

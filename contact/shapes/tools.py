@@ -34,22 +34,31 @@ def _along_x(solid: Manifold) -> Manifold:
 def screwdriver(rng: np.random.Generator) -> Manifold:
     """Screwdrivers, awls, files with a handle: 95 to 290 long, handle Ø 18 to 36, shaft Ø 4 to 9."""
     grip = uniform(rng, 60, 115)
-    return shafted_driver(grip, uniform(rng, 18, 36), uniform(rng, 45, 170), uniform(rng, 4, 9), rng.random() < 0.5)
+    return shafted_driver(
+        grip, uniform(rng, 18, 36), uniform(rng, 45, 170), uniform(rng, 4, 9), rng.random() < 0.5
+    )
 
 
 def shafted_driver(grip: float, diameter: float, shaft: float, thickness: float, flat: bool) -> Manifold:
     """Driver along x: a fluted grip of that length and diameter, a round shaft, a flat or a pointed tip."""
     t = np.linspace(0, 1, 40)
-    width = monotone([0, 0.02, 0.1, 0.45, 0.72, 0.84, 0.93, 1], [0.5, 0.75, 0.95, 1, 0.92, 0.66, 0.8, 0.62], t)
+    width = monotone(
+        [0, 0.02, 0.1, 0.45, 0.72, 0.84, 0.93, 1], [0.5, 0.75, 0.95, 1, 0.92, 0.66, 0.8, 0.62], t
+    )
     angle = np.arange(48) * (2 * np.pi / 48)
     rings = []
     for s, w in zip(t, width, strict=True):
         flute = 1 - 0.06 * np.sin(np.pi * np.clip(s / 0.75, 0, 1)) * (1 + np.cos(6 * angle)) / 2
         radius = diameter / 2 * w * flute
-        rings.append(np.stack([np.full(48, s * grip), radius * np.cos(angle), radius * np.sin(angle)], axis=1))
+        rings.append(
+            np.stack([np.full(48, s * grip), radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+        )
     half = thickness / 2
     tip = min(14.0, 0.2 * shaft)
-    rod = revolve([(0, 0), (half, 0), (half, shaft - tip), (half if flat else 0.35 * half, shaft), (0, shaft)], segments=20)
+    rod = revolve(
+        [(0, 0), (half, 0), (half, shaft - tip), (half if flat else 0.35 * half, shaft), (0, shaft)],
+        segments=20,
+    )
     if flat:
         rod = bend(rod, lambda v: _flatten(v, shaft - tip, shaft, 0.35, 1.35), 2.0)
     return loft(np.stack(rings)) + _along_x(rod).translate((grip - 1, 0.0, 0.0))
@@ -70,7 +79,9 @@ def hammer(rng: np.random.Generator) -> Manifold:
     if rng.random() < 0.3:
         face, head = uniform(rng, 42, 62), uniform(rng, 75, 110)
         return _handle_bar(length, grip) + _mallet_head(head, face).translate((length, 0.0, 0.0))
-    return _handle_bar(length, grip) + _hammer_head(head, face, rng.random() < 0.6).translate((length, 0.0, 0.0))
+    return _handle_bar(length, grip) + _hammer_head(head, face, rng.random() < 0.6).translate(
+        (length, 0.0, 0.0)
+    )
 
 
 def _handle_bar(length: float, grip: float) -> Manifold:
@@ -83,23 +94,42 @@ def _handle_bar(length: float, grip: float) -> Manifold:
 
 def _hammer_head(head: float, face: float, claw: bool) -> Manifold:
     """Steel head across y: a round face on one side, a claw or a wedge on the other."""
-    poll = revolve([(0, 0), (face / 2, 0), (face / 2, 0.22 * head), (0.36 * face, 0.3 * head), (0.36 * face, 0.5 * head), (0, 0.5 * head)], 1.5, 40)
+    poll = revolve(
+        [
+            (0, 0),
+            (face / 2, 0),
+            (face / 2, 0.22 * head),
+            (0.36 * face, 0.3 * head),
+            (0.36 * face, 0.5 * head),
+            (0, 0.5 * head),
+        ],
+        1.5,
+        40,
+    )
     poll = poll.rotate((-90.0, 0.0, 0.0)).translate((0.0, -0.5 * head, 0.0))
     middle = rounded_box((0.95 * face, 0.26 * head, 0.95 * face), 3)
     points = [(0, 0, 0), (0, 0.25 * head, 0), (-0.03 * head, 0.42 * head, 0), (-0.14 * head, 0.6 * head, 0)]
     path = smooth_path(points, 24)
     # (across in the plane of the hammer, out of it)
-    scale = np.stack([np.linspace(0.36, 0.11, 24) * face, np.linspace(0.4, 0.5 if claw else 0.34, 24) * face], axis=1)
+    scale = np.stack(
+        [np.linspace(0.36, 0.11, 24) * face, np.linspace(0.4, 0.5 if claw else 0.34, 24) * face], axis=1
+    )
     wedge = sweep(path, superellipse(1, 1, 4, 32), scale)
     if claw:
-        notch = polygon([(-0.16 * face, 0.75 * head), (0.16 * face, 0.75 * head), (0, 0.3 * head)]).extrude(2 * head)
+        notch = polygon([(-0.16 * face, 0.75 * head), (0.16 * face, 0.75 * head), (0, 0.3 * head)]).extrude(
+            2 * head
+        )
         wedge -= notch.translate((0.0, 0.0, -head)).rotate((0.0, 90.0, 0.0))
     return union([poll, middle, wedge])
 
 
 def _mallet_head(head: float, face: float) -> Manifold:
     """Round rubber or wooden head across y."""
-    return revolve([(0, 0), (face / 2, 0), (face / 2, head), (0, head)], 3).rotate((-90.0, 0.0, 0.0)).translate((0.0, -head / 2, 0.0))
+    return (
+        revolve([(0, 0), (face / 2, 0), (face / 2, head), (0, head)], 3)
+        .rotate((-90.0, 0.0, 0.0))
+        .translate((0.0, -head / 2, 0.0))
+    )
 
 
 def spatula(rng: np.random.Generator) -> Manifold:
@@ -107,12 +137,21 @@ def spatula(rng: np.random.Generator) -> Manifold:
     blade, width = uniform(rng, 70, 125), uniform(rng, 45, 100)
     thick, handle, grip = uniform(rng, 2.2, 6.0), uniform(rng, 100, 190), uniform(rng, 14, 27)
     if rng.random() < 0.3:
-        blade, width, thick, handle = uniform(rng, 130, 160), uniform(rng, 115, 140), uniform(rng, 5, 9), uniform(rng, 90, 115)
+        blade, width, thick, handle = (
+            uniform(rng, 130, 160),
+            uniform(rng, 115, 140),
+            uniform(rng, 5, 9),
+            uniform(rng, 90, 115),
+        )
     tilt = uniform(rng, 0.0, 18.0)
-    outline = CrossSection([superellipse(blade / 2, width / 2, uniform(rng, 2.2, 7.0), 64)]).translate((blade / 2, 0.0))
+    outline = CrossSection([superellipse(blade / 2, width / 2, uniform(rng, 2.2, 7.0), 64)]).translate(
+        (blade / 2, 0.0)
+    )
     slots = int(rng.integers(2)) * 3 if thick < 5 and width > 55 else 0
     for slot in range(slots):
-        hole = CrossSection.square((0.5 * blade, 0.07 * width), True).translate((0.55 * blade, (slot - 1) * 0.22 * width))
+        hole = CrossSection.square((0.5 * blade, 0.07 * width), True).translate(
+            (0.55 * blade, (slot - 1) * 0.22 * width)
+        )
         outline -= rounded(hole, 0.03 * width, 0.0)
     flat = plate_of(outline, thick, 0.3 * thick).rotate((0.0, -tilt, 0.0)).translate((handle - 6, 0.0, 0.0))
     t = np.linspace(0, 1, 36)
@@ -139,7 +178,9 @@ def drill(rng: np.random.Generator) -> Manifold:
     path = np.stack([top - rake * t, 0 * t, -height * t], axis=1)
     swell = monotone([0, 0.35, 0.7, 1], [1.05, 0.92, 1.0, 1.0], t)
     grip = sweep(path, superellipse(thick / 2, width / 2, 2.6, 32), swell, up=(1, 0, 0))
-    trigger = rounded_box((0.45 * width, 0.4 * thick, 26), 4).translate((top + 0.5 * width, 0.0, -0.35 * barrel - 18))
+    trigger = rounded_box((0.45 * width, 0.4 * thick, 26), 4).translate(
+        (top + 0.5 * width, 0.0, -0.35 * barrel - 18)
+    )
     parts = [body, grip, trigger]
     if rng.random() < 0.65:
         foot = rounded_box((uniform(rng, 75, 110), uniform(rng, 48, 66), uniform(rng, 24, 45)), 5)
@@ -153,8 +194,12 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
     depth, corner = width * uniform(rng, 0.6, 1.0), uniform(rng, 2.0, 4.5)
     t = np.array([0, 0.01, 0.04, 0.2, 0.4, 0.55, 0.66, 0.75, 0.83, 0.9, 1.0])
     neck = uniform(rng, 13, 16)
-    wide = monotone([0, 0.04, 0.55, 0.8, 0.9, 1], [0.47 * width, width / 2, 0.47 * width, 1.5 * neck, neck, neck], t)
-    deep = monotone([0, 0.04, 0.55, 0.8, 0.9, 1], [0.47 * depth, depth / 2, 0.47 * depth, 1.3 * neck, neck, neck], t)
+    wide = monotone(
+        [0, 0.04, 0.55, 0.8, 0.9, 1], [0.47 * width, width / 2, 0.47 * width, 1.5 * neck, neck, neck], t
+    )
+    deep = monotone(
+        [0, 0.04, 0.55, 0.8, 0.9, 1], [0.47 * depth, depth / 2, 0.47 * depth, 1.3 * neck, neck, neck], t
+    )
     bend_to_round = monotone([0, 0.5, 0.9, 1], [corner, corner, 2, 2], t)
     rings = []
     for z, a, b, e in zip(t * height, wide, deep, bend_to_round, strict=True):
@@ -167,7 +212,9 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
             rounded_box((22, 17, 14), 4).translate((38.0, 0.0, height + 30)),
         ]
     )
-    path = smooth_path([(20, 0, height + 24), (33, 0, height + 8), (30, 0, height - 12), (38, 0, height - 30)], 24)
+    path = smooth_path(
+        [(20, 0, height + 24), (33, 0, height + 8), (30, 0, height - 12), (38, 0, height - 30)], 24
+    )
     trigger = sweep(path, superellipse(6, 3.5, 2.5, 20), up=(0, 1, 0))
     nozzle = capsule((46, 0, height + 30), (53, 0, height + 30), 6, 5)
     return union([loft(np.stack(rings)), collar, head, trigger, nozzle])
@@ -177,33 +224,78 @@ def scissors(rng: np.random.Generator) -> Manifold:
     """Scissors and pliers, lying: 120 to 225 long, 5 to 16 thick, finger loops Ø 32 to 60 or two bowed arms."""
     if rng.random() < 0.5:
         return _pliers(uniform(rng, 130, 205), uniform(rng, 10, 16), uniform(rng, 3.0, 13.0))
-    return _shears(uniform(rng, 60, 110), uniform(rng, 6.5, 10.0), uniform(rng, 18, 27), uniform(rng, 1.1, 1.6))
+    return _shears(
+        uniform(rng, 60, 110), uniform(rng, 6.5, 10.0), uniform(rng, 18, 27), uniform(rng, 1.1, 1.6)
+    )
 
 
 def _shears(blade: float, thick: float, loop: float, stretch: float) -> Manifold:
     """Nearly closed scissors along x, pivot at the origin; `loop` is the half width of a finger loop."""
     halves = []
     for side in (-1.0, 1.0):
-        edge = polygon([(-8, -side * 9), (0, -side * 7), (blade, -side * 0.5), (blade, side * 1.5), (0, side * 7), (-8, side * 5)])
-        arm = polygon([(-10, -side * 7), (4, -side * 8), (4, side * 4), (-32, side * (loop + 4)), (-42, side * (loop - 6))])
+        edge = polygon(
+            [
+                (-8, -side * 9),
+                (0, -side * 7),
+                (blade, -side * 0.5),
+                (blade, side * 1.5),
+                (0, side * 7),
+                (-8, side * 5),
+            ]
+        )
+        arm = polygon(
+            [
+                (-10, -side * 7),
+                (4, -side * 8),
+                (4, side * 4),
+                (-32, side * (loop + 4)),
+                (-42, side * (loop - 6)),
+            ]
+        )
         centre = (-30.0 - loop * stretch, side * (loop + 2))
         outer = CrossSection([superellipse(loop * stretch, loop, 2.2, 48)]).translate(centre)
         hole = CrossSection([superellipse(loop * stretch - 6.5, loop - 6.5, 2.2, 48)]).translate(centre)
         handle = plate_of(rounded(outer + arm, 2, 4) - hole, thick, 0.3 * thick)
-        blade_part = plate_of(rounded(edge, 0.8, 0), 0.5 * thick, 0.4).translate((0.0, 0.0, 0.2 * side * thick))
+        blade_part = plate_of(rounded(edge, 0.8, 0), 0.5 * thick, 0.4).translate(
+            (0.0, 0.0, 0.2 * side * thick)
+        )
         halves.append(handle + blade_part)
-    return union([*halves, revolve([(0, -0.55 * thick), (5, -0.55 * thick), (5, 0.55 * thick), (0, 0.55 * thick)], 0.5, 24)])
+    return union(
+        [
+            *halves,
+            revolve([(0, -0.55 * thick), (5, -0.55 * thick), (5, 0.55 * thick), (0, 0.55 * thick)], 0.5, 24),
+        ]
+    )
 
 
 def _pliers(length: float, thick: float, spread: float) -> Manifold:
     """Pliers along x, pivot at the origin, arms bowed and `spread` millimetres apart at least."""
     jaw = 0.3 * length
-    parts = [revolve([(0, 0), (0.062 * length, 0), (0.062 * length, thick), (0, thick)], 1.5, 32).translate((0.0, 0.0, -thick / 2))]
+    parts = [
+        revolve([(0, 0), (0.062 * length, 0), (0.062 * length, thick), (0, thick)], 1.5, 32).translate(
+            (0.0, 0.0, -thick / 2)
+        )
+    ]
     for side in (-1.0, 1.0):
-        nose = polygon([(-4, -side * 4), (-2, side * 11), (0.5 * jaw, side * 9.5), (jaw, side * 4), (jaw, -side * 0.6), (0, -side * 4)])
+        nose = polygon(
+            [
+                (-4, -side * 4),
+                (-2, side * 11),
+                (0.5 * jaw, side * 9.5),
+                (jaw, side * 4),
+                (jaw, -side * 0.6),
+                (0, -side * 4),
+            ]
+        )
         parts.append(plate_of(rounded(nose, 1.5, 0), 0.9 * thick, 1.5))
         gap = 6.5 + spread
-        knots = [(2, -side * 2, 0), (-12, side * 5, 0), (-0.2 * length, side * (gap + 9), 0), (-0.45 * length, side * (gap + 10), 0), (-0.7 * length, side * gap, 0)]
+        knots = [
+            (2, -side * 2, 0),
+            (-12, side * 5, 0),
+            (-0.2 * length, side * (gap + 9), 0),
+            (-0.45 * length, side * (gap + 10), 0),
+            (-0.7 * length, side * gap, 0),
+        ]
         t = np.linspace(0, 1, 30)
         size = monotone([0, 0.12, 0.3, 0.9, 0.97, 1], [0.85, 0.85, 1, 1, 0.85, 0.5], t)
         parts.append(sweep(smooth_path(knots, 30), superellipse(5.2, thick / 2, 2.4, 24), size))
@@ -228,9 +320,18 @@ def pen(rng: np.random.Generator) -> Manifold:
 def capped_marker(length: float, radius: float, cap: float) -> Manifold:
     """Marker along z: a barrel, a wider cap over the fraction `cap` of its length, a clip."""
     split = (1 - cap) * length
-    profile = [(0, 0), (0.75 * radius, 0), (0.75 * radius, 4), (0.9 * radius, 6), (0.9 * radius, split), (radius, split)]
+    profile = [
+        (0, 0),
+        (0.75 * radius, 0),
+        (0.75 * radius, 4),
+        (0.9 * radius, 6),
+        (0.9 * radius, split),
+        (radius, split),
+    ]
     profile += [(radius, length - 5), (0.75 * radius, length), (0, length)]
-    clip = rounded_box((2.5, 4, 0.7 * cap * length), 1).translate((radius + 1.5, 0.0, split + 0.55 * cap * length))
+    clip = rounded_box((2.5, 4, 0.7 * cap * length), 1).translate(
+        (radius + 1.5, 0.0, split + 0.55 * cap * length)
+    )
     root = rounded_box((5, 4, 4), 1).translate((radius, 0.0, split + 0.87 * cap * length))
     return union([revolve(profile, 0.6, 36), clip, root])
 
@@ -245,7 +346,9 @@ def blade(rng: np.random.Generator) -> Manifold:
         outline = CrossSection.square((uniform(rng, 80, 150), uniform(rng, 50, 72)), True)
         return plate_of(rounded(outline, uniform(rng, 3, 8), 0.0), uniform(rng, 2.0, 9.0), 0.7)
     length = uniform(rng, 80, 190)
-    return knife(length, uniform(rng, 18, 46), uniform(rng, 1.8, 3.0), uniform(rng, 85, 120), uniform(rng, 18, 30))
+    return knife(
+        length, uniform(rng, 18, 46), uniform(rng, 1.8, 3.0), uniform(rng, 85, 120), uniform(rng, 18, 30)
+    )
 
 
 def knife(length: float, width: float, spine: float, handle: float, grip: float) -> Manifold:
@@ -253,10 +356,15 @@ def knife(length: float, width: float, spine: float, handle: float, grip: float)
     t = np.linspace(0, 1, 24)
     belly = -width * np.sqrt(np.clip(1 - t**3, 0, 1)) + 0.0
     back = -0.1 * width * t**2
-    outline = np.concatenate([np.stack([t * length, belly], axis=1), np.stack([t * length, back], axis=1)[::-1][1:]])
+    outline = np.concatenate(
+        [np.stack([t * length, belly], axis=1), np.stack([t * length, back], axis=1)[::-1][1:]]
+    )
     flat = polygon(outline).extrude(spine).translate((0.0, 0.0, -spine / 2))
     # Thins towards the edge, but stays thick enough to be seen by a distance grid.
-    flat = bend(flat, lambda v: v * np.column_stack([np.ones((len(v), 2)), 1 + 0.6 * np.clip(v[:, 1], -width, 0) / width]))
+    flat = bend(
+        flat,
+        lambda v: v * np.column_stack([np.ones((len(v), 2)), 1 + 0.6 * np.clip(v[:, 1], -width, 0) / width]),
+    )
     s = np.linspace(0, 1, 30)
     size = monotone([0, 0.03, 0.12, 0.5, 0.85, 0.97, 1], [0.5, 0.8, 1, 0.88, 1, 0.95, 0.8], s)
     path = np.stack([s * (handle + 6) - handle, 0 * s - 0.4 * grip, 0 * s], axis=1)
@@ -285,7 +393,9 @@ def cutlery(rng: np.random.Generator) -> Manifold:
     if rng.random() < 0.6:
         if rng.random() < 0.3:
             width = uniform(rng, 50, 75)
-        return handle + _spoon_bowl(0.32 * length, width, uniform(rng, 0.2, 0.36) * width).translate((0.66 * length, 0.0, 0.0))
+        return handle + _spoon_bowl(0.32 * length, width, uniform(rng, 0.2, 0.36) * width).translate(
+            (0.66 * length, 0.0, 0.0)
+        )
     return handle + _fork_head(0.34 * length, 0.85 * width, thick).translate((0.66 * length, 0.0, 0.0))
 
 
@@ -311,7 +421,14 @@ def _fork_head(length: float, width: float, thick: float) -> Manifold:
     outline = CrossSection([superellipse(0.62 * length, width / 2, 2.6, 48)]).translate((0.55 * length, 0.0))
     outline ^= CrossSection.square((length, 2 * width)).translate((0.0, -width))
     for tine in (-1, 0, 1):
-        gap = CrossSection.square((length, 0.12 * width)).translate((0.48 * length, (0.25 * tine - 0.06) * width))
+        gap = CrossSection.square((length, 0.12 * width)).translate(
+            (0.48 * length, (0.25 * tine - 0.06) * width)
+        )
         outline -= gap
     flat = plate_of(rounded(outline, 0.04 * width, 0.03 * width), thick, 0.3)
-    return bend(flat, lambda v: v + np.column_stack([np.zeros((len(v), 2)), -0.12 * length * np.sin(np.pi * v[:, 0] / length)]))
+    return bend(
+        flat,
+        lambda v: (
+            v + np.column_stack([np.zeros((len(v), 2)), -0.12 * length * np.sin(np.pi * v[:, 0] / length)])
+        ),
+    )

@@ -6,7 +6,6 @@ import numpy as np
 from manifold3d import Manifold
 
 from contact.shapes.solids import (
-    bend,
     capsule,
     loft,
     monotone,
@@ -22,7 +21,11 @@ from contact.shapes.solids import (
 def bottle(rng: np.random.Generator) -> Manifold:
     """Round bottles: nail varnish (Ø 28 x 70) to wine and litre bottles (Ø 90 x 310), capped, some waisted."""
     size = rng.choice(["small", "medium", "large"])
-    ranges = {"small": ((28, 46), (70, 120)), "medium": ((52, 74), (150, 235)), "large": ((72, 90), (230, 310))}
+    ranges = {
+        "small": ((28, 46), (70, 120)),
+        "medium": ((52, 74), (150, 235)),
+        "large": ((72, 90), (230, 310)),
+    }
     diameter, height = (uniform(rng, *limits) for limits in ranges[str(size)])
     waist = uniform(rng, 0.0, 0.16) * rng.integers(2)
     neck = uniform(rng, 0.32, 0.55) * diameter
@@ -41,7 +44,14 @@ def round_bottle(
     z, radius = np.concatenate([z, slope]), np.concatenate([trunk, throat + (body - throat) * blend])
     cap_from = height * (collar + 0.25 * (1 - collar))
     cap = 1.12 * throat + 0.8
-    profile = [(0, 0), *zip(radius, z * height, strict=True), (throat, cap_from), (cap, cap_from), (cap, height), (0, height)]
+    profile = [
+        (0, 0),
+        *zip(radius, z * height, strict=True),
+        (throat, cap_from),
+        (cap, cap_from),
+        (cap, height),
+        (0, height),
+    ]
     return revolve(profile, min(1.5, 0.05 * diameter))
 
 
@@ -64,7 +74,9 @@ def squeeze_bottle(rng: np.random.Generator) -> Manifold:
 
 def _slot(x: float, low: float, high: float, radius: float, depth: float) -> Manifold:
     """Rounded through-hole along y from height low to high."""
-    ends = [revolve([(0, -depth), (radius, -depth), (radius, depth), (0, depth)]).rotate((90.0, 0.0, 0.0))] * 2
+    ends = [
+        revolve([(0, -depth), (radius, -depth), (radius, depth), (0, depth)]).rotate((90.0, 0.0, 0.0))
+    ] * 2
     return Manifold.batch_hull([ends[0].translate((x, 0.0, low)), ends[1].translate((0.9 * x, 0.0, high))])
 
 
@@ -87,7 +99,9 @@ def flat_bottle(width: float, depth: float, height: float, corner: float, taper:
     return loft(np.stack(rings)) + cap.translate((0.0, 0.0, 0.87 * height))
 
 
-def _handle(radius: float, low: float, high: float, reach: float, width: float, thickness: float, square: float) -> Manifold:
+def _handle(
+    radius: float, low: float, high: float, reach: float, width: float, thickness: float, square: float
+) -> Manifold:
     """Handle in the x-z plane of a vessel of that radius, from height high down to low, `reach` outwards.
 
     :param square: 0 bows the handle like an ear, 1 makes it a D with straight sides.
@@ -139,7 +153,12 @@ def handled_mug(
     outer = [(0, 0), *zip(radius, z * height, strict=True), (0, height)]
     inside = np.linspace((wall + 2) / height, 1, 20)
     hollow = np.interp(inside, z, radius) - wall
-    inner = [(0, wall + 2), *zip(hollow, inside * height, strict=True), (hollow[-1], height + 20), (0, height + 20)]
+    inner = [
+        (0, wall + 2),
+        *zip(hollow, inside * height, strict=True),
+        (hollow[-1], height + 20),
+        (0, height + 20),
+    ]
     shell, cavity = revolve_shell(outer, inner, fillet=4.0, lip=0.42 * wall)
     low, high = 0.2 * height, 0.83 * height
     inward = float(np.interp(0.2, z, radius))
@@ -154,14 +173,25 @@ def cup(rng: np.random.Generator) -> Manifold:
     rim = diameter / 2
     outer = [(0, 0), (base, 0), (rim, height), (0, height)]
     slope = (rim - base) / height
-    inner = [(0, 2 * wall), (base + 2 * wall * slope - wall, 2 * wall), (rim - wall + 20 * slope, height + 20), (0, height + 20)]
+    inner = [
+        (0, 2 * wall),
+        (base + 2 * wall * slope - wall, 2 * wall),
+        (rim - wall + 20 * slope, height + 20),
+        (0, height + 20),
+    ]
     return revolve_shell(outer, inner, fillet=2.0, lip=0.42 * wall)[0]
 
 
 def bowl(rng: np.random.Generator) -> Manifold:
     """Bowls from a ramekin (Ø 85 x 38) to a salad bowl (Ø 220 x 95), walls 2.5 to 5."""
     diameter = uniform(rng, 85, 220)
-    return footed_bowl(diameter, diameter * uniform(rng, 0.32, 0.5), uniform(rng, 2.5, 5.0), uniform(rng, 0.4, 0.62), uniform(rng, 1.6, 3.0))
+    return footed_bowl(
+        diameter,
+        diameter * uniform(rng, 0.32, 0.5),
+        uniform(rng, 2.5, 5.0),
+        uniform(rng, 0.4, 0.62),
+        uniform(rng, 1.6, 3.0),
+    )
 
 
 def footed_bowl(diameter: float, height: float, wall: float, foot: float, curve: float) -> Manifold:
@@ -174,7 +204,12 @@ def footed_bowl(diameter: float, height: float, wall: float, foot: float, curve:
     inner_radius = (rim - wall) * (foot + (1 - foot) * np.sin(angle) ** ease)
     inner_z = wall + 1 + (height - wall - 1) * (1 - np.cos(angle) ** ease)
     outer = [(0, 0), *zip(radius, z, strict=True), (0, height)]
-    inner = [(0, wall + 1), *zip(inner_radius, inner_z, strict=True), (rim - wall, height + 20), (0, height + 20)]
+    inner = [
+        (0, wall + 1),
+        *zip(inner_radius, inner_z, strict=True),
+        (rim - wall, height + 20),
+        (0, height + 20),
+    ]
     return revolve_shell(outer, inner, fillet=1.0, lip=0.42 * wall, segments=72)[0]
 
 
@@ -186,11 +221,16 @@ def pitcher(rng: np.random.Generator) -> Manifold:
     wall, spout = uniform(rng, 2.8, 4.5), uniform(rng, 8, 20)
     z = np.linspace(0, 1, 20)
     belly = uniform(rng, 0.0, 0.14)
-    radius = diameter / 2 * (base + (1 - base) * z + belly * np.sin(np.pi * z ** 0.7))
+    radius = diameter / 2 * (base + (1 - base) * z + belly * np.sin(np.pi * z**0.7))
     outer = [(0, 0), *zip(radius, z * height, strict=True), (0, height)]
     inside = np.linspace((wall + 2) / height, 1, 20)
     hollow = np.interp(inside, z, radius) - wall
-    inner = [(0, wall + 2), *zip(hollow, inside * height, strict=True), (hollow[-1], height + 20), (0, height + 20)]
+    inner = [
+        (0, wall + 2),
+        *zip(hollow, inside * height, strict=True),
+        (hollow[-1], height + 20),
+        (0, height + 20),
+    ]
     shell, cavity = revolve_shell(outer, inner, fillet=4.0, lip=0.42 * wall)
 
     def pour(v: np.ndarray) -> np.ndarray:
@@ -201,7 +241,7 @@ def pitcher(rng: np.random.Generator) -> Manifold:
         v[:, 0] -= spout * rise * far * np.exp(-((away / 0.38) ** 2))
         return v
 
-    shell, cavity = bend(shell, pour), bend(cavity, pour)
+    shell, cavity = (solid.warp_batch(lambda v: pour(np.array(v))) for solid in (shell, cavity))
     low, high = uniform(rng, 0.14, 0.3) * height, uniform(rng, 0.84, 0.93) * height
     inward = float(min(np.interp(low / height, z, radius), np.interp(high / height, z, radius)))
     reach = uniform(rng, 36, 58) + float(radius.max()) - inward
@@ -217,13 +257,30 @@ def goblet(rng: np.random.Generator) -> Manifold:
     foot, rim = diameter / 2 * uniform(rng, 0.8, 0.95), uniform(rng, 0.75, 1.0)
     widest = uniform(rng, 0.4, 0.75)
     t = np.linspace(0, 1, 28)
-    calix = monotone([0, 0.05, 0.2, widest, 1], [stem, 0.35 * diameter / 2, 0.75 * diameter / 2, diameter / 2, rim * diameter / 2], t)
+    calix = monotone(
+        [0, 0.05, 0.2, widest, 1],
+        [stem, 0.35 * diameter / 2, 0.75 * diameter / 2, diameter / 2, rim * diameter / 2],
+        t,
+    )
     z = height * (start + (1 - start) * t)
-    outer = [(0, 0), (foot, 0), (foot, 2.5), (2.2 * stem, 6.5), (stem, 14), *zip(calix, z, strict=True), (0, height)]
+    outer = [
+        (0, 0),
+        (foot, 0),
+        (foot, 2.5),
+        (2.2 * stem, 6.5),
+        (stem, 14),
+        *zip(calix, z, strict=True),
+        (0, height),
+    ]
     floor = 3 * wall
     above = t * (z[-1] - z[0]) > floor
     hollow = np.maximum(calix - 1.15 * wall, 0.1)[above]
-    inner = [(0, z[above][0]), *zip(hollow, z[above], strict=True), (hollow[-1], height + 20), (0, height + 20)]
+    inner = [
+        (0, z[above][0]),
+        *zip(hollow, z[above], strict=True),
+        (hollow[-1], height + 20),
+        (0, height + 20),
+    ]
     return revolve_shell(outer, inner, fillet=0.9, lip=0.42 * wall)[0]
 
 
@@ -246,11 +303,20 @@ def jug(rng: np.random.Generator) -> Manifold:
     t = np.array([0, 0.01, 0.04, 0.2, 0.4, 0.6, 0.8, 0.93, 0.98, 1.0])
     grow = monotone([0, 0.04, 0.5, 0.9, 1], [0.93, 1, 1, uniform(rng, 0.75, 1.0), 0.6], t)
     section = superellipse(width / 2, depth / 2, uniform(rng, 2.0, 5.0), 56)
-    rings = [np.column_stack([section * g, np.full(len(section), z)]) for z, g in zip(t * height, grow, strict=True)]
+    rings = [
+        np.column_stack([section * g, np.full(len(section), z)])
+        for z, g in zip(t * height, grow, strict=True)
+    ]
     body = loft(np.stack(rings))
     rise, thick = uniform(rng, 38, 60), uniform(rng, 13, 22)
     span = 0.24 * width
-    knots = [(-span, 0, height - 6), (-0.95 * span, 0, height + 0.7 * rise), (0, 0, height + rise), (0.95 * span, 0, height + 0.7 * rise), (span, 0, height - 6)]
+    knots = [
+        (-span, 0, height - 6),
+        (-0.95 * span, 0, height + 0.7 * rise),
+        (0, 0, height + rise),
+        (0.95 * span, 0, height + 0.7 * rise),
+        (span, 0, height - 6),
+    ]
     grip = sweep(smooth_path(knots, 40), superellipse(thick / 2, thick / 2, 2.2, 24), up=(0, 1, 0))
     spout = capsule((0.3 * width, 0, 0.72 * height), (0.5 * width + 22, 0, height + 8), 13, 8)
     return body + grip + spout

@@ -1,0 +1,235 @@
+"""The grasp corpus: procedural objects, synthetic grasps and their ground-truth contact, in one folder.
+
+One file an object, written under a temporary name and renamed, so that a run that was stopped goes on where
+it was. Every object has its own seed: the corpus does not depend on how many workers made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hand_models import HandPose
+
+from .field import ContactField
+from .hierarchy import PointHierarchy, build_hierarchy
+from .synthesis import SynthesisConfig
+
+log = logging.getLogger(__name__)
+_COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can")
+"""Families that come up twice or more: what most things in a kitchen are shaped like."""
+_UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
+_UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)  # standing, lying on a side, upside down
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What `build_corpus` makes."""
+
+    out: Path = Path("runs/corpus")
+    """folder, made when absent"""
+    objects: int = 400
+    """procedural objects, the families in turn, common ones more often"""
+    grasps_per_object: int = 32
+    """at most"""
+    seed: int = 0
+    workers: int = 2
+    resolution: int = 64
+    """cells of the distance grid along the longest side"""
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+
+
+def object_path(folder: Path, index: int) -> Path:
+    """File of object ``index``."""
+    return folder / f"object_{index:05d}.npz"
+
+
+def build_object(config: CorpusConfig, index: int) -> int:
+    """Make object ``index`` with its grasps and write its file. Returns the number of grasps."""
+    # Inside, because only workers need the geometry stack.
+    from hand_models.open_hand import load_open_hand
+
+    from .field import field_from_pose
+    from .grasp_types import preshapes
+    from .objects import ObjectMesh
+    from .shapes import FAMILIES, sample_shape
+    from .synthesis import close_hands, find_contacts, holds, place
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([config.seed, index])
+    families = FAMILIES + _COMMON
+    family = families[index % len(families)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mesh = sample_shape(family, rng)
+        obj = ObjectMesh.from_any(mesh, name=f"{family}_{index}", resolution=config.resolution, cache=False)
+    model = load_open_hand()
+    shapes = preshapes(model)
+    up = torch.tensor(_UPS[rng.choice(len(_UPS), p=_UP_SHARES)], dtype=torch.float32)
+    placement = place(model, obj, shapes, up, rng, config.synthesis)
+    kept, kinds = [], np.zeros(0, np.int64)
+    if placement is not None:
+        pose = close_hands(model, obj, placement, shapes, up, config.synthesis)
+        good = holds(find_contacts(model, obj, pose), config.synthesis).nonzero()[:, 0]
+        good = good[: config.grasps_per_object]
+        kept, kinds = pose[good], placement.kind[good].numpy()
+    arrays = {
+        "family": np.array(family), "vertices": obj.vertices.numpy(), "faces": obj.faces.numpy().astype(np.int32),
+        "points": obj.points.numpy(), "normals": obj.normals.numpy(), "thickness": obj.thickness.numpy(),
+        "up": up.numpy(), "kind": kinds,
+    }  # fmt: skip
+    if len(kept):
+        truth = field_from_pose(model, kept, obj)
+        arrays |= kept.as_arrays()
+        arrays |= {
+            "contact": (truth.contact * 255).round().byte().numpy(),
+            "hand_contact": (truth.hand_contact * 255).round().byte().numpy(),
+            "part": truth.part.argmax(-1).byte().numpy(),
+            "near": (truth.near > 0.5).numpy(),
+            "gap": truth.gap.half().numpy(),
+            "canonical": truth.canonical.half().numpy(),
+        }
+    path = object_path(config.out, index)
+    temporary = path.with_suffix(".partial")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    temporary.replace(path)
+    return len(kept)
+
+
+def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -> Path:
+    """Make the objects that are missing from ``config.out``; return the folder.
+
+    Raises:
+        ValueError: the folder holds a corpus made with another recipe.
+    """
+    from tqdm import tqdm
+
+    config.out.mkdir(parents=True, exist_ok=True)
+    recipe = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "objects")}
+    manifest = config.out / "recipe.json"
+    text = json.dumps(recipe, indent=1, sort_keys=True, default=str)
+    if manifest.exists() and manifest.read_text() != text:
+        raise ValueError(f"out: {config.out} holds a corpus made with another recipe; choose another folder.")
+    manifest.write_text(text)
+    missing = [i for i in range(config.objects) if not object_path(config.out, i).exists()]
+    total = 0
+    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(build_object, config, index): index for index in missing}
+        bar = tqdm(as_completed(jobs), total=len(jobs), unit="object", disable=None if progress else True)
+        for job in bar:
+            try:
+                total += job.result()
+            except Exception as error:  # one object that cannot be made must not lose the others
+                log.warning("object %d: %s", jobs[job], error)
+            bar.set_postfix(grasps=total)
+    return config.out
+
+
+def corpus_hash(folder: Path) -> str:
+    """SHA-256 over the object files' names and bytes, in order: names the corpus in a weight card."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("object_*.npz")):
+        digest.update(path.name.encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Grasps of many objects in memory. ``which (N,)`` says which object a grasp belongs to."""
+
+    families: tuple[str, ...]
+    points: Tensor
+    """(G, n, 3)"""
+    normals: Tensor
+    thickness: Tensor
+    """(G, n)"""
+    hierarchy: PointHierarchy
+    which: Tensor
+    """(N,)"""
+    pose: HandPose
+    contact: Tensor
+    """(N, n) uint8, 255 is full contact"""
+    hand_contact: Tensor
+    """(N, P) uint8"""
+    part: Tensor
+    """(N, n) uint8 bone"""
+    near: Tensor
+    """(N, n) bool"""
+    gap: Tensor
+    """(N, n) float16 metres"""
+    canonical: Tensor
+    """(N, n, 3) float16 metres"""
+    kind: Tensor
+    """(N,) index of the grasp type"""
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def truth(self, index: Tensor) -> ContactField:
+        """Ground-truth fields of the grasps ``index``."""
+        part = torch.nn.functional.one_hot(self.part[index].long(), 16).float()
+        contact, hand = self.contact[index].float() / 255, self.hand_contact[index].float() / 255
+        none, nothing = torch.zeros_like(contact), torch.zeros_like(hand)
+        return ContactField(
+            contact, none, part, self.canonical[index].float(), none, self.gap[index].float(), none,
+            self.near[index].float(), hand, nothing,
+        )  # fmt: skip
+
+    def split(self, held_out: int = 10) -> tuple[Tensor, Tensor]:
+        """Grasps for training and grasps on held-out objects (each ``held_out``-th object of each family)."""
+        seen: dict[str, int] = {}
+        test = []
+        for family in self.families:
+            seen[family] = seen.get(family, 0) + 1
+            test.append(seen[family] % held_out == 0)
+        mask = torch.tensor(test)[self.which]
+        return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]
+
+
+def load_corpus(folder: Path) -> Corpus:
+    """Read every object that has grasps.
+
+    Raises:
+        FileNotFoundError: there is none; make it with ``regrasp corpus``.
+    """
+    items = list(_read_objects(sorted(Path(folder).glob("object_*.npz"))))
+    if not items:
+        raise FileNotFoundError(f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`.")
+
+    def join(name: str) -> Tensor:
+        return torch.cat([torch.from_numpy(item[name]) for item in items])
+
+    pose = HandPose("right", *(join(name) for name in ("global_orient", "hand_pose", "betas", "transl")))
+    counts = torch.tensor([len(item["contact"]) for item in items])
+    points = torch.stack([torch.from_numpy(item["points"]) for item in items])
+    return Corpus(
+        families=tuple(str(item["family"]) for item in items),
+        points=points,
+        normals=torch.stack([torch.from_numpy(item["normals"]) for item in items]),
+        thickness=torch.stack([torch.from_numpy(item["thickness"]) for item in items]),
+        hierarchy=PointHierarchy.stack([build_hierarchy(p) for p in points]),
+        which=torch.repeat_interleave(torch.arange(len(items)), counts),
+        pose=pose,
+        **{name: join(name) for name in ("contact", "hand_contact", "part", "near", "gap", "canonical", "kind")},
+    )
+
+
+def _read_objects(paths: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
+    for path in paths:
+        with np.load(path, allow_pickle=False) as data:
+            item = dict(data)
+        if "contact" in item:
+            yield item

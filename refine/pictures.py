@@ -1,0 +1,233 @@
+"""From a refined grasp to what is seen of it: the meshes of a picture, and sheets of pictures.
+
+`GraspView` holds plain arrays, so that grasps from elsewhere can be drawn as well as the results of
+`refine_grasp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .appearance import (
+    GHOST,
+    OBJECT,
+    SKIN,
+    contact_colours,
+    corner_normals,
+    smoother,
+    spread,
+    subdivide,
+    uncertainty_colours,
+    vertex_normals,
+)
+from .render import Camera, Item, auto_camera, render
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+HAND_CREASE = 1.2  # radians: knuckles stay smooth, the rim of the wrist's cap stays sharp
+_NAMES = {
+    "penetration_mm": "penetration depth (mm)",
+    "volume_cm3": "intersection volume (cm³)",
+    "contact_ratio": "contact ratio",
+    "score": "plausibility score",
+}
+
+
+@dataclass(frozen=True)
+class GraspView:
+    """One hand on one object, before and after, with what is known about contact. Metres, one frame.
+
+    title names the grasp; object_vertices (N, 3), object_faces (M, 3); hand_faces (F, 3), wrist closed;
+    before, after (V, 3). Optional: object_points (n, 3), object_normals (n, 3) and object_contact (n,) in
+    [0, 1]; hand_contact (V,) in [0, 1]; uncertainty (V,) standard deviation in metres; parts (V,) the hand
+    part of each vertex; open_faces, how many of hand_faces come before the wrist's cap; metrics, names to
+    (before, after); status, a word; up, the world's upward direction.
+    """
+
+    title: str
+    object_vertices: np.ndarray
+    object_faces: np.ndarray
+    hand_faces: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    object_points: np.ndarray | None = None
+    object_normals: np.ndarray | None = None
+    object_contact: np.ndarray | None = None
+    hand_contact: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
+    parts: np.ndarray | None = None
+    open_faces: int | None = None
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    status: str = ""
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)
+
+    @cached_property
+    def object_surface(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Vertices (N', 3), faces (M', 3), corner normals (M', 3, 3) of the object and contact (N',) on it,
+        None where it is not known; fine enough for the heat map when there is one."""
+        normals = corner_normals(self.object_vertices, self.object_faces)
+        if self.object_contact is None or self.object_points is None:
+            return np.asarray(self.object_vertices), np.asarray(self.object_faces), normals, None
+        edge = max(0.004, float(np.ptp(self.object_vertices, axis=0).max()) / 60)
+        vertices, faces, normals = subdivide(self.object_vertices, self.object_faces, normals, edge)
+        contact = spread(
+            self.object_points, self.object_contact, vertices,
+            point_normals=self.object_normals, onto_normals=vertex_normals(faces, normals, len(vertices)),
+        )  # fmt: skip
+        return vertices, faces, normals, contact
+
+    def object_item(self, heat: bool = False) -> Item:
+        """The object, with contact painted on it when `heat` and contact is known."""
+        vertices, faces, normals, contact = self.object_surface
+        colour = contact_colours(contact) if heat and contact is not None else OBJECT
+        return Item(vertices, faces, colour, normals=normals, focus=0.5)
+
+    def hand_item(
+        self, which: Literal["before", "after"], paint: Literal["skin", "contact", "uncertainty"] = "skin"
+    ) -> Item:
+        """The hand before or after, in skin colour or painted with contact or uncertainty where known."""
+        colour: np.ndarray = np.tile(np.array(SKIN, np.float32), (len(self.after), 1))
+        if paint == "contact" and self.hand_contact is not None:
+            colour = contact_colours(self.hand_contact, SKIN)
+        elif paint == "uncertainty" and self.uncertainty is not None:
+            colour = uncertainty_colours(self.uncertainty, SKIN)
+        faces = np.asarray(self.hand_faces)
+        groups = np.zeros(len(faces), np.int64) if self.parts is None else np.asarray(self.parts)[faces[:, 0]]
+        if self.open_faces is not None:
+            groups = np.where(np.arange(len(faces)) < self.open_faces, groups, -1)
+        vertices = self.before if which == "before" else self.after
+        for _ in range(2):
+            mesh = smoother(vertices, faces)
+            vertices, faces = mesh.vertices, mesh.faces
+            colour, groups = mesh.carry(colour), mesh.carry_faces(groups)
+        return Item(vertices, faces, colour, gloss=0.4, softness=0.35, groups=groups, crease=HAND_CREASE)
+
+    def ghost_item(self) -> Item:
+        """The hand before as a translucent veil."""
+        mesh = smoother(self.before, self.hand_faces)
+        return Item(mesh.vertices, mesh.faces, GHOST, opacity=0.4, crease=HAND_CREASE)
+
+    def camera(self, size: tuple[int, int] = (640, 480)) -> Camera:
+        """The view that shows the refined grasp best, with the hand before also in the picture."""
+        items = [self.object_item(), self.hand_item("after")]
+        return auto_camera(items, up=self.up, size=size, extra=self.before)
+
+    def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
+        """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""
+        camera = self.camera(size)
+        before = [self.object_item(), self.hand_item("before")]
+        after = [self.object_item(heat=True), self.hand_item("after")]
+        return (
+            render(before, camera, size, samples, up=self.up),
+            render(after, camera, size, samples, up=self.up),
+        )
+
+
+def view_of(result: Any, index: int = 0, *, title: str | None = None) -> GraspView:
+    """The `GraspView` of grasp `index` of a `RefineResult`.
+
+    Raises IndexError when the result holds fewer grasps.
+    """
+    count = len(result.vertices_after)
+    if not 0 <= index < count:
+        raise IndexError(f"index {index} is out of range: the result holds {count} grasps")
+    after = _array(result.vertices_after[index])
+    known: dict[str, Any] = {}
+    model = getattr(result, "hand_model", None)
+    if model is not None:
+        known["open_faces"] = len(model.faces)
+        known["parts"] = _array(model.part_of_vertex)
+        if result.contact is not None and getattr(result.contact, "hand_contact", None) is not None:
+            ids = _array(model.contact_points)
+            rest = _array(model.template)
+            known["hand_contact"] = spread(rest[ids], _array(result.contact.hand_contact[index]), rest)
+    if result.contact is not None:
+        known["object_points"] = _array(result.object.points)
+        known["object_normals"] = _array(result.object.normals)
+        known["object_contact"] = _array(result.contact.contact[index])
+    if getattr(result, "uncertainty", None) is not None:
+        joints = _array(result.joints_after[index])
+        known["uncertainty"] = spread(joints, _array(result.uncertainty[index]), after, radius=0.02)
+    metrics = {}
+    for key in result.metrics:
+        name = key.removesuffix("_before")
+        if name != key and f"{name}_after" in result.metrics:
+            pair = (result.metrics[key][index], result.metrics[f"{name}_after"][index])
+            metrics[_NAMES.get(name, name.replace("_", " "))] = (float(pair[0]), float(pair[1]))
+    if getattr(result, "score_before", None) is not None:
+        metrics[_NAMES["score"]] = (float(result.score_before[index]), float(result.score_after[index]))
+    status = result.status[index]
+    return GraspView(
+        title=title or (f"{result.object.name} · grasp {index}" if result.object.name else f"grasp {index}"),
+        object_vertices=_array(result.object.vertices),
+        object_faces=_array(result.object.faces),
+        hand_faces=_array(result.faces),
+        before=_array(result.vertices_before[index]),
+        after=after,
+        metrics=metrics,
+        status=str(getattr(status, "value", status)),
+        **known,
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry of a sheet: pictures before and after (H, W, 3) uint8, a label, and a caption for each."""
+
+    label: str
+    before: np.ndarray
+    after: np.ndarray
+    before_caption: str = "before"
+    after_caption: str = "after"
+
+
+def before_after_sheet(
+    rows: Sequence[Row], path: str | Path | None = None, *, columns: int = 2, title: str = ""
+) -> Image:
+    """Lay out labelled before/after pairs on one sheet, `columns` pairs a line; written to `path` as PNG.
+
+    Returns the pillow image. Raises ValueError when there is nothing to lay out or sizes differ.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not rows:
+        raise ValueError("before_after_sheet: rows is empty; give at least one Row")
+    shapes = {picture.shape for row in rows for picture in (row.before, row.after)}
+    if len(shapes) != 1:
+        raise ValueError(f"before_after_sheet: pictures differ in size: {sorted(shapes)}; render them alike")
+    height, width = shapes.pop()[:2]
+    unit = max(width // 40, 8)
+    heading, words, small = (ImageFont.load_default(size) for size in (1.7 * unit, 1.3 * unit, 1.05 * unit))
+    seam, gap, band = max(unit // 6, 2), unit, round(2.4 * unit)
+    columns = min(columns, len(rows))
+    lines = -(-len(rows) // columns)
+    pair = (2 * width + seam, height + band)
+    top = round(3.2 * unit) if title else gap
+    size = (columns * (pair[0] + gap) + gap, lines * (pair[1] + gap) + top)
+    sheet = Image.new("RGB", size, (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((gap, top / 2), title, (40, 44, 52), heading, anchor="lm")
+    for i, row in enumerate(rows):
+        left = gap + (i % columns) * (pair[0] + gap)
+        upper = top + (i // columns) * (pair[1] + gap)
+        halves = ((row.before, row.before_caption), (row.after, row.after_caption))
+        for k, (picture, caption) in enumerate(halves):
+            x = left + k * (width + seam)
+            sheet.paste(Image.fromarray(picture), (x, upper + band))
+            draw.text((x + 0.7 * unit, upper + band + 0.6 * unit), caption, (96, 104, 116), small)
+        draw.text((left, upper + band / 2), row.label, (40, 44, 52), words, anchor="lm")
+    if path is not None:
+        sheet.save(path, format="PNG")
+    return sheet
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

@@ -1,0 +1,232 @@
+"""Meshes that rays can be shot at, by embreex: no display, no OpenGL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .appearance import OBJECT, corner_normals
+from .camera import Camera, frame, look_at
+
+OCCLUSION_REACH = 0.45
+"""How far ambient occlusion looks, in radii of the scene."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One mesh of a picture.
+
+    vertices (V, 3) metres; faces (F, 3); colour an sRGB triple in [0, 1] or one per vertex (V, 3);
+    opacity below 1 makes a ghost that casts no shadow; gloss in [0, 1] is the strength of the highlight;
+    softness in [0, 1] lets light wrap round the form as it does in skin; focus is how much the automatic
+    camera wants to see of it, and groups (F,) integers are its parts, of each of which it wants to see
+    some (-1: faces it would rather not see); edges that turn more than crease radians stay sharp; normals
+    (F, 3, 3) per corner replace the computed ones.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colour: tuple[float, float, float] | np.ndarray = OBJECT
+    opacity: float = 1.0
+    gloss: float = 0.25
+    softness: float = 0.0
+    focus: float = 1.0
+    crease: float = 0.7
+    groups: np.ndarray | None = field(default=None, repr=False)
+    normals: np.ndarray | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Hits:
+    ray: np.ndarray  # (N,) index of the ray
+    distance: np.ndarray  # (N,) in scene units
+    point: np.ndarray  # (N, 3) on the surface, scene units
+    lifted: np.ndarray  # (N, 3) on the smooth surface the normals describe: where shadow rays start
+    normal: np.ndarray  # (N, 3) shading normal, towards the viewer
+    colour: np.ndarray  # (N, 3) linear
+    item: np.ndarray  # (N,)
+
+    def where(self, keep: np.ndarray) -> Hits:
+        return Hits(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+
+class Scene:
+    """Meshes merged into one embree scene, moved and scaled to the unit sphere (rays are float32)."""
+
+    def __init__(self, items: Sequence[Item], *, normals: bool = True, like: Scene | None = None) -> None:
+        rtcore, scenes, mesh = _embree()
+        if not items:
+            raise ValueError("render: no meshes; give at least one Item")
+        meshes = [_checked(item) for item in items]
+        points = np.concatenate([v for v, _ in meshes])
+        self.centre = (points.min(0) + points.max(0)) / 2
+        self.radius = max(float(np.linalg.norm(points - self.centre, axis=1).max()), 1e-9)
+        if like is not None:
+            self.centre, self.radius = like.centre, like.radius
+        corners = np.concatenate([v[f] for v, f in meshes])
+        self.corners = ((corners - self.centre) / self.radius).astype(np.float32)
+        self.item = np.concatenate([np.full(len(f), i) for i, (_, f) in enumerate(meshes)])
+        self.gloss = np.array([item.gloss for item in items], dtype=np.float32)
+        self.softness = np.array([item.softness for item in items], dtype=np.float32)
+        if normals:
+            shading = [
+                corner_normals(v, f, item.crease) if item.normals is None else np.asarray(item.normals)
+                for item, (v, f) in zip(items, meshes, strict=True)
+            ]
+            colours = [
+                linear(_vertex_colours(item, len(v)))[f] for item, (v, f) in zip(items, meshes, strict=True)
+            ]
+            self.normals = np.concatenate(shading).astype(np.float32)
+            self.colours = np.concatenate(colours).astype(np.float32)
+        self._embree = scenes.EmbreeScene(rtcore.EmbreeDevice())
+        mesh.TriangleMesh(self._embree, self.corners)
+
+    def to_scene(self, points: np.ndarray) -> np.ndarray:
+        return ((points - self.centre) / self.radius).astype(np.float32)
+
+    def cast(self, eye: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
+        origins = np.tile(self.to_scene(eye), (len(directions), 1))
+        return self._embree.run(origins, directions, query="INTERSECT", output=True)
+
+    def blocked(self, origins: np.ndarray, directions: np.ndarray, reach: float) -> np.ndarray:
+        """(N,) bool: whether anything lies within `reach` (scene units) along each ray."""
+        reaches = np.full(len(origins), reach, np.float32)
+        return self._embree.run(origins, directions, reaches, query="OCCLUDED") >= 0
+
+    def trace(self, eye: np.ndarray, directions: np.ndarray) -> Hits:
+        found = self.cast(eye, directions)
+        ray = np.flatnonzero(found["primID"] >= 0)
+        face, u, v = found["primID"][ray], found["u"][ray], found["v"][ray]
+        bary = np.stack([1 - u - v, u, v], axis=1)
+        corners, corner_normal = self.corners[face], self.normals[face]
+        point = np.einsum("nkc,nk->nc", corners, bary)
+        # start shadow rays on the curved surface the triangle stands for, else facets shade themselves
+        # (J. Hanika, "Hacking the shadow terminator", Ray Tracing Gems II, 2021)
+        below = np.minimum(np.einsum("nkc,nkc->nk", point[:, None] - corners, corner_normal), 0.0)
+        lifted = point - np.einsum("nk,nkc->nc", below * bary, corner_normal)
+        normal = unit(np.einsum("nkc,nk->nc", corner_normal, bary))
+        flat = found["Ng"][ray]
+        outward = np.einsum("nc,nc->n", flat, corner_normal[:, 0]) >= 0
+        seen_from_behind = (np.einsum("nc,nc->n", flat, directions[ray]) > 0) == outward
+        normal[seen_from_behind] *= -1
+        lifted[seen_from_behind] = point[seen_from_behind]
+        colour = np.einsum("nkc,nk->nc", self.colours[face], bary)
+        return Hits(ray, found["tfar"][ray], point, lifted + normal * 2e-3, normal, colour, self.item[face])
+
+
+def auto_camera(
+    items: Sequence[Item], *, up: Sequence[float] = (0.0, 0.0, 1.0), size: tuple[int, int] = (640, 480),
+    fov: float = 0.6, extra: np.ndarray | None = None,
+) -> Camera:  # fmt: skip
+    """Of 36 views from all round, the one that shows most of each item, weighted by its `focus`.
+
+    Ghosts are framed but not looked for; `extra` (N, 3) are more points to keep in the picture.
+    """
+    solid = [item for item in items if item.opacity >= 1.0 and item.focus > 0] or list(items)
+    points = np.concatenate([np.asarray(item.vertices) for item in items])
+    if extra is not None:
+        points = np.concatenate([points, np.asarray(extra).reshape(-1, 3)])
+    basis = look_at(np.zeros(3), (1.0, 0.0, 0.0) if abs(up[0]) < 0.9 else (0.0, 1.0, 0.0), up).pose[:3, :3]
+    small = (72, 54)
+    scene = Scene(solid, normals=False)
+    owner = np.concatenate([np.zeros(len(i.faces)) if i.groups is None else i.groups for i in solid])
+    parts, group = np.unique(np.stack([scene.item, owner]).astype(np.int64), axis=1, return_inverse=True)
+    group = group.reshape(-1)
+    shares, cameras = [], []
+    for elevation in np.radians([12.0, 32.0, 55.0]):
+        for azimuth in np.arange(12) * (2 * np.pi / 12):
+            along = np.cos(elevation)
+            local = (np.cos(azimuth) * along, -np.sin(elevation), np.sin(azimuth) * along)
+            camera = frame(points, basis @ np.array(local), up=up, size=size, fov=fov)
+            eye, rays = camera.rays(small)
+            face = scene.cast(eye, rays.reshape(-1, 3))["primID"]
+            shares.append(np.bincount(group[face[face >= 0]], minlength=parts.shape[1]))
+            cameras.append(camera)
+    share = np.array(shares, dtype=np.float64)
+    share = np.sqrt(share / np.maximum(share.max(0), 1))  # the root: a little of each beats all of one
+    weight = np.array([i.focus for i in solid])[parts[0]] / np.bincount(parts[0])[parts[0]]
+    weight = np.where(parts[1] < 0, -0.15 * np.array([i.focus for i in solid])[parts[0]], weight)
+    return cameras[int(np.argmax(share @ weight))]
+
+
+def visible(items: Sequence[Item], camera: Camera, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """What each pixel's centre sees: index of the item (height, width), -1 for none, and the distance
+    along the ray in metres, infinite for none."""
+    scene = Scene(items, normals=False)
+    eye, directions = camera.rays(size)
+    found = scene.cast(eye, directions.reshape(-1, 3))
+    hit = found["primID"] >= 0
+    item = np.where(hit, scene.item[np.where(hit, found["primID"], 0)], -1)
+    distance = np.where(hit, found["tfar"] * scene.radius, np.inf)
+    return item.reshape(size[1], size[0]), distance.reshape(size[1], size[0])
+
+
+def openness(
+    items: Sequence[Item],
+    points: np.ndarray,
+    normals: np.ndarray,
+    *,
+    rays: int = 48,
+    reach: float | None = None,
+) -> np.ndarray:
+    """Share in [0, 1] of the sky that is open above surface points: baked ambient occlusion.
+
+    points (N, 3) metres with outward unit normals (N, 3); cosine-weighted rays of length `reach` scene
+    radii (the pictures' own reach when None). Returns (N,) float32.
+    """
+    scene = Scene(items, normals=False)
+    normals = np.asarray(normals, dtype=np.float32)
+    start = scene.to_scene(np.asarray(points)) + normals * np.float32(4e-3)
+    share = np.zeros(len(start), np.float32)
+    for sky in even_sphere(r2(np.arange(rays))):
+        share += ~scene.blocked(start, unit(normals + 0.999 * sky), reach or OCCLUSION_REACH)
+    return share / rays
+
+
+def _checked(item: Item) -> tuple[np.ndarray, np.ndarray]:
+    vertices, faces = np.asarray(item.vertices, dtype=np.float64), np.asarray(item.faces)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
+        raise ValueError(f"Item.vertices must be (V, 3) and finite, not {vertices.shape}")
+    shaped = faces.ndim == 2 and faces.shape[1] == 3 and len(faces) > 0
+    if not shaped or faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError(f"Item.faces must be (F, 3) indices below {len(vertices)}, not {faces.shape}")
+    return vertices, faces.astype(np.int64)
+
+
+def _vertex_colours(item: Item, count: int) -> np.ndarray:
+    colour = np.asarray(item.colour, dtype=np.float64)
+    if colour.shape not in ((3,), (count, 3)):
+        raise ValueError(f"Item.colour must be (3,) or ({count}, 3) sRGB in [0, 1], not {colour.shape}")
+    return np.broadcast_to(colour, (count, 3))
+
+
+def r2(index: np.ndarray) -> np.ndarray:
+    """Points (N, 2) of the R2 low-discrepancy sequence (M. Roberts, 2018)."""
+    return (0.5 + index[:, None] * np.array([0.7548776662466927, 0.5698402909980532])) % 1.0
+
+
+def even_sphere(u: np.ndarray) -> np.ndarray:
+    """Points (N, 2) of the unit square to directions spread evenly over the sphere (N, 3)."""
+    z, turn = 1 - 2 * u[:, 0], 2 * np.pi * u[:, 1]
+    r = np.sqrt(np.clip(1 - z * z, 0, None))
+    return np.stack([r * np.cos(turn), r * np.sin(turn), z], axis=1).astype(np.float32)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.sqrt(np.einsum("...c,...c->...", vectors, vectors)), 1e-9)[..., None]
+
+
+def linear(srgb: np.ndarray) -> np.ndarray:
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def _embree():
+    try:
+        from embreex import mesh_construction, rtcore, rtcore_scene
+    except ImportError as error:
+        raise ImportError(
+            "pictures need the embreex package, which is not installed: pip install 'regrasp[render]'"
+        ) from error
+    return rtcore, rtcore_scene, mesh_construction

@@ -1,0 +1,351 @@
+"""The command line: help, exit statuses, error messages, and `regrasp refine` around a stand-in refiner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from hand_models import HandPose
+from hand_models.model import PARENTS, HandModel
+from refine import cli, doctor
+from refine.commands import demo, eval, hands
+from refine.commands import refine as command
+from refine.object_files import ObjectEntry
+from refine.prediction_files import read_predictions, write_predictions
+from refine.predictions import Predictions
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIFT = torch.tensor([0.01, -0.02, 0.03])
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    """A tiny hand: a root and a few points are enough here."""
+    g = torch.Generator().manual_seed(0)
+    weights, regressor = torch.rand(40, 16, generator=g), torch.rand(16, 40, generator=g)
+    faces, ids = torch.zeros(0, 3, dtype=torch.int64), torch.arange(5)
+    return HandModel(
+        "open", "right", torch.rand(40, 3, generator=g) * 0.1, torch.zeros(40, 3, 10), None,
+        regressor / regressor.sum(1, keepdim=True), weights / weights.sum(1, keepdim=True), faces, faces,
+        torch.eye(40)[:5], ids, ids, ids, PARENTS,
+    )  # fmt: skip
+
+
+def fake_refine(pose: HandPose, mesh: object) -> SimpleNamespace:
+    """Moves every hand by SHIFT in the object frame; refuses batches with a betas[0] of 13."""
+    if (pose.betas[:, 0] == 13).any():
+        raise RuntimeError("unlucky number")
+    size = len(pose)
+    measure = {
+        f"{n}_{w}": np.full(size, v)
+        for n in ("penetration_mm", "contact_ratio")
+        for w, v in (("before", 4), ("after", 1))
+    }
+    return SimpleNamespace(
+        pose=replace(pose, transl=pose.transl + SHIFT), status=[SimpleNamespace(value="refined")] * size,
+        metrics=measure, score_before=np.zeros(size), score_after=np.ones(size),
+        uncertainty=torch.full((size, 21), 0.004),
+    )  # fmt: skip
+
+
+def predictions(count: int = 7) -> Predictions:
+    rng = np.random.default_rng(0)
+    pose = np.tile(np.eye(4), (count, 1, 1))
+    pose[:, :3, 3] = rng.normal(size=(count, 3)) * 0.1 + [0, 0, 0.7]
+    return Predictions.from_columns(
+        {"object_id": (["mug", "box"] * count)[:count], "side": (["right", "right", "left"] * count)[:count],
+         "hand_model": "open", "global_orient": rng.normal(size=(count, 3)), "betas": np.zeros((count, 10)),
+         "hand_pose": rng.normal(size=(count, 15, 3)) * 0.2, "transl": rng.normal(size=(count, 3)) * 0.1,
+         "object_pose": pose}
+    )  # fmt: skip
+
+
+def with_cell(p: Predictions, name: str, row: int, value: object) -> Predictions:
+    column = getattr(p, name).copy()
+    column[row] = value
+    return Predictions.from_columns(p.columns() | {name: column})
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list[str]:
+    """Objects that were opened, in order; no mesh is needed."""
+    seen: list[str] = []
+    monkeypatch.setattr(command, "load_object", lambda entry: seen.append(entry.object_id))
+    return seen
+
+
+OBJECTS = {name: ObjectEntry(name, Path(name)) for name in ("mug", "box")}
+
+
+# Rows -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_every_row_is_refined_in_its_own_frame(model, loaded, batch_size):
+    p = predictions()
+    out = command.refine_rows(p, OBJECTS, model, fake_refine, batch_size=batch_size)
+    assert out.status.tolist() == ["refined"] * len(p)
+    assert out.reason.tolist() == [""] * len(p)
+    np.testing.assert_allclose(out.transl, p.transl + SHIFT.numpy(), atol=1e-6)  # object_pose has no rotation
+    np.testing.assert_allclose(out.global_orient, p.global_orient, atol=1e-5)
+    np.testing.assert_allclose(out.hand_pose, p.hand_pose)
+    assert (out.penetration_mm_before == 4).all()
+    assert (out.score_after == 1).all()
+    assert np.isnan(out.volume_cm3_after).all()
+    assert out.uncertainty.shape == (7, 21)
+    np.testing.assert_array_equal(out.frame_id, p.frame_id)
+    assert loaded == ["mug", "box"]  # each once
+
+
+def test_the_camera_frame_is_turned_into_the_objects_and_back(model, loaded):
+    p = predictions(2)
+    turned = p.object_pose.copy()
+    turned[:, :3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    p = Predictions.from_columns(p.columns() | {"object_pose": turned})
+    out = command.refine_rows(p, OBJECTS, model, fake_refine)
+    moved = turned[:, :3, :3] @ SHIFT.numpy()
+    np.testing.assert_allclose(out.transl, p.transl + moved, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("transl", np.nan, "row 3, column 'transl'"),
+        ("side", "both", "neither"),
+        ("object_id", "cup", "no mesh for object 'cup'"),
+        ("betas", [13] + [0] * 9, "unlucky number"),
+    ],
+)
+def test_a_bad_row_fails_alone(model, loaded, name, value, reason):
+    p = with_cell(predictions(), name, 3, value)
+    out = command.refine_rows(p, OBJECTS, model, fake_refine)
+    assert np.flatnonzero(out.status == "failed").tolist() == [3]
+    assert reason in out.reason[3]
+    np.testing.assert_array_equal(out.transl[3], p.transl[3])  # the input is kept
+    assert np.isnan(out.score_after[3])
+    good = np.delete(np.arange(7), 3)
+    np.testing.assert_allclose(out.transl[good], p.transl[good] + SHIFT.numpy(), atol=1e-6)
+
+
+def test_a_result_that_is_not_finite_is_a_failure(model, loaded):
+    def refine(pose, mesh):
+        result = fake_refine(pose, mesh)
+        result.pose.transl[0] = torch.nan
+        return result
+
+    p = predictions()
+    out = command.refine_rows(p, OBJECTS, model, refine)
+    failed = out.status == "failed"
+    assert failed.sum() == 4  # the first of each object and side
+    assert np.isfinite(out.transl).all()
+    assert all("finite" in reason for reason in out.reason[failed])
+
+
+def test_an_unreadable_object_fails_its_rows(model, monkeypatch):
+    def load(entry):
+        if entry.object_id == "box":
+            raise ValueError("box.obj: has no faces")
+
+    monkeypatch.setattr(command, "load_object", load)
+    out = command.refine_rows(predictions(), OBJECTS, model, fake_refine)
+    assert (out.status == "failed").tolist() == [False, True] * 3 + [False]
+    assert out.reason[1] == "box.obj: has no faces"
+    summary = command.summarise(out)
+    assert summary["status"] == {"refined": 4, "failed": 3}
+    assert summary["mean"]["penetration_mm_after"] == 1
+    assert summary["mean"]["volume_cm3_after"] is None
+    assert "3" in command.report(summary | {"seconds": 1.0})
+
+
+def test_no_rows_give_no_rows(model, loaded):
+    out = command.refine_rows(predictions(0), OBJECTS, model, fake_refine)
+    assert len(out) == 0
+    assert "nothing to do" in command.report(command.summarise(out) | {"seconds": 0.0})
+
+
+# The command ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, model, loaded) -> Path:
+    """A folder with predictions and meshes, and the command's heavy parts replaced."""
+    (tmp_path / "meshes").mkdir()
+    for name in ("mug", "box"):
+        (tmp_path / "meshes" / f"{name}.obj").write_text("")
+    write_predictions(tmp_path / "p.npz", predictions())
+    monkeypatch.setattr(hands.HandOptions, "load", lambda self: model)
+    monkeypatch.setattr(command, "_refiner", lambda options, model: fake_refine)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+ARGUMENTS = ["refine", "p.npz", "--objects", "meshes", "--out", "out"]
+
+
+def test_refine_writes_results_and_summary(workplace, capsys):
+    assert cli.main(ARGUMENTS) == 0
+    assert sorted(f.name for f in (workplace / "out").iterdir()) == ["p.refined.npz", "p.summary.json"]
+    assert (read_predictions(workplace / "out" / "p.refined.npz").status == "refined").all()
+    summary = json.loads((workplace / "out" / "p.summary.json").read_text())
+    assert summary["status"] == {"refined": 7}
+    assert summary["hand_model"] == "open"
+    assert len(summary["input_sha256"]) == 64
+    printed = capsys.readouterr()
+    assert "7 rows: 7 refined" in printed.out
+    assert printed.err == ""  # no progress bar where there is no terminal
+
+
+def test_refine_says_by_its_status_that_rows_failed(workplace, capsys):
+    write_predictions("p.json", with_cell(predictions(), "transl", 0, np.nan))
+    assert cli.main(["refine", "p.json", *ARGUMENTS[2:], "--limit", "3", "--batch-size", "1"]) == 1
+    out = read_predictions(workplace / "out" / "p.refined.json")
+    assert out.status.tolist() == ["failed", "refined", "refined"]
+    assert "row 0, column 'transl'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["refine", "gone.npz", "--objects", "meshes", "--out", "out"], "gone.npz: there is no such file"),
+        (["refine", "p.npz", "--objects", "gone", "--out", "out"], "--objects gone"),
+        (["refine", "p.npz", "--objects", ".", "--out", "out"], "holds no meshes"),
+        ([*ARGUMENTS, "--batch-size", "0"], "--batch-size"),
+        ([*ARGUMENTS, "--limit", "-1"], "--limit"),
+        ([*ARGUMENTS[:-1], "p.npz"], "p.npz"),
+        (["polish"], "no command 'polish'"),
+    ],
+)
+def test_user_errors_are_one_line_and_status_2(workplace, capsys, arguments, words):
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert printed.err.startswith("regrasp")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert not (workplace / "out").exists()
+
+
+def test_objects_of_another_data_set_are_noticed(workplace, capsys):
+    (workplace / "other").mkdir()
+    (workplace / "other" / "cup.obj").write_text("")
+    assert cli.main(["refine", "p.npz", "--objects", "other", "--out", "out"]) == 2
+    assert "'mug' is not among cup" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["refine"], ["refine", "--bogus"], [*ARGUMENTS, "--method", "magic"]])
+def test_wrong_options_are_status_2(workplace, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_interruption_and_debugging(workplace, monkeypatch, capsys):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "refine_rows", interrupt)
+    assert cli.main(ARGUMENTS) == 130
+    monkeypatch.setenv("REGRASP_DEBUG", "1")
+    assert cli.main(["refine", "gone.npz", *ARGUMENTS[2:]]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["demo", "refine", "eval", "doctor"])
+def test_help_names_options_and_examples(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([name, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "Examples:" in text
+    assert f"regrasp {name}" in text
+
+
+def test_overview_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in cli.COMMANDS)
+    assert cli.main([]) == 2
+
+
+def test_help_imports_nothing_heavy():
+    heavy = "{'torch', 'numpy', 'tyro'}"
+    code = f"import sys; from refine.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_mano_dir_means_mano(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "hand_models.load_hand_model", lambda name, **kwargs: asked.append((name, kwargs)), raising=False
+    )
+    hands.HandOptions().load()
+    hands.HandOptions(mano_dir=Path("m")).load()
+    hands.HandOptions("mano").load()
+    assert asked == [
+        ("open", {"mano_dir": None}),
+        ("mano", {"mano_dir": Path("m")}),
+        ("mano", {"mano_dir": None}),
+    ]
+    with pytest.raises(ValueError, match="--mano-dir"):
+        hands.HandOptions("open", Path("m")).load()
+
+
+# Demo, eval, doctor ---------------------------------------------------------------------------------
+
+
+def test_demo_table_has_means():
+    metrics = {
+        f"{n}_{w}": np.array([1.0, 3.0])
+        for n in ("penetration_mm", "volume_cm3", "contact_ratio")
+        for w in ("before", "after")
+    }
+    result = SimpleNamespace(metrics=metrics, status=["refined", "kept"])
+    text = demo.table([demo.Case("mug", result, 0, (20.0, 5.0)), demo.Case("box", result, 1, (10.0, 5.0))])
+    lines = text.splitlines()
+    assert len(lines) == 5
+    assert "15.0 →    5.0" in lines[-1]
+    assert lines[2].endswith("refined")
+
+
+def test_eval_matches_rows_by_name():
+    p = predictions(6)
+    here, there = eval.matched_rows(p.take([5, 0, 2]), p.take([2, 3, 5]))
+    assert (here.tolist(), there.tolist()) == ([0, 2], [2, 0])
+    with pytest.raises(ValueError, match="same hand"):
+        eval.matched_rows(p, p.take([1, 1]))
+
+
+def test_doctor_reports_and_never_raises(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("REGRASP_CACHE", "off")
+    found = doctor.examine(tmp_path)
+    by_name = {finding.name: finding for finding in found}
+    assert all(by_name[name].state == "ok" for name in doctor.CORE)
+    assert by_name["MANO"].state == "absent"
+    assert str(tmp_path) in by_name["MANO"].detail
+    assert "REGRASP_CACHE" in by_name["grids"].detail
+    broken = [replace(finding, state="missing") if finding.name == "torch" else finding for finding in found]
+    monkeypatch.setattr(doctor, "examine", lambda mano_dir: broken)
+    assert cli.main(["doctor"]) == 1
+    assert "not ready: torch" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "examine", lambda mano_dir: [f for f in broken if f.state != "missing"])
+    assert cli.main(["doctor"]) == 0
+
+
+def test_doctor_explains_a_package_that_does_not_import(monkeypatch):
+    def refuse(name: str) -> None:
+        raise OSError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", refuse)
+    found = doctor._package("g", "scipy", ("scipy",), "scipy", None)
+    assert found.state == "missing"
+    assert "libGL" in found.detail
+    assert doctor._package("g", "x", ("no-such-package-here",), "x", "why").state == "absent"
