@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 2
 help:
 	@echo 'make demo     refine noisy grasps on six objects: table, picture sheet, web pages in demo_out/'
 	@echo 'make test     tests (test-all: the slow ones too)'
-	@echo 'make lint     ruff, and pyright where it is installed (format: apply the formatting)'
+	@echo 'make lint     ruff, and types where pyright or basedpyright is installed (format: apply the formatting)'
 	@echo 'make bench    every benchmark in its short form'
 	@echo 'make clean    remove the virtual environment and what the demo wrote'
 
@@ -38,7 +38,8 @@ test-all: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@if [ -x $(BIN)/pyright ]; then $(BIN)/pyright; else echo 'pyright is not installed in $(VENV): types not checked'; fi
+	@for checker in pyright basedpyright; do test ! -x $(BIN)/$$checker || exec $(BIN)/$$checker; done; \
+	echo 'neither pyright nor basedpyright is in $(VENV): types not checked'
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -205,10 +205,10 @@ class _Skin:
 
     @staticmethod
     def of(model: HandModel, side: str) -> _Skin:
-        closed = model.faces_for(side, closed=True).numpy()
-        skin = {tuple(sorted(f)) for f in model.faces.tolist()}
-        is_cap = np.array([tuple(sorted(f)) not in skin for f in closed.tolist()])
-        faces = np.ascontiguousarray(closed, dtype=np.int64)
+        faces = np.ascontiguousarray(model.faces_for(side, closed=True).numpy(), dtype=np.int64)
+        base = len(model.template) ** np.arange(3)  # a triangle's corners in order, as one number
+        skin, closed = (np.sort(f, axis=1) @ base for f in (model.faces.numpy(), faces))
+        is_cap = ~np.isin(closed, skin)
         return _Skin(faces, is_cap, model.rest_canonical.double().numpy(), model.part_of_vertex.numpy())
 
 

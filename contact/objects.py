@@ -28,6 +28,9 @@ SMALLEST = 0.005
 THICKEST = 0.1
 """Metres at which local thickness is cut off; nothing a hand presses on yields differently beyond it."""
 
+_RAY_UNITS = 1e4
+"""Rays are cast in tenths of a millimetre."""
+
 
 @dataclass(frozen=True, eq=False)
 class ObjectMesh:
@@ -245,9 +248,9 @@ def local_thickness(
     inward = -np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     inward /= np.maximum(np.linalg.norm(inward, axis=1, keepdims=True), 1e-300)
     start = 1e-6  # metres inside, so that the ray does not meet the face it starts from
-    tree = igl.AABB()
-    tree.init(vertices, faces)
-    hit, distance, *_ = tree.intersect_ray_first(
-        vertices, faces, np.ascontiguousarray(points + start * inward), inward
-    )
-    return np.where(hit >= 0, np.minimum(distance + start, THICKEST), THICKEST)
+    # libigl drops triangles by an absolute tolerance, which in metres is every one of a fine mesh.
+    scaled, tree = np.ascontiguousarray(vertices * _RAY_UNITS), igl.AABB()
+    tree.init(scaled, faces)
+    origins = np.ascontiguousarray((points + start * inward) * _RAY_UNITS)
+    hit, distance, *_ = tree.intersect_ray_first(scaled, faces, origins, inward)
+    return np.where(hit >= 0, np.minimum(distance / _RAY_UNITS + start, THICKEST), THICKEST)

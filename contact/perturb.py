@@ -36,7 +36,7 @@ PROTOCOLS = {
 }
 """Sources: `contactopt`: Perturbed ContactPose (Grady et al., CVPR 2021); `toch-*`: TOCH (Zhou et al., ECCV 2022)."""
 
-POSE_UNIT = (0.26, 0.09, 0.05)
+POSE_UNIT = (0.41, 0.14, 0.08)
 """Radians of flexion, abduction and twist per joint and unit of pose noise. Chosen so that pose noise 0.3 and
 0.5 displace the joints by as much as TOCH reports for its R.3 and R.5 (4.6 and 7.5 mm MPJPE on GRAB)."""
 

@@ -154,6 +154,18 @@ class HandModel:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor)})
 
+    def mirrored(self) -> HandModel:
+        """The same hand as a model of the other side, exactly mirrored in x."""
+        flip = self.template.new_tensor([-1.0, 1.0, 1.0])
+        # A mirrored rotation is S R S: entry (i, j) changes sign where exactly one of the two is x.
+        entries = torch.outer(flip, flip).flatten().repeat(15)
+        posedirs = None if self.posedirs is None else self.posedirs * flip[:, None] * entries
+        return replace(
+            self, side="left" if self.side == "right" else "right", template=self.template * flip,
+            shapedirs=self.shapedirs * flip[:, None], posedirs=posedirs, faces=self.faces.flip(1),
+            closed_faces=self.closed_faces.flip(1),
+        )  # fmt: skip
+
     # Constants derived from the data, computed once ------------------------------------------------
 
     @cached_property

@@ -64,14 +64,15 @@ def uncertainty_colours(
 def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7) -> np.ndarray:
     """Shading normals per triangle corner: smooth within the crease angle, sharp across it.
 
-    A corner's normal is the angle-weighted mean of the normals of those triangles at its vertex that
-    turn less than `crease` radians away from its own triangle. Vertices at one position count as one.
+    A corner's normal is the mean, weighted by angle and area, of the normals of those triangles at its
+    vertex that turn less than `crease` radians away from its own. Vertices at one position count as one.
     vertices (V, 3), faces (F, 3); returns (F, 3, 3) unit normals, float32.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
     faces = np.asarray(faces, dtype=np.int64)
     tri = vertices[faces]
-    face_normal = _unit(np.cross(tri[:, 1] - tri[:, 0], tri[:, 2] - tri[:, 0]))
+    area = np.cross(tri[:, 1] - tri[:, 0], tri[:, 2] - tri[:, 0])
+    face_normal = _unit(area)
     edges = _unit(np.roll(tri, -1, axis=1) - tri)
     angle = np.arccos(np.clip(-np.einsum("fkc,fkc->fk", edges, np.roll(edges, 1, axis=1)), -1.0, 1.0))
 
@@ -81,7 +82,7 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7)
     corners = np.arange(group.size)
     order = np.argsort(group, kind="stable")
     size = np.bincount(group)
-    weighted = (face_normal[:, None] * angle[..., None]).reshape(-1, 3)
+    weighted = (area[:, None] * angle[..., None]).reshape(-1, 3)
     if float((size.astype(np.float64) ** 2).sum()) > _MAX_NORMAL_PAIRS:
         total = np.stack([np.bincount(group, weighted[:, c]) for c in range(3)], axis=1)[group]
     else:
@@ -94,7 +95,7 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7)
         a, b = a[keep], b[keep]
         total = np.stack([np.bincount(a, weighted[b, c], group.size) for c in range(3)], axis=1)
     flat = np.repeat(face_normal, 3, axis=0)
-    total = np.where((total**2).sum(1, keepdims=True) > 1e-16, total, flat)
+    total = np.where((total**2).sum(1, keepdims=True) > 1e-40, total, flat)
     return _unit(total).reshape(-1, 3, 3).astype(np.float32)
 
 

@@ -59,12 +59,12 @@ COMMANDS = {
     "corpus": Command(
         "refine.commands.corpus", "CorpusConfig", "corpus",
         "Synthesise the grasps that ContactNet is trained on.",
-        ("regrasp corpus --help",),
+        ("regrasp corpus --out runs/corpus --objects 400 --workers 2",),
     ),
     "train": Command(
         "refine.commands.train", "TrainConfig", "train",
         "Train ContactNet on a corpus.",
-        ("regrasp train --help",),
+        ("regrasp train --corpus runs/corpus",),
     ),
 }  # fmt: skip
 

@@ -226,7 +226,7 @@ def _write_json(stream: IO[bytes], predictions: Predictions) -> None:
 def _plain(value: np.ndarray) -> Any:
     """A cell as lists and numbers; NaN and infinity, which JSON does not have, become null."""
     if value.dtype.kind == "f" and not np.isfinite(value).all():
-        cells = value.astype(object)
+        cells = np.array(value, dtype=object)
         cells[~np.isfinite(value)] = None
         return cells.tolist()
     return value.tolist()

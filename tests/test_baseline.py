@@ -10,7 +10,7 @@ import torch
 import trimesh
 from torch import Tensor
 
-from contact.capsule import Capsule, axis_distance
+from contact.capsule import Capsule, axis_distance, contact_of_hand, contact_of_object
 from contact.field import ContactField, field_from_pose
 from contact.objects import ObjectMesh
 from hand_models.model import HandModel
@@ -48,9 +48,12 @@ def grasp(model: HandModel, ball: ObjectMesh) -> HandPose:
 
 @pytest.fixture(scope="module")
 def target(model: HandModel, grasp: HandPose, ball: ObjectMesh) -> ContactField:
-    field = field_from_pose(model, grasp, ball)
-    assert (field.contact > 0.5).sum() > 5  # the scene makes sense
-    return field
+    """Contact of the grasp as the procedure itself measures it, so that the grasp is a minimum."""
+    field, hand = field_from_pose(model, grasp, ball), model(grasp).vertices[:, model.contact_points]
+    points, normals = ball.points[None], ball.normals[None]
+    of_object, of_hand = contact_of_object(points, normals, hand), contact_of_hand(hand, points, normals)
+    assert (of_object > 0.5).sum() > 5
+    return replace(field, contact=of_object, hand_contact=of_hand)
 
 
 def joint_error(model: HandModel, pose: HandPose, truth: HandPose) -> Tensor:
@@ -73,10 +76,10 @@ def test_loss_falls_and_the_hand_moves_onto_its_target(
 ) -> None:
     begin = replace(grasp, transl=grasp.transl + torch.tensor([[0.004, 0.012, 0.003]]))
     record = Record()
-    end = contactopt(model, begin, ball, target, iterations=80, restarts=1, progress=record)
-    assert len(record.losses) == 80
-    assert record.losses[-1] < 0.5 * record.losses[0]
-    assert joint_error(model, end, grasp) < 0.4 * joint_error(model, begin, grasp)
+    end = contactopt(model, begin, ball, target, iterations=50, restarts=1, progress=record)
+    assert len(record.losses) == 50
+    assert record.losses[-1] < 0.2 * record.losses[0]
+    assert joint_error(model, end, grasp) < 0.3 * joint_error(model, begin, grasp)
     torch.testing.assert_close(end.betas, begin.betas)
 
 

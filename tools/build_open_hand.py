@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from open_hand_mesh import cap, claim_thumb_ball, decimate, diffuse, spread, vertex_areas, vertex_normals
+from open_hand_mesh import cap, claim_thumb_ball, decimate, diffuse, refine, spread, vertex_areas, vertex_normals
 from open_hand_points import fit_joint_regressor, fit_tip_regressor, pad_vertices, palm_vertices, skin_density
 from open_hand_rest import (
     WRIST,
@@ -31,11 +31,14 @@ from open_hand_rest import (
 )
 from open_hand_shape import LENGTH_MEAN, Adult, draw_adults, neutral_adult, principal_shapes, read_shapes
 from open_hand_source import HandCut, fetch_wheel, read_hand
+from scipy.sparse import csr_matrix
 
 N_BETAS = 10
 OUTPUT = Path(__file__).resolve().parent.parent / "hand_models" / "assets" / "open_hand.npz"
 # Girth of each bone relative to the source, which is slimmer than measured adults at the finger joints.
 GIRTH = np.array([1.0] + 4 * [1.05, 1.08, 1.08] + [1.0, 1.06, 1.1])
+# Edges longer than this (metres, at density 1) are split before the reduction.
+SPACING = 0.0065
 # Share of vertex spacing against shape in the choice of what to remove: enough to keep the flat palm sampled.
 DETAIL = 0.2
 LICENSE = "CC0-1.0 (MakeHuman base mesh, rig and targets; this derived hand is CC0-1.0 too)"
@@ -74,35 +77,57 @@ def build(wheel: Path | None, n_vertices: int = 1000, n_samples: int = 1200, see
     adults = draw_adults(shapes, n_samples, np.random.default_rng(seed))
     population = sample_population(skin, warp, neutral, adults, [parts(a.vertices) for a in adults])
 
-    faces = np.concatenate([cut.faces, cap_faces := cap(cut.faces)])
-    fixed = np.isin(np.arange(len(skin)), cap_faces)
     joints, tips = rest_skeleton()
-    poses = np.stack([skin, flexed(skin, joints, weights, np.deg2rad(60))])
-    extra = DETAIL * vertex_areas(skin, faces) * skin_density(skin, vertex_normals(skin, faces), weights)
-    kept_faces = decimate(poses, faces, n_vertices, fixed, extra)
-    keep, closed = np.unique(kept_faces, return_inverse=True)
-    closed = closed.reshape(-1, 3)
-    is_cap = np.isin(keep[closed], cap_faces).all(1)
-
-    template, weights = skin[keep], weights[keep]
-    shapedirs, joint_dirs, kept = shape_space(replace(population, skin=population.skin[:, keep]))
+    mesh = resample(skin, cut.faces, weights, joints, n_vertices)
+    template, closed = mesh.vertices, mesh.faces
+    on_skin = mesh.interpolation @ population.skin.reshape(n_samples, -1, 3).transpose(1, 0, 2).reshape(len(skin), -1)
+    on_skin = on_skin.reshape(-1, n_samples, 3).transpose(1, 0, 2)
+    shapedirs, joint_dirs, kept = shape_space(replace(population, skin=on_skin))
+    weights = mesh.interpolation @ weights
     rms = np.sqrt((shapedirs**2).sum(1).mean(0)) * 1e3
     print(f"shape: RMS per beta {np.round(rms, 2)} mm, variance kept {kept:.4f}")
     normals = vertex_normals(template, closed)
     density = skin_density(template, normals, weights)
-    on_skin = ~fixed[keep]
     return {
         "template": template,
         "shapedirs": shapedirs,
         "joint_regressor": fit_joint_regressor(template, shapedirs, joints, joint_dirs, weights),
         "weights": weights,
-        "faces": closed[~is_cap],
+        "faces": closed[~mesh.rim[closed].all(1)],
         "closed_faces": closed,
         "tip_regressor": fit_tip_regressor(template, tips, weights),
-        "contact_points": spread(template, density, 700, on_skin),
+        "contact_points": spread(template, density, 700, ~mesh.rim),
         "palm": palm_vertices(template, normals, weights),
         "tips": pad_vertices(template, normals, tips, joints, weights),
     }
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The skin at its final resolution: vertices (V,3), closed faces (F,3), rim (V,) bool of the wrist's loop.
+
+    interpolation (V,V0) sparse, carries quantities of the source's vertices over.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    rim: np.ndarray
+    interpolation: csr_matrix
+
+
+def resample(skin: np.ndarray, open_faces: np.ndarray, weights: np.ndarray, joints: np.ndarray, n: int) -> Resampled:
+    """Cap the wrist, split the source's large palm faces, then reduce to ``n`` vertices where the skin is flat."""
+    faces = np.concatenate([open_faces, cap_faces := cap(open_faces)])
+    rim = np.isin(np.arange(len(skin)), cap_faces)
+    spacing = SPACING / np.sqrt(skin_density(skin, vertex_normals(skin, faces), weights))
+    matrix, fine, faces = refine(skin, faces, spacing, rim)
+    rim = np.concatenate([rim, np.zeros(len(fine) - len(skin), bool)])
+    weights = matrix @ weights
+    density = skin_density(fine, vertex_normals(fine, faces), weights)
+    poses = np.stack([fine, flexed(fine, joints, weights, np.deg2rad(60))])
+    faces = decimate(poses, faces, n, rim, DETAIL * vertex_areas(fine, faces) * density)
+    keep, faces = np.unique(faces, return_inverse=True)
+    return Resampled(fine[keep], faces.reshape(-1, 3), rim[keep], matrix[keep])
 
 
 def skin_weights(cut: HandCut, vertices: np.ndarray, joints: np.ndarray) -> np.ndarray:

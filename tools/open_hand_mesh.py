@@ -97,6 +97,52 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return n / np.linalg.norm(n, axis=1, keepdims=True)
 
 
+def refine(vertices: np.ndarray, faces: np.ndarray, spacing: np.ndarray, fixed: np.ndarray
+           ) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
+    """Bisect edges longer than the wanted ``spacing`` (V,) of their ends, longest first.
+
+    Edges with both ends ``fixed`` stay whole.  Returns the interpolation matrix (V',V) that carries per-vertex
+    quantities over, the new positions (V',3), rounded as PN triangles are (Vlachos et al. 2001), and the new faces.
+    """
+    points, want, keep = list(vertices), list(spacing), list(fixed)
+    normals = list(vertex_normals(vertices, faces))
+    rows: list[dict[int, float]] = [{i: 1.0} for i in range(len(vertices))]
+    triangles = [tuple(map(int, f)) for f in faces]
+    while True:
+        of_edge: dict[tuple[int, int], list[int]] = {}
+        for i, f in enumerate(triangles):
+            for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0])):
+                of_edge.setdefault((min(a, b), max(a, b)), []).append(i)
+        excess = {
+            (a, b): np.linalg.norm(points[a] - points[b]) / min(want[a], want[b])
+            for a, b in of_edge
+            if not (keep[a] and keep[b])
+        }
+        long = sorted((e for e, x in excess.items() if x > 1), key=lambda e: (-excess[e], e))
+        if not long:
+            break
+        used: set[int] = set()
+        for a, b in long:
+            if used.intersection(of_edge[a, b]):
+                continue
+            used.update(of_edge[a, b])
+            edge, na, nb = points[b] - points[a], normals[a], normals[b]
+            points.append((points[a] + points[b]) / 2 - ((edge @ na) * na - (edge @ nb) * nb) / 8)
+            normals.append((na + nb) / np.linalg.norm(na + nb))
+            want.append((want[a] + want[b]) / 2)
+            keep.append(False)
+            rows.append({k: (rows[a].get(k, 0) + rows[b].get(k, 0)) / 2 for k in rows[a].keys() | rows[b].keys()})
+            middle = len(points) - 1
+            for i in of_edge[a, b]:
+                f = triangles[i]
+                triangles[i] = tuple(middle if x == a else x for x in f)
+                triangles.append(tuple(middle if x == b else x for x in f))
+    entries = [(i, k, x) for i, row in enumerate(rows) for k, x in sorted(row.items())]
+    i, k, x = zip(*entries, strict=True)
+    matrix = coo_matrix((x, (i, k)), shape=(len(rows), len(vertices))).tocsr()
+    return matrix, np.array(points), np.array(triangles)
+
+
 def decimate(poses: np.ndarray, faces: np.ndarray, n_keep: int, fixed: np.ndarray, extra: np.ndarray) -> np.ndarray:
     """Half-edge collapse by quadric error (Garland & Heckbert 1997), summed over several poses of one mesh.
 

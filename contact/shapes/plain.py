@@ -15,8 +15,8 @@ from contact.shapes.solids import (
     star,
     superellipse,
     sweep,
-    union,
     uniform,
+    union,
 )
 
 # (diameter, height) ranges of round tins and tubes.
@@ -114,7 +114,7 @@ def fruit(rng: np.random.Generator) -> Manifold:
     if kind == "lemon":
         return lemon(uniform(rng, 25, 33), uniform(rng, 1.25, 1.5), uniform(rng, 0.06, 0.14))
     if kind == "pear":
-        return pear(radius, uniform(rng, 2.3, 2.9), uniform(rng, 0.42, 0.6))
+        return pear(radius, uniform(rng, 2.2, 2.7), uniform(rng, 0.52, 0.68))
     return pepper(radius, uniform(rng, 0.95, 1.35), int(rng.integers(3, 5)), uniform(rng, 0.05, 0.1))
 
 
@@ -217,20 +217,20 @@ def _on_ellipsoid(points: np.ndarray, distance) -> np.ndarray:
 
 
 def gadget(rng: np.random.Generator) -> Manifold:
-    """Remotes, telephones, computer mice, game pads, lying: 55 to 210 long, 8 to 42 thick."""
+    """Remotes, telephones, computer mice, game pads, lying: 75 to 210 long, 8 to 50 thick."""
     kind = rng.choice(["slab", "mouse", "pad"])
     if kind == "slab":
         length, width = uniform(rng, 110, 210), uniform(rng, 36, 78)
         outline = CrossSection([superellipse(length / 2, width / 2, uniform(rng, 4, 9), 72)])
         return plate_of(outline, uniform(rng, 8, 28), uniform(rng, 1.5, 4))
     if kind == "mouse":
-        return mouse(uniform(rng, 55, 125), uniform(rng, 0.5, 0.66), uniform(rng, 25, 42))
+        return mouse(uniform(rng, 75, 125), uniform(rng, 0.5, 0.66), uniform(rng, 0.27, 0.4))
     return game_pad(uniform(rng, 130, 165), uniform(rng, 16, 22))
 
 
 def mouse(length: float, width: float, height: float) -> Manifold:
-    """Computer mouse: a flattened superellipsoid cut flat below; `width` is relative to its length."""
-    axes = np.array([length / 2, width * length / 2, height])
+    """Computer mouse: a flattened superellipsoid cut flat below; width and height relative to its length."""
+    axes = np.array([0.5, 0.5 * width, height]) * length
 
     def distance(direction: np.ndarray) -> np.ndarray:
         return (np.abs(direction / axes) ** 2.5).sum(axis=1) ** (-1 / 2.5)

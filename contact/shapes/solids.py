@@ -79,20 +79,30 @@ def revolve(
 
 
 def revolve_shell(
-    outer: Sequence[Sequence[float]] | np.ndarray,
-    inner: Sequence[Sequence[float]] | np.ndarray,
+    side: Sequence[Sequence[float]] | np.ndarray,
+    wall: float,
+    floor: float,
     fillet: float,
-    lip: float,
-    segments: int = 56,
+    segments: int = 48,
 ) -> tuple[Manifold, Manifold]:
-    """An open vessel and the cavity to be cut again from whatever is joined to it later.
+    """An open vessel, and the cavity to be cut again from whatever is joined to it later.
 
-    `outer` and `inner` are (radius, height) polygons; `inner` must end above the rim. The rim is
-    rounded with radius `lip`, which must stay below half the wall.
+    :param side: (radius, height) points of the outside from the edge of the base up to the rim.
+    :param wall: thickness of the wall, measured along its normal; the rim is rounded with 0.42 of it.
+    :param floor: height at which the cavity begins.
+    :param fillet: radius of the corners of the outside.
     """
-    full = [polygon(p) + polygon(p).mirror((1.0, 0.0)) for p in (outer, inner)]
-    body, cavity = rounded(full[0], fillet), rounded(full[1], fillet)
-    return rounded(body - cavity, lip, 0.0).revolve(segments), cavity.revolve(segments)
+    side = [tuple(point) for point in side]
+    base, (rim, top) = side[0][1], side[-1]
+    body, extended = (
+        (lambda half: rounded(half + half.mirror((1.0, 0.0)), fillet))(polygon([(0, base), *side, *end]))
+        for end in ([(0, top)], [(rim, top + 40), (0, top + 40)])
+    )
+    above = CrossSection.square((4 * rim + 400, 2 * top)).translate((-2 * rim - 200, floor))
+    cavity = rounded(extended.offset(-wall) ^ above, fillet)
+    shell = rounded(body - cavity, 0.42 * wall, 0.0)
+    # Inside and outside together have many rings: what is below 0.06 may go.
+    return shell.simplify(0.06).revolve(segments), cavity.simplify(0.06).revolve(segments)
 
 
 def rounded_box(size: Sequence[float], radius: float, segments: int = 12) -> Manifold:
@@ -194,41 +204,38 @@ def finish(solid: Manifold, faces: int = 3600) -> trimesh.Trimesh:
     """
     if solid.is_empty() or solid.volume() <= 0:
         raise RuntimeError(f"shape construction gave an empty solid ({solid.status()})")
-    pieces = solid.decompose()
-    solid = max(pieces, key=lambda piece: piece.volume()) if len(pieces) > 1 else solid
-    vertices, triangles = _refined(solid, faces)
+    vertices, triangles = _refined(_simplified(solid, int(0.92 * MAX_FACES)), faces)
     result = trimesh.Trimesh(vertices * _MILLIMETRE, triangles, process=False)
     result.apply_translation(-result.center_mass)
     return result
 
 
 def _simplified(solid: Manifold, faces: int) -> Manifold:
-    """Drop slivers, then detail of up to half a per cent of the size until at most `faces` are left."""
+    """Drop slivers, then detail of up to half a per cent of the size until at most `faces` are left.
+
+    Only the largest piece is kept: cuts and simplification may leave crumbs.
+    """
     size = max(np.ptp(np.reshape(solid.bounding_box(), (2, 3)), axis=0))
     tolerance = 1e-4 * size
     coarse = solid.simplify(tolerance)
     while coarse.num_tri() > faces and tolerance < 0.005 * size:
         tolerance *= 1.3
         coarse = solid.simplify(tolerance)
-    return coarse
+    return max(coarse.decompose(), key=lambda piece: piece.volume())
 
 
 def _refined(solid: Manifold, faces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and faces of a solid, long edges split so that about `faces` triangles come out."""
-    vertices, triangles = _to_triangles(_simplified(solid, faces))
-    # An edge that is just too long is halved, so edges come out at 0.7 of the limit on average.
-    length = 1.4 * float(np.sqrt(solid.surface_area() / faces * 4 / np.sqrt(3)))
-    for _ in range(30):
-        fine = subdivide(vertices, triangles, length)
-        if len(fine[1]) > MAX_FACES:
-            length *= 1.2
-        elif len(fine[1]) < MIN_FACES:
-            length /= 1.3
-        else:
-            return fine
-    raise RuntimeError(
-        f"cannot mesh the shape with {MIN_FACES} to {MAX_FACES} faces: {len(triangles)} before refinement"
-    )
+    """Vertices and faces of a solid, longest edges split until there are `faces` triangles or a few more."""
+    vertices, triangles = _to_triangles(solid)
+    length = 16 * float(np.sqrt(solid.surface_area() / faces * 4 / np.sqrt(3)))
+    while len(triangles) < faces:
+        finer = subdivide(vertices, triangles, length)
+        if len(finer[1]) > MAX_FACES:
+            break
+        (vertices, triangles), length = finer, 0.85 * length
+    if not MIN_FACES <= len(triangles) <= MAX_FACES:
+        raise RuntimeError(f"shape has {len(triangles)} faces, not {MIN_FACES} to {MAX_FACES}")
+    return vertices, triangles
 
 
 def subdivide(vertices: np.ndarray, faces: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +257,7 @@ def subdivide(vertices: np.ndarray, faces: np.ndarray, length: float) -> tuple[n
         faces = flip_flat_edges(vertices, _split(vertices, faces, middle[inverse.reshape(-1, 3)]))
 
 
-def flip_flat_edges(vertices: np.ndarray, faces: np.ndarray, passes: int = 30) -> np.ndarray:
+def flip_flat_edges(vertices: np.ndarray, faces: np.ndarray, passes: int = 8) -> np.ndarray:
     """Flip edges between coplanar faces until they are Delaunay; faces (F, 3) in, faces (F, 3) out.
 
     Each pass flips a set of edges of which no two share a face, the worst first.
@@ -259,31 +266,35 @@ def flip_flat_edges(vertices: np.ndarray, faces: np.ndarray, passes: int = 30) -
         half = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
         opposite = faces[:, [2, 0, 1]].reshape(-1)
         key = half.min(axis=1) * len(vertices) + half.max(axis=1)
-        first, second = np.argsort(key, kind="stable").reshape(-1, 2).T
+        pair = np.argsort(key, kind="stable").reshape(-1, 2)
+        first, second = pair[_coplanar(vertices, faces, pair // 3)].T
         a, b = half[first].T
         c, d = opposite[first], opposite[second]
         angle = _angle(vertices, c, a, b) + _angle(vertices, d, a, b)
-        normal = np.cross(
-            vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]]
-        )
-        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
-        flat = np.einsum("ei,ei->e", normal[first // 3], normal[second // 3]) > 1 - 1e-6
-        fresh = ~np.isin(np.minimum(c, d) * len(vertices) + np.maximum(c, d), key)
-        wanted = np.flatnonzero((angle > np.pi + 1e-6) & flat & fresh)
+        diagonal = np.minimum(c, d) * len(vertices) + np.maximum(c, d)
+        wanted = np.flatnonzero(angle > np.pi + 1e-6)
         wanted = wanted[np.argsort(-angle[wanted], kind="stable")]
-        # An edge is taken when it is the first to claim both of its faces (and its new diagonal).
-        pair = np.stack([first[wanted] // 3, second[wanted] // 3], axis=1)
+        wanted = wanted[~np.isin(diagonal[wanted], key)]
+        # An edge is taken when it is the first to claim both of its faces and its new diagonal.
+        claimed = np.stack([first[wanted] // 3, second[wanted] // 3], axis=1)
         claim = np.full(len(faces), len(wanted))
-        np.minimum.at(claim, pair.reshape(-1), np.repeat(np.arange(len(wanted)), 2))
-        taken = wanted[(claim[pair] == np.arange(len(wanted))[:, None]).all(axis=1)]
-        diagonal = np.minimum(c, d)[taken] * len(vertices) + np.maximum(c, d)[taken]
-        taken = taken[np.unique(diagonal, return_index=True)[1]]
+        np.minimum.at(claim, claimed.reshape(-1), np.repeat(np.arange(len(wanted)), 2))
+        taken = wanted[(claim[claimed] == np.arange(len(wanted))[:, None]).all(axis=1)]
+        taken = taken[np.unique(diagonal[taken], return_index=True)[1]]
         if len(taken) == 0:
-            return faces
+            break
         faces = faces.copy()
         faces[first[taken] // 3] = np.stack([c[taken], a[taken], d[taken]], axis=1)
         faces[second[taken] // 3] = np.stack([d[taken], b[taken], c[taken]], axis=1)
     return faces
+
+
+def _coplanar(vertices: np.ndarray, faces: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """Whether the two faces of each pair (E, 2) have the same normal; never for faces without area."""
+    a, b, c = vertices[faces].swapaxes(0, 1)
+    normal = np.cross(b - a, c - a)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
+    return np.einsum("ei,ei->e", normal[pair[:, 0]], normal[pair[:, 1]]) > 1 - 1e-6
 
 
 def _angle(vertices: np.ndarray, apex: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -21,8 +21,8 @@ from contact.shapes.solids import (
     smooth_path,
     superellipse,
     sweep,
-    union,
     uniform,
+    union,
 )
 
 
@@ -192,7 +192,7 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
     """Trigger spray: a superelliptic bottle, a neck, a head with a nozzle and a curved trigger."""
     width, height = uniform(rng, 62, 95), uniform(rng, 120, 180)
     depth, corner = width * uniform(rng, 0.6, 1.0), uniform(rng, 2.0, 4.5)
-    t = np.array([0, 0.01, 0.04, 0.2, 0.4, 0.55, 0.66, 0.75, 0.83, 0.9, 1.0])
+    t = np.array([0, 0.01, 0.04, *np.linspace(0.12, 0.94, 15), 1.0])
     neck = uniform(rng, 13, 16)
     wide = monotone(
         [0, 0.04, 0.55, 0.8, 0.9, 1], [0.47 * width, width / 2, 0.47 * width, 1.5 * neck, neck, neck], t

@@ -63,21 +63,26 @@ def squeeze_bottle(rng: np.random.Generator) -> Manifold:
     height = uniform(rng, 110, 290)
     width = height * uniform(rng, 0.36, 0.45)
     depth = min(75.0, width * uniform(rng, 0.48, 0.72))
-    handle = height > 210 and rng.random() < 0.6
-    solid = flat_bottle(width, depth, height, uniform(rng, 2.4, 5.0), uniform(rng, 0.6, 1.0))
-    if handle:
-        # A finger-wide slot near one side, between the shoulder and the middle.
-        x, reach = 0.22 * width, 0.12 * height
-        solid -= _slot(x, 0.52 * height, 0.52 * height + 2 * reach, 0.095 * width + 5, depth)
-    return solid
+    if height < 210 or rng.random() < 0.4:
+        return flat_bottle(width, depth, height, uniform(rng, 2.4, 5.0), uniform(rng, 0.6, 1.0))
+    taper = uniform(rng, 0.85, 1.0)
+    solid = flat_bottle(width, depth, height, uniform(rng, 2.4, 5.0), taper)
+    # A slot for the fingers leaves a bar of 17 at the side.
+    radius = uniform(rng, 10, 13)
+    ends = [(z, _flat_side(z, taper, 0.2) * width / 2 - 17 - radius) for z in (0.36, 0.6)]
+    return solid - _slot([(x, z * height) for z, x in ends], radius, depth)
 
 
-def _slot(x: float, low: float, high: float, radius: float, depth: float) -> Manifold:
-    """Rounded through-hole along y from height low to high."""
-    ends = [
-        revolve([(0, -depth), (radius, -depth), (radius, depth), (0, depth)]).rotate((90.0, 0.0, 0.0))
-    ] * 2
-    return Manifold.batch_hull([ends[0].translate((x, 0.0, low)), ends[1].translate((0.9 * x, 0.0, high))])
+def _slot(ends: list[tuple[float, float]], radius: float, depth: float) -> Manifold:
+    """Rounded through-hole along y between two (x, z) points."""
+    pin = Manifold.cylinder(2 * depth, radius, circular_segments=28, center=True).rotate((90.0, 0.0, 0.0))
+    return Manifold.batch_hull([pin.translate((x, 0.0, z)) for x, z in ends])
+
+
+def _flat_side(t: np.ndarray | float, taper: float, neck: float) -> np.ndarray:
+    """Half width of a flat bottle, relative to its base, at the heights t relative to its own."""
+    values = [0.94, 1, 0.5 + 0.5 * taper, 0.85 * taper, 1.1 * neck, neck]
+    return monotone([0, 0.03, 0.5, 0.72, 0.84, 0.88], values, np.asarray(t))
 
 
 def flat_bottle(width: float, depth: float, height: float, corner: float, taper: float) -> Manifold:
@@ -86,10 +91,10 @@ def flat_bottle(width: float, depth: float, height: float, corner: float, taper:
     :param taper: width at the shoulder relative to the width of the base.
     """
     neck = min(0.3 * width, 0.42 * depth)
-    t = np.array([0, 0.004, 0.012, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.74, 0.79, 0.83, 0.86, 0.88])
-    top = [0, 0.03, 0.5, 0.72, 0.84, 0.88]
-    side = monotone(top, [0.94, 1, 0.5 + 0.5 * taper, 0.85 * taper, neck / width * 1.1, neck / width], t)
-    face = monotone(top, [0.92, 1, 1, 0.88, neck / depth * 1.15, neck / depth], t)
+    t = np.array([0, 0.006, 0.016, 0.03, *np.linspace(0.09, 0.66, 10), *np.linspace(0.7, 0.88, 8)])
+    side = _flat_side(t, taper, neck / width)
+    faces = [0.92, 1, 1, 0.88, neck / depth * 1.15, neck / depth]
+    face = monotone([0, 0.03, 0.5, 0.72, 0.84, 0.88], faces, t)
     exponent = monotone([0, 0.6, 0.86, 0.88], [corner, corner, 2, 2], t)
     rings = []
     for z, a, b, e in zip(t * height, side * width / 2, face * depth / 2, exponent, strict=True):
@@ -118,8 +123,8 @@ def _handle(
         (radius + 0.35 * reach, low - 0.5 * lift),
         (radius - 1.5, low),
     ]
-    path = smooth_path([(x, 0, z) for x, z in knots], 44)
-    return sweep(path, superellipse(thickness / 2, width / 2, 2.5, 24), up=(0, 1, 0))
+    path = smooth_path([(x, 0, z) for x, z in knots], 32)
+    return sweep(path, superellipse(thickness / 2, width / 2, 2.5, 20), up=(0, 1, 0))
 
 
 def mug(rng: np.random.Generator) -> Manifold:
@@ -148,18 +153,9 @@ def handled_mug(
     square: float,
 ) -> Manifold:
     """Mug on z = 0. `taper` is the base relative to the rim, `barrel` the bulge, `handle` its width and thickness."""
-    z = np.linspace(0, 1, 20)
+    z = np.linspace(0, 1, 10)
     radius = diameter / 2 * (taper + (1 - taper) * np.sqrt(z) + barrel * np.sin(np.pi * z))
-    outer = [(0, 0), *zip(radius, z * height, strict=True), (0, height)]
-    inside = np.linspace((wall + 2) / height, 1, 20)
-    hollow = np.interp(inside, z, radius) - wall
-    inner = [
-        (0, wall + 2),
-        *zip(hollow, inside * height, strict=True),
-        (hollow[-1], height + 20),
-        (0, height + 20),
-    ]
-    shell, cavity = revolve_shell(outer, inner, fillet=4.0, lip=0.42 * wall)
+    shell, cavity = revolve_shell(np.stack([radius, z * height], axis=1), wall, wall + 2, fillet=4.0)
     low, high = 0.2 * height, 0.83 * height
     inward = float(np.interp(0.2, z, radius))
     ear = _handle(inward, low, high, reach + diameter / 2 - inward, *handle, square)
@@ -170,16 +166,7 @@ def cup(rng: np.random.Generator) -> Manifold:
     """Tumblers, paper cups, yoghurt pots, without a handle: Ø 55 to 95, 60 to 165 tall, walls 1.8 to 4."""
     diameter, height, wall = uniform(rng, 55, 95), uniform(rng, 60, 165), uniform(rng, 1.8, 4.0)
     base = diameter / 2 * uniform(rng, 0.68, 1.0)
-    rim = diameter / 2
-    outer = [(0, 0), (base, 0), (rim, height), (0, height)]
-    slope = (rim - base) / height
-    inner = [
-        (0, 2 * wall),
-        (base + 2 * wall * slope - wall, 2 * wall),
-        (rim - wall + 20 * slope, height + 20),
-        (0, height + 20),
-    ]
-    return revolve_shell(outer, inner, fillet=2.0, lip=0.42 * wall)[0]
+    return revolve_shell([(base, 0), (diameter / 2, height)], wall, 2 * wall, fillet=2.0)[0]
 
 
 def bowl(rng: np.random.Generator) -> Manifold:
@@ -196,21 +183,10 @@ def bowl(rng: np.random.Generator) -> Manifold:
 
 def footed_bowl(diameter: float, height: float, wall: float, foot: float, curve: float) -> Manifold:
     """Bowl on z = 0 with a flat foot (`foot` relative to the rim); `curve` 2 is elliptic, more is steeper."""
-    angle = np.linspace(0, np.pi / 2, 32)
-    ease = 2 / curve
-    rim = diameter / 2
-    radius = rim * (foot + (1 - foot) * np.sin(angle) ** ease)
-    z = height * (1 - np.cos(angle) ** ease)
-    inner_radius = (rim - wall) * (foot + (1 - foot) * np.sin(angle) ** ease)
-    inner_z = wall + 1 + (height - wall - 1) * (1 - np.cos(angle) ** ease)
-    outer = [(0, 0), *zip(radius, z, strict=True), (0, height)]
-    inner = [
-        (0, wall + 1),
-        *zip(inner_radius, inner_z, strict=True),
-        (rim - wall, height + 20),
-        (0, height + 20),
-    ]
-    return revolve_shell(outer, inner, fillet=1.0, lip=0.42 * wall, segments=72)[0]
+    angle = np.linspace(0, np.pi / 2, 18)
+    radius = diameter / 2 * (foot + (1 - foot) * np.sin(angle) ** (2 / curve))
+    z = height * (1 - np.cos(angle) ** (2 / curve))
+    return revolve_shell(np.stack([radius, z], axis=1), wall, wall + 1, fillet=1.0, segments=64)[0]
 
 
 def pitcher(rng: np.random.Generator) -> Manifold:
@@ -219,19 +195,10 @@ def pitcher(rng: np.random.Generator) -> Manifold:
     height = min(245.0, diameter * uniform(rng, 1.1, 2.0))
     base = uniform(rng, 0.8, 1.15)
     wall, spout = uniform(rng, 2.8, 4.5), uniform(rng, 8, 20)
-    z = np.linspace(0, 1, 20)
+    z = np.linspace(0, 1, 14)
     belly = uniform(rng, 0.0, 0.14)
     radius = diameter / 2 * (base + (1 - base) * z + belly * np.sin(np.pi * z**0.7))
-    outer = [(0, 0), *zip(radius, z * height, strict=True), (0, height)]
-    inside = np.linspace((wall + 2) / height, 1, 20)
-    hollow = np.interp(inside, z, radius) - wall
-    inner = [
-        (0, wall + 2),
-        *zip(hollow, inside * height, strict=True),
-        (hollow[-1], height + 20),
-        (0, height + 20),
-    ]
-    shell, cavity = revolve_shell(outer, inner, fillet=4.0, lip=0.42 * wall)
+    shell, cavity = revolve_shell(np.stack([radius, z * height], axis=1), wall, wall + 2, fillet=4.0)
 
     def pour(v: np.ndarray) -> np.ndarray:
         """Push the rim outwards around -x into a spout."""
@@ -256,32 +223,12 @@ def goblet(rng: np.random.Generator) -> Manifold:
     start = uniform(rng, 0.3, 0.52)
     foot, rim = diameter / 2 * uniform(rng, 0.8, 0.95), uniform(rng, 0.75, 1.0)
     widest = uniform(rng, 0.4, 0.75)
-    t = np.linspace(0, 1, 28)
-    calix = monotone(
-        [0, 0.05, 0.2, widest, 1],
-        [stem, 0.35 * diameter / 2, 0.75 * diameter / 2, diameter / 2, rim * diameter / 2],
-        t,
-    )
+    t = np.linspace(0, 1, 20)
+    half = diameter / 2
+    calix = monotone([0, 0.05, 0.2, widest, 1], [stem, 0.35 * half, 0.75 * half, half, rim * half], t)
     z = height * (start + (1 - start) * t)
-    outer = [
-        (0, 0),
-        (foot, 0),
-        (foot, 2.5),
-        (2.2 * stem, 6.5),
-        (stem, 14),
-        *zip(calix, z, strict=True),
-        (0, height),
-    ]
-    floor = 3 * wall
-    above = t * (z[-1] - z[0]) > floor
-    hollow = np.maximum(calix - 1.15 * wall, 0.1)[above]
-    inner = [
-        (0, z[above][0]),
-        *zip(hollow, z[above], strict=True),
-        (hollow[-1], height + 20),
-        (0, height + 20),
-    ]
-    return revolve_shell(outer, inner, fillet=0.9, lip=0.42 * wall)[0]
+    side = [(foot, 0), (foot, 2.5), (2.2 * stem, 6.5), (stem, 14), *zip(calix, z, strict=True)]
+    return revolve_shell(side, wall, z[0] + 3 * wall, fillet=0.9)[0]
 
 
 def turned(rng: np.random.Generator) -> Manifold:
@@ -291,7 +238,7 @@ def turned(rng: np.random.Generator) -> Manifold:
     knots = np.linspace(0, 1, int(rng.integers(5, 8)))
     width = rng.uniform(0.35, 1.0, len(knots))
     width[0], width[int(rng.integers(len(knots)))] = uniform(rng, 0.6, 1.0), 1.0
-    z = np.linspace(0, 1, 60)
+    z = np.linspace(0, 1, 30)
     profile = np.maximum(radius * monotone(knots, width, z), 6.0)
     return revolve([(0, 0), *zip(profile, z * height, strict=True), (0, height)], min(4.0, 0.18 * radius))
 
@@ -300,7 +247,7 @@ def jug(rng: np.random.Generator) -> Manifold:
     """Cans and jerrycans with a handle on top, kettles, watering cans: 90 to 170 wide, 120 to 230 tall."""
     width, height = uniform(rng, 90, 170), uniform(rng, 85, 150)
     depth = width * uniform(rng, 0.55, 1.0)
-    t = np.array([0, 0.01, 0.04, 0.2, 0.4, 0.6, 0.8, 0.93, 0.98, 1.0])
+    t = np.array([0, 0.01, 0.04, *np.linspace(0.1, 0.9, 12), 0.94, 0.97, 0.985, 1.0])
     grow = monotone([0, 0.04, 0.5, 0.9, 1], [0.93, 1, 1, uniform(rng, 0.75, 1.0), 0.6], t)
     section = superellipse(width / 2, depth / 2, uniform(rng, 2.0, 5.0), 56)
     rings = [

@@ -112,13 +112,11 @@ def table(cases: list[Case]) -> str:
     heads = ["grasp", "joint error mm", *(head for _, head, _ in _COLUMNS), "status"]
     rows, numbers = [heads], []
     for case in cases:
-        measured = [case.error_mm]
-        for name, _, _ in _COLUMNS:
-            measured.append(
-                tuple(
-                    float(case.result.metrics[f"{name}_{when}"][case.index]) for when in ("before", "after")
-                )
-            )
+        metrics = {name: float(value[case.index]) for name, value in case.result.metrics.items()}
+        measured = [
+            case.error_mm,
+            *((metrics[f"{name}_before"], metrics[f"{name}_after"]) for name, _, _ in _COLUMNS),
+        ]
         status = case.result.status[case.index]
         numbers.append(measured)
         rows.append([case.title, *_cells(measured), str(getattr(status, "value", status))])

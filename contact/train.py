@@ -1,0 +1,195 @@
+"""Training of `ContactNet` on a corpus: resumable, on CPU or GPU, by one command."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hand_models import HandModel
+
+from .corpus import Corpus, corpus_hash, load_corpus
+from .features import Observation, observe
+from .field import ContactField
+from .losses import LossWeights, losses, total
+from .network import ContactNet, NetworkConfig
+from .perturb import PROTOCOLS, perturb
+from .weights import save_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the network is trained; the defaults made the shipped weights."""
+
+    corpus: Path = Path("runs/corpus")
+    out: Path = Path("runs/contact")
+    """checkpoints, log and weights"""
+    steps: int = 6000
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    warmup: int = 200
+    average: float = 0.999
+    """decay of the moving average of the weights, which is what is evaluated and saved"""
+    noise: tuple[str, ...] = ("contactopt", "image")
+    """protocols drawn from, each scaled by a random factor"""
+    noise_scale: float = 1.3
+    """largest factor"""
+    clean_share: float = 0.1
+    """share of hands without noise, from which the network learns to leave good ones alone"""
+    evaluate_every: int = 500
+    device: str = "cpu"
+    seed: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Noisy observations and their truth."""
+
+    observation: Observation
+    rows: Tensor
+    """(B,) which object of the corpus"""
+    truth: ContactField
+    joints: Tensor
+    """(B, 21, 3) true joints in the noisy wrist's frame"""
+
+
+def make_batch(
+    model: HandModel, corpus: Corpus, index: Tensor, noise: str, scale: Tensor, generator: torch.Generator
+) -> Batch:
+    """Perturb the grasps ``index`` by ``scale`` times the protocol ``noise`` and describe them."""
+    pose, rows = corpus.pose[index], corpus.which[index]
+    noisy = perturb(pose, PROTOCOLS[noise], seed=generator, scale=scale)
+    observation = observe(model, noisy, corpus.points[rows], corpus.normals[rows], corpus.thickness[rows])
+    joints = (model.joints(pose) - observation.origin[:, None]) @ observation.rotation
+    return Batch(observation, rows, corpus.truth(index), joints)
+
+
+def _stream(model: HandModel, corpus: Corpus, train: Tensor, config: TrainConfig, start: int) -> Iterator[Batch]:
+    """Endless training batches; batch ``k`` depends only on the seed and ``k``, so a resumed run goes on as it would."""
+    step = start
+    while True:
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        # Objects first, grasps second: objects that were easy to grasp should not dominate.
+        objects = corpus.which[train].unique()
+        chosen = objects[torch.randint(len(objects), (config.batch_size,), generator=generator)]
+        weight = (corpus.which[train][None] == chosen[:, None]).float()
+        index = train[torch.multinomial(weight, 1, generator=generator)[:, 0]]
+        scale = config.noise_scale * torch.rand(config.batch_size, generator=generator)
+        scale[torch.rand(config.batch_size, generator=generator) < config.clean_share] = 0
+        yield make_batch(model, corpus, index, config.noise[step % len(config.noise)], scale, generator)
+        step += 1
+
+
+def _forward(network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch) -> dict[str, Tensor]:
+    ids = model.contact_points
+    prediction = network(
+        batch.observation, corpus.hierarchy[batch.rows], model.rest_canonical[ids], model.part_of_vertex[ids]
+    )
+    return losses(prediction, batch.truth, batch.joints)
+
+
+@torch.no_grad()
+def evaluate(network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0) -> dict[str, float]:
+    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index`` under a protocol."""
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, float] = {}
+    ids = model.contact_points
+    for part in index.split(64):
+        batch = make_batch(model, corpus, part, noise, torch.ones(len(part)), generator)
+        p = network(batch.observation, corpus.hierarchy[batch.rows], model.rest_canonical[ids], model.part_of_vertex[ids])
+        values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints).items()}
+        values["before_mm"] = 1000 * float((batch.observation.joint_positions - batch.joints).norm(dim=-1).mean())
+        values["after_mm"] = 1000 * float((p.joints - batch.joints).norm(dim=-1).mean())
+        near = batch.truth.near.bool()
+        values["canonical_mm"] = 1000 * float((p.canonical - batch.truth.canonical).norm(dim=-1)[near].median())
+        values["contact_f1"] = _f1(p.contact_logit > math.log(0.4 / 0.6), batch.truth.contact > 0.4)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * len(part) / len(index)
+    return sums
+
+
+def _f1(predicted: Tensor, truth: Tensor) -> float:
+    hits = (predicted & truth).sum()
+    return float(2 * hits / (predicted.sum() + truth.sum()).clamp_min(1))
+
+
+def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -> Path:
+    """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``.
+
+    Raises:
+        FileNotFoundError: the corpus is not there.
+    """
+    from tqdm import tqdm
+
+    from hand_models.open_hand import load_open_hand
+
+    torch.manual_seed(config.seed)
+    model = model or load_open_hand()
+    corpus = load_corpus(config.corpus)
+    training, held_out = corpus.split()
+    log.info("%d grasps on %d objects, %d held out", len(corpus), len(corpus.families), len(held_out))
+    network = ContactNet(config.network).to(config.device)
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    config.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = config.out / "checkpoint.pt"
+    start = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(state["network"])
+        averaged.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = int(state["step"])
+
+    began = time.monotonic()
+    for step, batch in tqdm(
+        zip(range(start, config.steps), _stream(model, corpus, training, config, start)),
+        total=config.steps, initial=start, disable=None,
+    ):  # fmt: skip
+        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
+        rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps)) * 0.99 + 0.01
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        terms = _forward(network, model, corpus, batch)
+        optimiser.zero_grad()
+        total(terms, config.loss).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        # A short memory at first, so that the average forgets the random start.
+        decay = min(config.average, (step + 1) / (step + 10))
+        for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value.detach(), 1 - decay)
+        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
+            scores = {name: evaluate(averaged, model, corpus, held_out[:256], name) for name in ("contactopt", "image", "none")}
+            line = {"step": step + 1, "seconds": round(time.monotonic() - began), **scores}
+            with open(config.out / "log.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+            state = {
+                "network": network.state_dict(), "averaged": averaged.state_dict(),
+                "optimiser": optimiser.state_dict(), "step": step + 1,
+            }  # fmt: skip
+            torch.save(state, checkpoint.with_suffix(".partial"))
+            checkpoint.with_suffix(".partial").replace(checkpoint)
+    scores = {name: evaluate(averaged, model, corpus, held_out, name) for name in ("contactopt", "image", "none")}
+    card = {
+        "corpus_sha256": corpus_hash(config.corpus),
+        "grasps": len(corpus),
+        "objects": len(corpus.families),
+        "hand_model": model.name,
+        "config": {**asdict(replace(config, corpus=Path(config.corpus.name), out=Path(config.out.name)))},
+        "held_out": scores,
+    }
+    return save_weights(averaged, card, config.out / "weights.safetensors")

@@ -1,0 +1,54 @@
+"""Reading and writing network weights: safetensors with a card (JSON) beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from contact.network import ContactNet, NetworkConfig
+
+DEFAULT = Path(__file__).with_name("contact.safetensors")
+"""The weights that ship."""
+
+
+def card_path(weights: Path) -> Path:
+    """The card that belongs to a weight file."""
+    return weights.with_suffix(".json")
+
+
+def save_weights(network: ContactNet, card: dict[str, Any], path: Path) -> Path:
+    """Write weights and card, each under a temporary name first."""
+    partial = path.with_suffix(".partial")
+    save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, partial)
+    partial.replace(path)
+    text = json.dumps({"network": asdict(network.config), **card}, indent=1, default=str)
+    partial = card_path(path).with_suffix(".partial")
+    partial.write_text(text + "\n")
+    partial.replace(card_path(path))
+    return path
+
+
+def load_network(path: Path | None = None) -> ContactNet:
+    """The trained network, ready to predict.
+
+    Args:
+        path: weight file; None for the one that ships.
+
+    Raises:
+        FileNotFoundError: no such weights, or no card beside them.
+        ValueError: the file is not a weight file of this network.
+    """
+    weights = Path(path) if path else DEFAULT
+    for needed in (weights, card_path(weights)):
+        if not needed.is_file():
+            raise FileNotFoundError(f"weights: {needed} is not there; train with `regrasp train` or reinstall regrasp.")
+    try:
+        network = ContactNet(NetworkConfig(**json.loads(card_path(weights).read_text())["network"]))
+        network.load_state_dict(load_file(weights))
+    except Exception as error:
+        raise ValueError(f"weights: {weights} does not hold this network ({error}); train it again.") from None
+    return network.eval().requires_grad_(False)

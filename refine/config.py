@@ -1,0 +1,70 @@
+"""Options of refinement, each with its default and meaning at the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hand_models.least_squares import Termination
+
+
+@dataclass(frozen=True)
+class CostConfig:
+    """Weights of the optimiser's costs. Lengths in metres, angles in radians."""
+
+    joints: float = 0.3
+    """each predicted joint's share: the 21 share their errors, so they count as fewer"""
+    correspondence: float = 12.0
+    """how many independent observations all correspondences together are worth"""
+    correspondences: int = 160
+    """object points used, the most certain ones"""
+    contact: float = 10.0
+    """how many independent observations all touching skin is worth"""
+    contact_std: float = 0.003
+    """distance of touching skin from the surface that counts as one"""
+    penetration_std: float = 0.0015
+    """excess depth that counts as one"""
+    soft_tissue: float = 0.002
+    """depth skin yields where the object is thick"""
+    soft_share: float = 0.25
+    """of the local thickness, the most that skin may sink into a thin object"""
+    initial_pose: tuple[float, float, float] = (0.20, 0.10, 0.08)
+    """trusted deviation of flexion, abduction and twist from the input"""
+    anatomy: float = 3.0
+    """standard deviations of the grasping prior that count as one"""
+    limits_std: float = 0.05
+    """excess over the range of motion that counts as one"""
+    self_penetration_std: float = 0.001
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """How a grasp is refined."""
+
+    method: Literal["regrasp", "contactopt"] = "regrasp"
+    """this package's network and optimiser, or ContactOpt's published procedure on the same predictions"""
+    costs: CostConfig = field(default_factory=CostConfig)
+    align: Termination = Termination(iterations=8, relative_decrease=1e-3)
+    """first the hand is brought to where the network sees it"""
+    settle: Termination = Termination(iterations=15, relative_decrease=1e-3)
+    """then it settles on the surface"""
+    gate: bool = True
+    """return the input (status ``kept``) when the result is not more plausible"""
+    margin: float = 0.0
+    """how much more plausible a result must be"""
+    batch_size: int = 128
+    """grasps optimised together"""
+    skin_stride: int = 2
+    """every so many of the hand model's contact points takes part"""
+    volumes: bool = True
+    """compute intersection volumes (about 10 ms a grasp)"""
+    weights: Path | None = None
+    """network weights; None for the ones that ship"""
+
+    def __post_init__(self) -> None:
+        if self.method not in ("regrasp", "contactopt"):
+            raise ValueError(f"method: got {self.method!r}; choose 'regrasp' or 'contactopt'.")
+        for name in ("batch_size", "skin_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}; give 1 or more.")

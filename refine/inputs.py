@@ -1,0 +1,96 @@
+"""What users hand in, turned into what the optimiser takes, with errors that say how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hand_models import HandModel, HandPose
+from hand_models.pose import check_side
+
+_FORMS = (
+    "a HandPose, a dict with global_orient and hand_pose, vectors of 51 (global_orient 3, hand_pose 45, transl 3) "
+    "or 61 (… betas 10 before transl), or joints (21, 3)"
+)
+
+
+def as_hand_pose(value: Any, model: HandModel, side: str = "right") -> HandPose:
+    """Any accepted form of hands as a `HandPose`.
+
+    Args:
+        value: `HandPose`; mapping of arrays; ``(51,)`` or ``(B, 51)`` ``[global_orient, hand_pose, transl]``;
+            ``(61,)`` or ``(B, 61)`` ``[global_orient, hand_pose, betas, transl]``; joints ``(21, 3)`` or
+            ``(B, 21, 3)``, metres, OpenPose order. Lists of numbers are arrays.
+        side: side of the hands, for forms that do not say it.
+
+    Raises:
+        ValueError: another form or shape.
+    """
+    check_side(side)
+    if isinstance(value, HandPose):
+        return value
+    if isinstance(value, Mapping):
+        return HandPose.from_arrays(value, side=None if "side" in value else side)
+    if isinstance(value, str | bytes) or value is None:
+        raise ValueError(f"hand_pose: got {type(value).__name__}; pass {_FORMS}.")
+    try:
+        array = value.detach().to("cpu", torch.float32) if isinstance(value, Tensor) else torch.from_numpy(
+            np.asarray(value, dtype=np.float32))  # fmt: skip
+    except (TypeError, ValueError):
+        raise ValueError(f"hand_pose: got {type(value).__name__}; pass {_FORMS}.") from None
+    if array.shape[-2:] == (21, 3) and array.ndim <= 3:
+        joints = array.reshape(-1, 21, 3)
+        if not joints.isfinite().all():
+            raise ValueError("hand_pose: joints hold NaN or infinity; drop or repair those hands first.")
+        return HandPose.from_joints(joints, model, side=side)
+    if array.shape[-1:] in ((51,), (61,)) and array.ndim <= 2:
+        rows = array.reshape(-1, array.shape[-1])
+        fields = {"global_orient": rows[:, :3], "hand_pose": rows[:, 3:48], "transl": rows[:, -3:]}
+        if rows.shape[1] == 61:
+            fields["betas"] = rows[:, 48:58]
+        return HandPose.from_arrays(fields, side=side)
+    raise ValueError(f"hand_pose: got shape {tuple(array.shape)}; pass {_FORMS}.")
+
+
+def as_object_pose(value: Any, batch: int) -> tuple[Tensor, Tensor]:
+    """A 4×4 object-to-camera pose, or one per hand, as rotations ``(B, 3, 3)`` and translations ``(B, 3)``.
+
+    Raises:
+        ValueError: wrong shape, not finite, or not a rigid motion.
+    """
+    try:
+        pose = torch.as_tensor(np.asarray(value), dtype=torch.float32)
+    except (TypeError, ValueError):
+        raise ValueError("object_pose: not numbers; pass a 4×4 object-to-camera matrix.") from None
+    if pose.shape[-2:] != (4, 4) or pose.ndim > 3 or (pose.ndim == 3 and len(pose) not in (1, batch)):
+        raise ValueError(f"object_pose: got shape {tuple(pose.shape)}; expected (4, 4) or ({batch}, 4, 4).")
+    pose = pose.reshape(-1, 4, 4).expand(batch, 4, 4)
+    rotation = pose[:, :3, :3]
+    gram = rotation @ rotation.transpose(1, 2)
+    rigid = (gram - torch.eye(3)).abs().amax() < 1e-2 and (torch.linalg.det(rotation) > 0).all()
+    if not pose.isfinite().all() or not rigid:
+        raise ValueError(
+            "object_pose: its 3×3 part is not a rotation; pass a rigid object-to-camera matrix (scale the mesh instead)."
+        )
+    return rotation, pose[:, :3, 3]
+
+
+def check_reach(pose: HandPose, model: HandModel, centre: Tensor, diameter: float) -> None:
+    """Warn-worthy mistakes of units or frames become errors: a hand metres away from its object.
+
+    Raises:
+        ValueError: the nearest hand is further than 1.5 m from the object's surface.
+    """
+    wrist = model.root(pose) + pose.transl
+    distance = (wrist - centre).norm(dim=-1) - diameter / 2
+    finite = distance.isfinite()
+    if finite.any() and distance[finite].min() > 1.5:
+        raise ValueError(
+            f"hand_pose: the hand is {float(distance[finite].min()):.1f} m away from the object; are transl in metres, "
+            "and hand and object in one frame (else pass object_pose)?"
+        )
+

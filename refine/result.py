@@ -1,0 +1,125 @@
+"""`RefineResult`: everything a refinement found out, and its ways to disk and browser."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from contact.field import ContactField
+from contact.objects import ObjectMesh
+from hand_models import HandModel, HandPose
+
+from .prediction_files import write_atomically
+
+
+class Status(str, Enum):
+    """How refinement of a grasp ended."""
+
+    REFINED = "refined"
+    KEPT = "kept"
+    FAILED = "failed"
+
+    @property
+    def explanation(self) -> str:
+        """What it means, and what to change."""
+        return {
+            "refined": "The result is more plausible than the input.",
+            "kept": "No more plausible pose was found, so the input is returned; pass RefineConfig(gate=False) to see it.",
+            "failed": "The input holds NaN or infinity, so it is returned as it came; repair that hand's parameters.",
+        }[self.value]
+
+
+@dataclass(frozen=True)
+class RefineResult:
+    """``B`` refined grasps on one object.
+
+    Poses are in the frame the input came in (the camera's, when ``object_pose`` was given); vertices and joints
+    are always in the object's frame, where they fit ``object``.
+    """
+
+    pose: HandPose
+    """refined hands, in the frame of the input"""
+    initial_pose: HandPose
+    """the input"""
+    vertices_before: Tensor
+    """(B, V, 3) metres, object frame, as all points here"""
+    vertices_after: Tensor
+    """(B, V, 3)"""
+    joints_before: Tensor
+    """(B, 21, 3) OpenPose order"""
+    joints_after: Tensor
+    """(B, 21, 3)"""
+    contact: ContactField
+    """predicted contact with its uncertainty"""
+    metrics: dict[str, np.ndarray]
+    """(B,) each: penetration_mm, volume_cm3, contact_ratio, with ``_before`` and ``_after``"""
+    status: list[Status]
+    score_before: np.ndarray
+    """(B,) log plausibility of the input, up to a constant"""
+    score_after: np.ndarray
+    """(B,) of the returned hand"""
+    uncertainty: np.ndarray
+    """(B, 21) metres: predicted standard deviation of each joint, root mean square of three axes"""
+    steps: np.ndarray
+    """(B,) optimiser evaluations"""
+    object: ObjectMesh
+    """the object, in its own frame"""
+    object_pose: np.ndarray | None
+    """(B, 4, 4) object to camera, when the input came in the camera's frame"""
+    faces: np.ndarray
+    """(F, 3) triangles of the hand, closed at the wrist, outward"""
+    hand_model: HandModel
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Write ``result.npz`` (arrays, no pickle) and ``summary.json`` into ``folder``; returns it."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            **self.pose.as_arrays(),
+            **{f"initial_{k}": v for k, v in self.initial_pose.as_arrays().items()},
+            "side": np.array(self.pose.side),
+            "vertices_before": self.vertices_before.numpy(), "vertices_after": self.vertices_after.numpy(),
+            "joints_before": self.joints_before.numpy(), "joints_after": self.joints_after.numpy(),
+            "faces": self.faces, "contact": self.contact.contact.numpy(),
+            "contact_var": self.contact.contact_var.numpy(), "hand_contact": self.contact.hand_contact.numpy(),
+            "hand_contact_var": self.contact.hand_contact_var.numpy(), "object_points": self.object.points.numpy(),
+            "status": np.array([s.value for s in self.status]), "score_before": self.score_before,
+            "score_after": self.score_after, "uncertainty": self.uncertainty, "steps": self.steps, **self.metrics,
+        }  # fmt: skip
+        if self.object_pose is not None:
+            arrays["object_pose"] = self.object_pose
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(target / "result.npz", lambda stream: stream.write(buffer.getvalue()))
+        summary = {
+            "object": self.object.name,
+            "hand_model": self.hand_model.name,
+            "status": [s.value for s in self.status],
+            "metrics": {k: [round(float(x), 5) for x in v] for k, v in self.metrics.items()},
+        }
+        text = json.dumps(summary, indent=1).encode()
+        write_atomically(target / "summary.json", lambda stream: stream.write(text))
+        return target
+
+    def to_html(self, path: str | PathLike[str], index: int = 0) -> Path:
+        """One self-contained page of grasp ``index``: before and after, contact maps, metrics."""
+        from .html import write_result
+
+        return write_result(self, path, index)
+
+
+def statuses(finite: Sequence[bool], accepted: Sequence[bool]) -> list[Status]:
+    """Status of each row."""
+    pairs = zip(finite, accepted, strict=True)
+    return [Status.FAILED if not f else Status.REFINED if a else Status.KEPT for f, a in pairs]
