@@ -50,15 +50,15 @@ class GraspType:
 
 _ALL = ("index", "middle", "ring", "pinky")
 GRASP_TYPES = (
-    GraspType("large diameter", 0.14, _ALL, (45, 45, 30), (0.045, 0.100), 3, palm=True),
-    GraspType("medium wrap", 0.12, _ALL, (60, 65, 40), (0.020, 0.060), 3, palm=True),
-    GraspType("power sphere", 0.07, _ALL, (40, 40, 25), (0.045, 0.105), 3, palm=True, spread=14),
-    GraspType("palmar prismatic 4", 0.18, _ALL, (50, 30, 20), (0.010, 0.095), 2),
-    GraspType("prismatic 4 tips", 0.12, _ALL, (50, 35, 20), (0.004, 0.085), 1),
-    GraspType("precision disk", 0.07, _ALL, (35, 30, 20), (0.045, 0.105), 1, spread=16),
-    GraspType("prismatic 3", 0.08, ("index", "middle", "ring"), (50, 35, 20), (0.004, 0.080), 1),
-    GraspType("tripod", 0.12, ("index", "middle"), (45, 35, 20), (0.004, 0.070), 1),
-    GraspType("palmar pinch", 0.10, ("index",), (45, 35, 20), (0.002, 0.050), 1),
+    GraspType("large diameter", 0.10, _ALL, (30, 45, 28), (0.045, 0.100), 3, palm=True),
+    GraspType("medium wrap", 0.08, _ALL, (50, 60, 38), (0.020, 0.060), 3, palm=True),
+    GraspType("power sphere", 0.05, _ALL, (26, 40, 24), (0.045, 0.105), 3, palm=True, spread=14),
+    GraspType("palmar prismatic 4", 0.20, _ALL, (24, 38, 20), (0.010, 0.100), 2),
+    GraspType("prismatic 4 tips", 0.20, _ALL, (22, 42, 22), (0.004, 0.095), 1),
+    GraspType("precision disk", 0.08, _ALL, (18, 36, 20), (0.045, 0.110), 1, spread=16),
+    GraspType("prismatic 3", 0.13, ("index", "middle", "ring"), (22, 42, 22), (0.004, 0.090), 1),
+    GraspType("tripod", 0.11, ("index", "middle"), (24, 42, 22), (0.004, 0.080), 1),
+    GraspType("palmar pinch", 0.05, ("index",), (26, 42, 22), (0.002, 0.055), 1),
 )
 
 
@@ -95,7 +95,7 @@ def palmar_skin(model: HandModel, anatomy: Anatomy) -> Tensor:
     return (normals * backs[model.part_of_vertex]).sum(-1) < -0.35
 
 
-def preshapes(model: HandModel, steps: int = 10) -> tuple[Preshape, ...]:
+def preshapes(model: HandModel, steps: int = 12) -> tuple[Preshape, ...]:
     """Every grasp type at ``steps`` openings of the mean hand."""
     anatomy = default_anatomy()
     palmar = palmar_skin(model, anatomy)
@@ -111,13 +111,15 @@ def preshapes(model: HandModel, steps: int = 10) -> tuple[Preshape, ...]:
             flexion = kind.flexion if held else (55, 60, 35)  # fingers not in use curl out of the way
             closed[3 * k : 3 * k + 3, 0] = torch.deg2rad(torch.tensor(flexion)) - anatomy.rest[3 * k : 3 * k + 3, 0]
             closed[3 * k, 1] += torch.deg2rad(torch.tensor(kind.spread)) * (1, 0.3, -1, -0.5)[k]
+        closed[12:, 0] += torch.deg2rad(torch.tensor([6.0, -8.0, 8.0]))  # the thumb meets the fingers with its end bent
+        closed[12:, 1] += torch.deg2rad(torch.tensor([0.0, -9.0, 8.0]))
         opened = closed.clone()
         for k, finger in enumerate(FINGERS[:4]):
             if finger in kind.fingers:
                 opened[3 * k : 3 * k + 3, 0] = torch.tensor([0.1, 0.2, 0.1])
         opened[12, 0] -= 0.35
-        opened[14, 0] -= 0.3
-        blend = torch.linspace(0, 1.15, steps)[:, None, None]
+        opened[14, 0] -= 0.2
+        blend = torch.linspace(0, 1.5, steps)[:, None, None]
         angles = opened + (closed - opened) * blend
         pose = anatomy.from_anatomical(angles)
         flat = HandPose.zeros(steps)

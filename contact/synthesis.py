@@ -49,7 +49,7 @@ class SynthesisConfig:
     opposition: float = -0.3
     """largest cosine between the push of the thumb and of a finger that still counts as opposing"""
     friction: float = 0.7
-    iterations: int = 22
+    iterations: int = 26
 
 
 @dataclass(frozen=True)

