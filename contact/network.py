@@ -103,7 +103,7 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
     """``values (B, n, c)`` at ``index (B, m, k)``: ``(B, m, k, c)``."""
     batch, count, width = values.shape
     offset = torch.arange(batch, device=values.device)[:, None, None] * count
-    return values.reshape(-1, width)[(index + offset).flatten()].reshape(*index.shape, width)
+    return values.reshape(-1, width).index_select(0, (index + offset).flatten()).reshape(*index.shape, width)
 
 
 class _Gather(nn.Module):
@@ -120,7 +120,7 @@ class _Gather(nn.Module):
 
     def forward(self, features: Tensor, xyz: Tensor, index: Tensor) -> Tensor:
         shift = self.position(xyz / (0.2 * LENGTH))
-        message = _take(self.feature(features) + shift, index).amax(2)
+        message = _take(self.feature(features) + shift, index).max(2).values  # cheaper to differentiate than amax
         return self.after(message - shift[:, : index.shape[1]])
 
 

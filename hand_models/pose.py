@@ -27,20 +27,46 @@ def check_side(side: str) -> str:
     return side
 
 
-def _as_rows(name: str, value: Any) -> Tensor:
-    """Any array-like of parameters as float32 ``(B, *shape)``; a missing batch dimension is added."""
+def _as_floats(name: str, value: Any) -> Tensor:
+    """Any array-like of real numbers as a float32 tensor."""
     try:
         tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
-        tensor = tensor.to(torch.float32)
+        if tensor.is_complex():
+            raise TypeError("complex numbers")
+        return tensor.to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: not an array of numbers ({error}).") from None
+
+
+def _as_rows(name: str, value: Any) -> Tensor:
+    """Any array-like of parameters as float32 ``(B, *shape)``; a missing batch dimension is added."""
+    tensor = _as_floats(name, value)
     shape = _SHAPES[name]
     width = int(np.prod(shape))
     if tensor.shape == shape or tensor.shape == (width,):
         tensor = tensor[None]
-    if tensor.ndim < 2 or tensor[0].numel() != width:
+    # Dimensions of one are let pass, since estimators give global_orient as (B, 1, 3).
+    if tensor.ndim < 2 or tuple(n for n in tensor.shape[1:] if n != 1) not in (shape, (width,)):
         raise ValueError(f"{name}: got shape {tuple(tensor.shape)}; expected {('B', *shape)} or {shape}.")
-    return tensor.reshape(-1, *shape)
+    return tensor.reshape(len(tensor), *shape)
+
+
+def _as_rotations(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    """Rotation matrices as float32 ``(B, *shape, 3, 3)``; a missing batch dimension is added."""
+    tensor = _as_floats(name, value)
+    if tensor.shape == (*shape, 3, 3):
+        tensor = tensor[None]
+    dims = tuple(tensor.shape)
+    if tensor.ndim < 3 or dims[-2:] != (3, 3) or tuple(n for n in dims[1:-2] if n != 1) != shape:
+        raise ValueError(f"{name}: got shape {dims}; expected {('B', *shape, 3, 3)} rotation matrices.")
+    product = tensor @ tensor.transpose(-1, -2)
+    off = (product - torch.eye(3, device=tensor.device)).abs() > 0.01  # False for NaN, which is judged later
+    if off.any() or (torch.linalg.det(tensor) < 0).any():
+        raise ValueError(
+            f"{name}: not rotation matrices (orthonormal, determinant +1); orthonormalise them first, or pass "
+            "axis-angle to HandPose.from_arrays."
+        )
+    return tensor.reshape(len(tensor), *shape, 3, 3)
 
 
 @dataclass(frozen=True)
@@ -64,14 +90,18 @@ class HandPose:
 
     def __post_init__(self) -> None:
         check_side(self.side)
+        for name, shape in _SHAPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"{name}: got {type(value).__name__}; pass a tensor, or build with HandPose.from_arrays."
+                )
+            if tuple(value.shape[1:]) != shape or value.ndim == 0:
+                raise ValueError(f"{name}: got shape {tuple(value.shape)}; expected {('B', *shape)}.")
         rows = {len(getattr(self, name)) for name in _SHAPES}
         if len(rows) > 1:
             sizes = {name: len(getattr(self, name)) for name in _SHAPES}
             raise ValueError(f"hand_pose: batch sizes differ: {sizes}; every field needs the same B.")
-        for name, shape in _SHAPES.items():
-            if tuple(getattr(self, name).shape[1:]) != shape:
-                got = tuple(getattr(self, name).shape)
-                raise ValueError(f"{name}: got shape {got}; expected {('B', *shape)}.")
 
     # Constructors -------------------------------------------------------------------------------
 
@@ -85,15 +115,18 @@ class HandPose:
         """From a mapping with ``global_orient`` and ``hand_pose``, and optionally ``betas``, ``transl``, ``side``.
 
         Arrays may be numpy or torch, flat (``hand_pose`` of 45) or shaped, with or without the batch.
-        Missing betas and transl are zero. Raises ``ValueError`` naming the field that is wrong.
+        Missing betas and transl are zero; one row of either serves every hand. ``side`` here goes before
+        the mapping's. Raises ``ValueError`` naming the field that is wrong.
         """
         known = {*_SHAPES, "side"}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"hand_pose: unknown field {unknown[0]!r}; the fields are {sorted(known)}.")
         for name in ("global_orient", "hand_pose"):
-            if name not in values:
-                raise ValueError(f"hand_pose: field {name!r} is missing; give global_orient (3) and hand_pose (45).")
+            if values.get(name) is None:
+                raise ValueError(
+                    f"hand_pose: field {name!r} is missing; give global_orient (3) and hand_pose (45)."
+                )
         rows = {name: _as_rows(name, values[name]) for name in _SHAPES if values.get(name) is not None}
         batch = len(rows["global_orient"])
         for name, shape in _SHAPES.items():
@@ -113,28 +146,48 @@ class HandPose:
             coefficients: ``(B, n)`` with ``n <= 45``.
             components: ``(45, 45)`` rows of MANO's ``hands_components``.
             mean: ``(45,)`` MANO's ``hands_mean``; added unless ``flat_hand_mean``.
+
+        Raises:
+            ValueError: naming the argument whose shape is wrong.
         """
-        c = torch.atleast_2d(torch.as_tensor(coefficients, dtype=torch.float32))
-        basis = torch.as_tensor(components, dtype=torch.float32)
+        c = torch.atleast_2d(_as_floats("coefficients", coefficients))
+        basis = _as_floats("components", components)
+        if basis.ndim != 2 or basis.shape[1] != 45:
+            raise ValueError(
+                f"components: got shape {tuple(basis.shape)}; expected rows of 45, MANO's are (45, 45)."
+            )
+        if c.ndim != 2:
+            raise ValueError(f"coefficients: got shape {tuple(c.shape)}; expected (B, n).")
         if c.shape[1] > len(basis):
-            raise ValueError(f"coefficients: {c.shape[1]} per hand, but only {len(basis)} components are known.")
+            raise ValueError(
+                f"coefficients: {c.shape[1]} per hand, but only {len(basis)} components are known."
+            )
         pose = c @ basis[: c.shape[1]]
         if not flat_hand_mean:
-            pose = pose + torch.as_tensor(mean, dtype=torch.float32)
+            offset = _as_floats("mean", mean)
+            if offset.numel() != 45:
+                raise ValueError(f"mean: got shape {tuple(offset.shape)}; expected (45,).")
+            pose = pose + offset.reshape(45)
         orient = torch.zeros(len(c), 3) if global_orient is None else global_orient
         return HandPose.from_arrays(
-            {"global_orient": orient, "hand_pose": pose.reshape(-1, 15, 3), "betas": betas, "transl": transl}, side=side
+            {"global_orient": orient, "hand_pose": pose.reshape(-1, 15, 3), "betas": betas, "transl": transl},
+            side=side,
         )
 
     @staticmethod
     def from_rotmats(
         global_orient: Any, hand_pose: Any, *, betas: Any = None, transl: Any = None, side: str = "right"
     ) -> HandPose:
-        """From rotation matrices: ``global_orient (B, 3, 3)`` and ``hand_pose (B, 15, 3, 3)``."""
-        root = torch.as_tensor(global_orient, dtype=torch.float32).reshape(-1, 3, 3)
-        local = torch.as_tensor(hand_pose, dtype=torch.float32).reshape(-1, 15, 3, 3)
+        """From rotation matrices: ``global_orient (B, 3, 3)`` and ``hand_pose (B, 15, 3, 3)``.
+
+        Raises:
+            ValueError: a wrong shape, or matrices that are not rotations to within 0.01.
+        """
+        root = _as_rotations("global_orient", global_orient, ())
+        local = _as_rotations("hand_pose", hand_pose, (15,))
         return HandPose.from_arrays(
-            {"global_orient": log_so3(root), "hand_pose": log_so3(local), "betas": betas, "transl": transl}, side=side
+            {"global_orient": log_so3(root), "hand_pose": log_so3(local), "betas": betas, "transl": transl},
+            side=side,
         )
 
     @staticmethod
@@ -159,13 +212,17 @@ class HandPose:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor | np.ndarray) -> HandPose:
         """Select hands; an integer keeps a batch of one."""
-        if isinstance(index, int):
-            index = [index]
+        if isinstance(index, (int, np.integer)) or getattr(index, "shape", None) == ():
+            index = [int(index)]
+        elif isinstance(index, Sequence):
+            index = list(index)  # a tuple would select along several dimensions
         return self._map(lambda t: t[index])
 
     @staticmethod
     def cat(poses: Sequence[HandPose]) -> HandPose:
-        """Join batches of the same side."""
+        """Join batches of the same side. Raises ``ValueError`` when they differ, or there are none."""
+        if not poses:
+            raise ValueError("poses: none given; join at least one batch.")
         if len({p.side for p in poses}) != 1:
             raise ValueError("poses: one batch holds one side; mirror the others first with .mirrored().")
         return HandPose(poses[0].side, *(torch.cat([getattr(p, name) for p in poses]) for name in _SHAPES))
@@ -208,6 +265,8 @@ class HandPose:
             rotation: ``(3, 3)`` or ``(B, 3, 3)``.
             translation: ``(3,)`` or ``(B, 3)`` metres.
             root: ``(B, 3)`` root joint of each shape, ``model.root(pose)``: hands turn about it.
+
+        ``transl' = rotation (root + transl) + translation - root``.
         """
         orient = log_so3(rotation @ exp_so3(self.global_orient))
         moved = (rotation @ (root + self.transl)[..., None])[..., 0] + translation - root
@@ -218,7 +277,14 @@ class HandPose:
 
         Order: translation (metres), rotation of the root about the root joint in world axes
         (``R <- exp(w) R``), hand pose (added to the axis-angle vectors), betas (added).
+
+        Raises:
+            ValueError: ``delta`` has another width.
         """
+        if delta.ndim != 2 or delta.shape[1] not in (TANGENT_DIM, TANGENT_DIM + 10):
+            raise ValueError(
+                f"delta: got shape {tuple(delta.shape)}; expected (B, 51), or (B, 61) with betas."
+            )
         orient = log_so3(exp_so3(delta[:, 3:6]) @ exp_so3(self.global_orient))
         betas = self.betas + delta[:, TANGENT_DIM:] if delta.shape[1] > TANGENT_DIM else self.betas
         pose = self.hand_pose + delta[:, 6:TANGENT_DIM].reshape(-1, 15, 3)

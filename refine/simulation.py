@@ -11,7 +11,7 @@ from torch import Tensor
 
 from contact.objects import ObjectMesh
 
-from .volumes import _grasps, _mesh, _solid
+from .volumes import closed_solid, iterate_grasps, mesh_arrays
 
 GRAVITY = (0.0, 0.0, -9.81)
 _SCALE = 1000.0  # booleans are done in millimetres, well above manifold3d's absolute tolerances
@@ -63,11 +63,11 @@ def simulation_displacement(
     label = None if parts is None else np.asarray(parts.cpu() if isinstance(parts, Tensor) else parts)
     covers: dict[int, list[np.ndarray]] = {}
     result = []
-    for hand, triangles, thing in _grasps(vertices, faces, obj):
+    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
         if label is not None and label.shape != (len(hand),):
             raise ValueError(f"parts must be (V,) = ({len(hand)},), got {label.shape}")
         if id(thing) not in covers:
-            covers[id(thing)] = convex_pieces(*_mesh(thing), pieces)
+            covers[id(thing)] = convex_pieces(*mesh_arrays(thing), pieces)
         theirs = covers[id(thing)]
         if not np.isfinite(hand).all() or not theirs:
             result.append(np.nan)
@@ -92,7 +92,7 @@ def convex_pieces(
     Returns:
         corner points (k, 3) metres of each piece; none if the mesh is not closed.
     """
-    solid = _solid(vertices * _SCALE, faces)
+    solid = closed_solid(vertices * _SCALE, faces)
     if solid is None:
         return []
     total = solid.volume()
@@ -162,7 +162,9 @@ def _scene(
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint()
-    for owner, clouds, bits, weight in ((spec.worldbody, hand, (1, 2), 0.0), (body, thing, (2, 1), mass)):
+    density = mass / sum(Manifold.hull_points(points).volume() for points in thing)
+    # Pieces collide with the other body's only; the hand's weight is of no account, it does not move.
+    for owner, clouds, bits in ((spec.worldbody, hand, (1, 2)), (body, thing, (2, 1))):
         for points in clouds:
             name = f"mesh{len(spec.meshes)}"
             spec.add_mesh(name=name, uservert=points.astype(np.float32).reshape(-1))
@@ -171,7 +173,7 @@ def _scene(
                 meshname=name,
                 contype=bits[0],
                 conaffinity=bits[1],
-                mass=weight / len(clouds),
+                density=density,
                 friction=[friction, 0.005, 0.0001],
                 condim=4,
             )

@@ -36,13 +36,13 @@ def intersection_volume(
     """
     solids: dict[int, Manifold | None] = {}
     result = []
-    for hand, triangles, thing in _grasps(vertices, faces, obj):
+    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
         if not np.isfinite(hand).all():
             result.append(np.nan)
             continue
         if id(thing) not in solids:
-            solids[id(thing)] = _solid(*_mesh(thing))
-        theirs, ours = solids[id(thing)], _solid(hand, triangles)
+            solids[id(thing)] = closed_solid(*mesh_arrays(thing))
+        theirs, ours = solids[id(thing)], closed_solid(hand, triangles)
         if theirs is None or ours is None:
             result.append(_voxel_volume(hand, triangles, thing, 0.001))
         else:
@@ -67,7 +67,7 @@ def intersection_volume_voxels(
     return np.array(
         [
             _voxel_volume(hand, triangles, thing, pitch)
-            for hand, triangles, thing in _grasps(vertices, faces, obj)
+            for hand, triangles, thing in iterate_grasps(vertices, faces, obj)
         ],
         dtype=np.float64,
     )
@@ -83,11 +83,11 @@ def penetration_depth_into_hand(
     Arguments and errors: :func:`intersection_volume`; (B,) metres, NaN for hands with NaN.
     """
     result = []
-    for hand, triangles, thing in _grasps(vertices, faces, obj):
+    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
         if not np.isfinite(hand).all():
             result.append(np.nan)
             continue
-        points = np.concatenate([thing.points.cpu().double().numpy(), _mesh(thing)[0]])
+        points = np.concatenate([thing.points.cpu().double().numpy(), mesh_arrays(thing)[0]])
         near = ((points >= hand.min(axis=0)) & (points <= hand.max(axis=0))).all(axis=1)
         points = points[near]
         points = points[_inside(hand, triangles, points)]
@@ -99,7 +99,7 @@ def penetration_depth_into_hand(
     return np.array(result, dtype=np.float64)
 
 
-def _grasps(
+def iterate_grasps(
     vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor, obj: ObjectMesh | Sequence[ObjectMesh]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, ObjectMesh]]:
     """Hand vertices (V, 3), faces (F, 3) and object of each grasp, as float64 and int64 arrays."""
@@ -120,11 +120,11 @@ def _grasps(
         yield np.ascontiguousarray(hand), np.ascontiguousarray(triangles), thing
 
 
-def _mesh(obj: ObjectMesh) -> tuple[np.ndarray, np.ndarray]:
+def mesh_arrays(obj: ObjectMesh) -> tuple[np.ndarray, np.ndarray]:
     return obj.vertices.cpu().double().numpy(), obj.faces.cpu().numpy().astype(np.int64)
 
 
-def _solid(vertices: np.ndarray, faces: np.ndarray) -> Manifold | None:
+def closed_solid(vertices: np.ndarray, faces: np.ndarray) -> Manifold | None:
     """Manifold solid of a closed mesh, outward; None if it is not one."""
     corners = vertices[faces]
     if np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0:
@@ -144,7 +144,7 @@ def _voxel_volume(hand: np.ndarray, faces: np.ndarray, obj: ObjectMesh, pitch: f
     """Volume in cubic metres of the voxels whose centres lie inside both meshes."""
     if not np.isfinite(hand).all():
         return float("nan")
-    vertices, triangles = _mesh(obj)
+    vertices, triangles = mesh_arrays(obj)
     start = vertices.min(axis=0)
     low = np.maximum(hand.min(axis=0), start)
     high = np.minimum(hand.max(axis=0), vertices.max(axis=0))

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from open_hand_centres import joint_regressors
 from open_hand_mesh import cap, claim_thumb_ball, decimate, diffuse, refine, spread, vertex_areas, vertex_normals
 from open_hand_points import fit_joint_regressor, fit_tip_regressor, pad_vertices, palm_vertices, skin_density
 from open_hand_rest import (
     WRIST,
     RestWarp,
-    blend,
     bone_directions,
     fit_rest_warp,
     flexed,
@@ -65,11 +65,15 @@ def build(wheel: Path | None, n_vertices: int = 1100, n_samples: int = 1200, see
         cut = read_hand(archive)
         shapes = read_shapes(archive, cut)
 
-    def parts(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        skin, joints, ends = (vertices[shapes.rows(i)] / 10 for i in (cut.ids, cut.joint_ids, cut.end_ids))
-        return skin, joints.mean(1), ends.mean(1)
+    middle = neutral_adult(shapes) / 10
+    cubes = [middle[shapes.rows(i)].mean(1) for i in (cut.joint_ids, cut.end_ids)]
+    regressors = joint_regressors(middle[shapes.rows(cut.ids)], cut.faces, *cubes, cut.weights)
 
-    neutral = parts(neutral_adult(shapes))
+    def parts(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        skin = vertices[shapes.rows(cut.ids)] / 10
+        return skin, regressors[0] @ skin, regressors[1] @ skin
+
+    neutral = parts(10 * middle)
     weights = skin_weights(cut, *neutral[:2])
     warp = fit_rest_warp(*neutral, weights, girth=GIRTH)
     skin = warp.points(neutral[0])

@@ -18,7 +18,7 @@ _GIRTH = tuple(f"hands/r-hand-fingers-diameter-{sign}" for sign in ("decr", "inc
 
 # Wrist to middle finger tip of adults, metres: mean by sex and spread within one (hand anthropometry surveys).
 LENGTH_MEAN = {"male": 0.191, "female": 0.177}
-LENGTH_STD = 0.0090
+LENGTH_STD = 0.0088
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import trimesh
 from manifold3d import Manifold
 
-from contact.shapes import plain, tools, vessels
+from contact.shapes import plain, tools, utensils, vessels
 from contact.shapes.solids import finish, rounded_box
 
 _BUILDERS: Mapping[str, Callable[[np.random.Generator], Manifold]] = MappingProxyType(
@@ -39,13 +39,13 @@ _BUILDERS: Mapping[str, Callable[[np.random.Generator], Manifold]] = MappingProx
         "turned": vessels.turned,
         "screwdriver": tools.screwdriver,
         "hammer": tools.hammer,
-        "spatula": tools.spatula,
+        "spatula": utensils.spatula,
         "pistol_grip": tools.pistol_grip,
         "scissors": tools.scissors,
-        "pen": tools.pen,
-        "blade": tools.blade,
-        "plate": tools.plate,
-        "cutlery": tools.cutlery,
+        "pen": utensils.pen,
+        "blade": utensils.blade,
+        "plate": utensils.plate,
+        "cutlery": utensils.cutlery,
     }
 )
 

@@ -92,7 +92,7 @@ def block(rng: np.random.Generator) -> Manifold:
 
 
 def ball(rng: np.random.Generator) -> Manifold:
-    """Balls and eggs: table tennis (Ø 38) to a small melon (Ø 125); half are ellipsoids, flat to 0.75."""
+    """Balls and eggs: table tennis (Ø 38) to a small melon (Ø 124); half are ellipsoids, axes 0.75 to 1.25 of that."""
     radius = uniform(rng, 19, 62) if rng.random() < 0.4 else uniform(rng, 19, 42)
     axes = radius * np.array([1.0, 1.0, 1.0])
     if rng.random() < 0.5:

@@ -74,8 +74,7 @@ def revolve(
 
     The profile is mirrored before rounding, so that the axis itself stays unrounded.
     """
-    half = polygon(profile)
-    return rounded(half + half.mirror((1.0, 0.0)), fillet).revolve(segments)
+    return rounded(_both_sides(profile), fillet).revolve(segments)
 
 
 def revolve_shell(
@@ -94,10 +93,8 @@ def revolve_shell(
     """
     side = [tuple(point) for point in side]
     base, (rim, top) = side[0][1], side[-1]
-    body, extended = (
-        (lambda half: rounded(half + half.mirror((1.0, 0.0)), fillet))(polygon([(0, base), *side, *end]))
-        for end in ([(0, top)], [(rim, top + 40), (0, top + 40)])
-    )
+    body = rounded(_both_sides([(0, base), *side, (0, top)]), fillet)
+    extended = rounded(_both_sides([(0, base), *side, (rim, top + 40), (0, top + 40)]), fillet)
     above = CrossSection.square((4 * rim + 400, 2 * top)).translate((-2 * rim - 200, floor))
     cavity = rounded(extended.offset(-wall) ^ above, fillet)
     shell = rounded(body - cavity, 0.42 * wall, 0.0)
@@ -180,6 +177,11 @@ def plate_of(section: CrossSection, thickness: float, edge: float) -> Manifold:
     )
     innermost = section.offset(-edge).extrude(thickness).translate((0.0, 0.0, -thickness / 2))
     return union([core, inset, innermost])
+
+
+def along_x(solid: Manifold) -> Manifold:
+    """Lay a solid built along z down, so that it runs along x."""
+    return solid.rotate((0.0, 90.0, 0.0))
 
 
 def union(solids: Sequence[Manifold]) -> Manifold:
@@ -323,6 +325,12 @@ def _split(vertices: np.ndarray, faces: np.ndarray, middle: np.ndarray) -> np.nd
     parts += [np.stack(t, axis=1)[two & flat] for t in ((a, b, bc), (a, bc, ca))]
     parts += [np.stack(t, axis=1)[two & ~flat] for t in ((a, b, ca), (b, bc, ca))]
     return np.concatenate(parts)
+
+
+def _both_sides(profile: Sequence[Sequence[float]] | np.ndarray) -> CrossSection:
+    """A (radius, height) polygon together with its mirror image across the axis."""
+    half = polygon(profile)
+    return half + half.mirror((1.0, 0.0))
 
 
 def _scaled(vertices: np.ndarray, radius: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
