@@ -90,49 +90,42 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
 
+_MEASURES = {
+    "mpjpe_mm": "mpjpe_{}_mm",
+    "mpjpe_keypoints_mm": "measured_mpjpe_{}_mm",
+    "mpjpe_root_relative_mm": "mpjpe_root_relative_{}_mm",
+    "mpjpe_procrustes_mm": "mpjpe_procrustes_{}_mm",
+    "penetration_mm": "penetration_{}_mm",
+    "volume_cm3": "volume_{}_cm3",
+    "contact_ratio": "contact_ratio_{}",
+}
+"""What `measure_rows` calls a measure, and the figure it becomes, before and after."""
+_MEDIANS = ("mpjpe_mm", "mpjpe_keypoints_mm")
+
+
 def measure(
     runs: Mapping[str, Run], reference: Predictions, objects: Path, model: HandModel
 ) -> dict[str, float]:
     """Figures of every protocol, ``<protocol>_<figure>``, and of the reference, ``reference_<figure>``."""
-    count = len(reference)
     hands = [p for run in runs.values() for p in (run.noisy, run.refined)]
-    truth = reference.take(np.tile(np.arange(count), len(hands)))
+    truth = reference.take(np.tile(np.arange(len(reference)), len(hands)))
     rows = measure_rows(joined(hands), truth, find_objects(objects), model)
-    by_hands = {name: values.reshape(len(hands), count) for name, values in rows.items()}
-    figures: dict[str, float] = {"grasps": count, "seed": SEED}
+    rows = {name: values.reshape(len(runs), 2, len(reference)) for name, values in rows.items()}
+    figures: dict[str, float] = {"grasps": len(reference), "seed": SEED}
     for name in ("penetration_mm", "volume_cm3", "contact_ratio"):
-        figures[f"reference_{name}"] = float(by_hands[f"reference_{name}"][0].mean())
+        figures[f"reference_{name}"] = float(rows[f"reference_{name}"][0, 0].mean())
     for k, (protocol, run) in enumerate(runs.items()):
-        for measure, label in (("mpjpe", "mpjpe"), ("mpjpe_keypoints", "measured_mpjpe")):
-            before, after = by_hands[f"{measure}_mm"][2 * k : 2 * k + 2]
-            for when, values in (("before", before), ("after", after)):
-                figures[f"{protocol}_{label}_{when}_mm"] = float(values.mean())
-                figures[f"{protocol}_{label}_{when}_median_mm"] = float(np.median(values))
-            figures[f"{protocol}_{label.replace('mpjpe', 'fraction_improved')}"] = fraction_improved(
-                before, after
-            )
-        for name in (
-            "mpjpe_root_relative_mm",
-            "mpjpe_procrustes_mm",
-            "penetration_mm",
-            "volume_cm3",
-            "contact_ratio",
-        ):
-            before, after = by_hands[name][2 * k : 2 * k + 2]
-            stem, _, unit = name.rpartition("_")
-            unit = f"_{unit}" if unit in ("mm", "cm3") else ""
-            stem = stem if unit else name
-            figures |= {
-                f"{protocol}_{stem}_{when}{unit}": float(v.mean())
-                for when, v in (("before", before), ("after", after))
-            }
+        for name, figure in _MEASURES.items():
+            for when, values in zip(("before", "after"), rows[name][k], strict=True):
+                figures[f"{protocol}_{figure.format(when)}"] = float(values.mean())
+                if name in _MEDIANS:
+                    figures[f"{protocol}_{figure.format(f'{when}_median')}"] = float(np.median(values))
+        figures[f"{protocol}_fraction_improved"] = fraction_improved(*rows["mpjpe_mm"][k])
         statuses = Counter(run.refined.column("status").tolist())
-        figures |= {
-            f"{protocol}_{status}": statuses.get(status, 0) for status in ("refined", "kept", "failed")
-        }
-        figures[f"{protocol}_seconds_per_grasp"] = run.seconds / count
-    if "none" in runs:
-        figures["none_mpjpe_change_mm"] = figures["none_mpjpe_after_mm"]  # the input is the reference itself
+        figures |= {f"{protocol}_{status}": statuses[status] for status in ("refined", "kept", "failed")}
+        figures[f"{protocol}_seconds_per_grasp"] = run.seconds / len(reference)
+    if "none" in runs:  # its input is the reference itself, so the error afterwards is the change
+        figures["none_mpjpe_change_mm"] = figures["none_mpjpe_after_mm"]
     return figures
 
 
@@ -151,12 +144,12 @@ _LINES = (
 
 def report(figures: Mapping[str, float], protocols: Sequence[str]) -> str:
     """The figures as a table for people."""
-    lines = [f"{figures['grasps']} grasps, noise seed {SEED}; the reference hands themselves:"]
-    lines[0] += (
-        f" depth {figures['reference_penetration_mm']:.1f} mm, volume {figures['reference_volume_cm3']:.1f} cm³,"
-    )
-    lines[0] += f" contact ratio {figures['reference_contact_ratio']:.2f}"
-    lines += ["", f"{'':34}" + "".join(f"{p:>20}" for p in protocols)]
+    truth = [figures[f"reference_{name}"] for name in ("penetration_mm", "volume_cm3", "contact_ratio")]
+    lines = [
+        f"{figures['grasps']} grasps, noise seed {SEED}",
+        "the reference hands: depth {:.1f} mm, volume {:.1f} cm³, contact ratio {:.2f}".format(*truth),
+        f"{'':34}" + "".join(f"{p:>20}" for p in protocols),
+    ]
     for label, key, digits in _LINES:
         cells = [[figures[f"{p}_{key.format(w)}"] for w in ("before", "after")] for p in protocols]
         lines.append(f"{label:34}" + "".join(f"{f'{b:.{digits}f} → {a:.{digits}f}':>20}" for b, a in cells))

@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -56,7 +57,10 @@ def object_path(folder: Path, index: int) -> Path:
 
 
 def build_object(config: CorpusConfig, index: int) -> int:
-    """Make object ``index`` with its grasps and write its file. Returns the number of grasps."""
+    """Make object ``index`` with its grasps and write its file. Returns the number of grasps.
+
+    The work of one process: it uses one thread from then on.
+    """
     # Inside, because only workers need the geometry stack.
     from hand_models.open_hand import load_open_hand
 
@@ -113,6 +117,7 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
 
     Raises:
         ValueError: the folder holds a corpus made with another recipe.
+        ChildProcessError: a worker died.
     """
     from tqdm import tqdm
 
@@ -128,12 +133,22 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
     with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(build_object, config, index): index for index in missing}
         bar = tqdm(as_completed(jobs), total=len(jobs), unit="object", disable=None if progress else True)
-        for job in bar:
-            try:
-                total += job.result()
-            except Exception as error:  # one object that cannot be made must not lose the others
-                log.warning("object %d: %s", jobs[job], error)
-            bar.set_postfix(grasps=total)
+        try:
+            for job in bar:
+                try:
+                    total += job.result()
+                except BrokenProcessPool:
+                    raise
+                except Exception as error:  # one object that cannot be made must not lose the others
+                    log.warning("object %d: %s", jobs[job], error)
+                bar.set_postfix(grasps=total)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "workers: one died, perhaps for want of memory; start again with fewer, what is made stays."
+            ) from None
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # else leaving waits for every object in the queue
+            raise
     return config.out
 
 
@@ -200,14 +215,19 @@ class Corpus:
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """Read every object that has grasps.
+    """Read every object that has grasps, in the order of their numbers.
+
+    Args:
+        folder: ``out`` of `build_corpus`.
 
     Raises:
         FileNotFoundError: there is none; make it with ``regrasp corpus``.
     """
     items = list(_read_objects(sorted(Path(folder).glob("object_*.npz"))))
     if not items:
-        raise FileNotFoundError(f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`.")
+        raise FileNotFoundError(
+            f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`."
+        )
 
     def join(name: str) -> Tensor:
         return torch.cat([torch.from_numpy(item[name]) for item in items])
@@ -223,7 +243,10 @@ def load_corpus(folder: Path) -> Corpus:
         hierarchy=PointHierarchy.stack([build_hierarchy(p) for p in points]),
         which=torch.repeat_interleave(torch.arange(len(items)), counts),
         pose=pose,
-        **{name: join(name) for name in ("contact", "hand_contact", "part", "near", "gap", "canonical", "kind")},
+        **{
+            name: join(name)
+            for name in ("contact", "hand_contact", "part", "near", "gap", "canonical", "kind")
+        },
     )
 
 

@@ -16,15 +16,26 @@ from hand_models.anatomy import Anatomy
 Residual = tuple[Tensor, Tensor]
 
 
-def _robust(squared: Tensor, scale: float) -> Tensor:
-    """Factor that turns a residual of squared norm ``squared`` into its pseudo-Huber one (Charbonnier 1994).
+def _robust(squared: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Pseudo-Huber loss (Charbonnier 1994) of a residual ``r``, as a change of the residual.
 
     Quadratic well below ``scale``, linear above: far outliers pull no harder than near ones.
+
+    Args:
+        squared: squared norm of ``r``.
+        scale: where it turns, in the unit of ``r``.
+
+    Returns:
+        ``factor`` and ``bend``, of the shape of ``squared``: the squared norm of ``factor r`` is the loss
+        ``2 scale² (sqrt(1 + |r|²/scale²) - 1)``, and its derivative by ``r`` is ``factor (I - bend r rᵀ)``.
     """
-    return (2 / (1 + (1 + squared / scale**2).sqrt())).sqrt()
+    root = (1 + squared / scale**2).sqrt()
+    return (2 / (1 + root)).sqrt(), 1 / (2 * scale**2 * root * (1 + root))
 
 
-def penetration(skin: PointJacobian, distance: Tensor, gradient: Tensor, allowance: Tensor | float, std: float) -> Residual:
+def penetration(
+    skin: PointJacobian, distance: Tensor, gradient: Tensor, allowance: Tensor | float, std: float
+) -> Residual:
     """Skin deeper inside the object than its soft tissue yields.
 
     Args:
@@ -39,33 +50,44 @@ def penetration(skin: PointJacobian, distance: Tensor, gradient: Tensor, allowan
     return depth / std, skin.along(gradient * (-inside / std)[..., None])
 
 
-def attraction(skin: PointJacobian, distance: Tensor, gradient: Tensor, weight: Tensor, std: float, scale: float = 3.0) -> Residual:
+def attraction(
+    skin: PointJacobian, distance: Tensor, gradient: Tensor, weight: Tensor, std: float, scale: float = 3.0
+) -> Residual:
     """Skin that ought to touch, drawn to the surface along the distance gradient.
 
     Args:
-        weight: ``(B, P)`` precision of each point in [0, 1]; zero leaves it free.
+        distance: ``(B, P)`` signed distance to the object, metres, less what the skin is to sink in.
+        gradient: ``(B, P, 3)`` its gradient.
+        weight: ``(B, P)`` non-negative, on the squared residual; zero leaves a point free.
         std: metres of distance that count as one.
         scale: residual above which the pull no longer grows.
     """
     residual = distance / std
-    factor = weight.sqrt() * _robust(residual**2, scale)
-    return factor * residual, skin.along(gradient * (factor / std)[..., None])
+    factor, bend = _robust(residual**2, scale)
+    factor = factor * weight.sqrt()
+    slope = factor * (1 - bend * residual**2) / std
+    return factor * residual, skin.along(gradient * slope[..., None])
 
 
-def correspondence(skin: PointJacobian, target: Tensor, weight: Tensor, std: Tensor, scale: float = 2.0) -> Residual:
+def correspondence(
+    skin: PointJacobian, target: Tensor, weight: Tensor, std: Tensor, scale: float = 2.0
+) -> Residual:
     """Skin points to known places (or joints to known places).
 
     Args:
         skin: ``Q`` points.
         target: ``(B, Q, 3)`` metres.
-        weight: ``(B, Q)`` in [0, 1].
+        weight: ``(B, Q)`` non-negative, on the squared residual.
         std: ``(B, Q)`` metres, standard deviation of the target per axis.
         scale: residual above which the pull no longer grows.
     """
-    error = (skin.points - target) / std[..., None]
-    factor = weight.sqrt() * _robust((error**2).sum(-1), scale)
-    rows = skin.dense() * (factor / std)[:, None, None]
-    return (error * factor[..., None]).transpose(1, 2).flatten(1), rows.flatten(2)
+    error = ((skin.points - target) / std[..., None]).transpose(1, 2)  # (B, 3, Q)
+    factor, bend = _robust((error**2).sum(1), scale)
+    factor = factor * weight.sqrt()
+    move = skin.dense()  # (B, D, 3, Q)
+    radial = (move * error[:, None]).sum(2, keepdim=True) * bend[:, None, None]
+    rows = torch.addcmul(move, radial, error[:, None], value=-1).mul_((factor / std)[:, None, None])
+    return (error * factor[:, None]).flatten(1), rows.flatten(2)
 
 
 def pose_prior(hand_pose: Tensor, mean: Tensor, std: Tensor, anatomy: Anatomy, dim: int) -> Residual:
@@ -97,9 +119,12 @@ def _angle_rows(scale: Tensor, anatomy: Anatomy, dim: int) -> Tensor:
 
 
 # Spheres along the bones of the fingers, between two consecutive joints each, and in the palm, OpenPose order.
-_FINGER_SPHERES = tuple((4 * f + k, 4 * f + k + 1, s) for f in range(5) for k in (1, 2, 3) for s in (0.25, 0.75))
-_PALM_SPHERES = tuple((0, 4 * f + 1, s) for f in range(1, 5) for s in (0.35, 0.6, 0.85)) + ((0, 1, 0.8),)
-_FINGER_RADIUS = (0.0092, 0.0078, 0.0074, 0.0073, 0.0064)  # thumb to little finger, metres: slim enough to lie side by side
+_FINGER_SPHERES = tuple(
+    (4 * f + k, 4 * f + k + 1, s) for f in range(5) for k in (1, 2, 3) for s in (0.25, 0.75)
+)
+_PALM_SPHERES = (*((0, 4 * f + 1, s) for f in range(1, 5) for s in (0.35, 0.6, 0.85)), (0, 1, 0.8))
+# Thumb to little finger, metres: slim enough to lie side by side.
+_FINGER_RADIUS = (0.0092, 0.0078, 0.0074, 0.0073, 0.0064)
 _PALM_RADIUS = 0.010
 _FINGERS = slice(0, len(_FINGER_SPHERES))
 
@@ -110,7 +135,9 @@ def inner_spheres(joints: PointJacobian) -> tuple[PointJacobian, Tensor]:
     device = joints.points.device
     start, end = (torch.tensor([s[i] for s in spheres], device=device) for i in (0, 1))
     share = joints.points.new_tensor([s[2] for s in spheres])
-    radius = joints.points.new_tensor([_FINGER_RADIUS[(s[0] - 1) // 4] for s in _FINGER_SPHERES] + [_PALM_RADIUS] * len(_PALM_SPHERES))
+    radius = joints.points.new_tensor(
+        [_FINGER_RADIUS[(s[0] - 1) // 4] for s in _FINGER_SPHERES] + [_PALM_RADIUS] * len(_PALM_SPHERES)
+    )
     return joints.between(start, end, share), radius
 
 

@@ -44,7 +44,9 @@ class Observation:
 
 
 @torch.no_grad()
-def observe(model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor) -> Observation:
+def observe(
+    model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor
+) -> Observation:
     """Describe ``B`` noisy right hands and the objects beside them.
 
     Args:
@@ -53,7 +55,24 @@ def observe(model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, t
         points: ``(B, n, 3)`` object surface, metres.
         normals: ``(B, n, 3)`` outward.
         thickness: ``(B, n)`` metres.
+
+    Raises:
+        ValueError: left hands, or arrays whose shapes do not go together.
     """
+    if pose.side != "right":
+        raise ValueError("pose: left hands; mirror hands and objects first (HandPose.mirrored).")
+    if points.ndim != 3 or points.shape[0] != len(pose) or points.shape[2] != 3:
+        raise ValueError(
+            f"points: got shape {tuple(points.shape)}; expected ({len(pose)}, n, 3), one object per hand."
+        )
+    for name, value, expected in (
+        ("normals", normals, points.shape),
+        ("thickness", thickness, points.shape[:2]),
+    ):
+        if value.shape != expected:
+            raise ValueError(
+                f"{name}: got shape {tuple(value.shape)}; expected {tuple(expected)}, as points."
+            )
     hand = model(pose)
     rotation = exp_so3(pose.global_orient)
     origin = hand.joints[:, 0]
@@ -86,7 +105,12 @@ def observe(model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, t
     nearest = joint_distance.argmin(1)[..., None].expand(-1, -1, 3)
     to_object = xyz.gather(1, nearest) - joints
     joint_features = torch.cat(
-        [joints / LENGTH, to_object / LENGTH, outward.gather(1, nearest), to_object.norm(dim=-1, keepdim=True) / LENGTH],
+        [
+            joints / LENGTH,
+            to_object / LENGTH,
+            outward.gather(1, nearest),
+            to_object.norm(dim=-1, keepdim=True) / LENGTH,
+        ],
         -1,
     )
     hand_features = torch.cat([pose.hand_pose.flatten(1), joints.flatten(1) / LENGTH, pose.betas], -1)

@@ -97,6 +97,11 @@ class ContactField:
             return self
         return replace(self, joints=self.joints * self.joints.new_tensor([-1.0, 1.0, 1.0]))
 
+    def at(self, points: Tensor | slice) -> ContactField:
+        """The field at some of the object points, an index ``(m,)`` or slice."""
+        names = ("contact", "contact_var", "part", "canonical", "canonical_var", "gap", "gap_var", "near")
+        return replace(self, **{name: getattr(self, name)[:, points] for name in names})
+
     def targets(self, points: Tensor, normals: Tensor) -> Tensor:
         """(B, n, 3) where the corresponding hand points are to be: ``points + gap * normals``."""
         return points + self.gap[..., None] * normals

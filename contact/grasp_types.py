@@ -109,9 +109,13 @@ def preshapes(model: HandModel, steps: int = 12) -> tuple[Preshape, ...]:
         for k, finger in enumerate(FINGERS[:4]):
             held = finger in kind.fingers
             flexion = kind.flexion if held else (55, 60, 35)  # fingers not in use curl out of the way
-            closed[3 * k : 3 * k + 3, 0] = torch.deg2rad(torch.tensor(flexion)) - anatomy.rest[3 * k : 3 * k + 3, 0]
+            closed[3 * k : 3 * k + 3, 0] = (
+                torch.deg2rad(torch.tensor(flexion)) - anatomy.rest[3 * k : 3 * k + 3, 0]
+            )
             closed[3 * k, 1] += torch.deg2rad(torch.tensor(kind.spread)) * (1, 0.3, -1, -0.5)[k]
-        closed[12:, 0] += torch.deg2rad(torch.tensor([6.0, -8.0, 8.0]))  # the thumb meets the fingers with its end bent
+        closed[12:, 0] += torch.deg2rad(
+            torch.tensor([6.0, -8.0, 8.0])
+        )  # the thumb meets the fingers with its end bent
         closed[12:, 1] += torch.deg2rad(torch.tensor([0.0, -9.0, 8.0]))
         opened = closed.clone()
         for k, finger in enumerate(FINGERS[:4]):

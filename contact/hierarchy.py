@@ -47,18 +47,27 @@ class PointHierarchy:
 
     @staticmethod
     def stack(items: Sequence[PointHierarchy]) -> PointHierarchy:
-        """Join objects along the first dimension."""
-        return PointHierarchy(*(torch.cat([getattr(i, f.name) for i in items]) for f in fields(PointHierarchy)))
+        """Join objects along the first dimension; ``ValueError`` when there are none."""
+        if not items:
+            raise ValueError("items: none given; stack at least one object.")
+        return PointHierarchy(
+            *(torch.cat([getattr(i, f.name) for i in items]) for f in fields(PointHierarchy))
+        )
 
 
 def build_hierarchy(points: Tensor) -> PointHierarchy:
-    """Neighbourhoods of one object's ``(2048, 3)`` points in farthest-point order.
+    """Neighbourhoods of one object's ``(2048, 3)`` points, metres, in farthest-point order.
+
+    Returns:
+        A hierarchy of one object (``G = 1``), on the CPU.
 
     Raises:
-        ValueError: when the number of points is another.
+        ValueError: when the number of points is another, or one is not finite.
     """
     if points.shape != (LEVELS[0], 3):
         raise ValueError(f"points: got shape {tuple(points.shape)}; expected ({LEVELS[0]}, 3).")
+    if not points.isfinite().all():
+        raise ValueError("points: NaN or infinite coordinates; clean the mesh they were sampled from.")
     xyz = points.detach().cpu().double().numpy()
     levels = [xyz[:n] for n in LEVELS]
     trees = [cKDTree(level) for level in levels]

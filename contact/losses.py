@@ -32,7 +32,12 @@ class LossWeights:
 
 
 def gaussian_nll(error: Tensor, variance: Tensor, dims: int = 1) -> Tensor:
-    """Negative log likelihood, up to a constant, of an isotropic Gaussian in ``dims`` dimensions, per dimension."""
+    """Negative log likelihood, up to a constant, of an isotropic Gaussian in ``dims`` dimensions, per dimension.
+
+    Args:
+        error: squared distance to the mean, any shape.
+        variance: of each coordinate, the same shape and the same unit squared.
+    """
     return 0.5 * (error / dims / variance + variance.log())
 
 
@@ -47,9 +52,10 @@ def _value_loss(logit: Tensor, variance: Tensor, truth: Tensor) -> Tensor:
 
 
 def losses(prediction: Prediction, truth: ContactField, joints: Tensor) -> dict[str, Tensor]:
-    """Each term, unweighted.
+    """Each term, unweighted: a scalar under each name of `LossWeights`.
 
     Args:
+        prediction: raw output of the network, wrist frame.
         truth: ground-truth field.
         joints: ``(B, 21, 3)`` true joints in the noisy wrist's frame, metres.
     """
@@ -60,7 +66,8 @@ def losses(prediction: Prediction, truth: ContactField, joints: Tensor) -> dict[
     part = cross_entropy(p.part_logits.flatten(0, 1), truth.part.argmax(-1).flatten(), reduction="none")
     return {
         # The distance itself joins its likelihood, which alone would neglect the hard grasps.
-        "joints": gaussian_nll(of_joints, p.joints_var * _CM**2, 3).mean() + 0.3 * (of_joints + 1e-6).sqrt().mean(),
+        "joints": gaussian_nll(of_joints, p.joints_var * _CM**2, 3).mean()
+        + 0.3 * (of_joints + 1e-6).sqrt().mean(),
         "contact": _value_loss(p.contact_logit, p.contact_var, truth.contact),
         "near": bce(p.near_logit, near),
         "part": _mean_where(part.reshape(near.shape), near),

@@ -9,6 +9,7 @@ field. Each output has its own variance and is trained by a proper scoring rule.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ class Prediction:
 
 def _mlp(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -107,7 +108,7 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
 
 
 class _Gather(nn.Module):
-    """Coarse points from their fine neighbours: max over ``act(A f_j + B (x_j - x_i))``.
+    """Coarse points from their fine neighbours: the largest ``A f_j + B (x_j - x_i)``, then one layer.
 
     Both maps are applied before the gather, once per point and not once per edge.
     """
@@ -120,7 +121,8 @@ class _Gather(nn.Module):
 
     def forward(self, features: Tensor, xyz: Tensor, index: Tensor) -> Tensor:
         shift = self.position(xyz / (0.2 * LENGTH))
-        message = _take(self.feature(features) + shift, index).max(2).values  # cheaper to differentiate than amax
+        # .max is cheaper to differentiate than .amax, which shares the derivative among ties.
+        message = _take(self.feature(features) + shift, index).max(2).values
         return self.after(message - shift[:, : index.shape[1]])
 
 
@@ -130,7 +132,9 @@ class _Spread(nn.Module):
     def __init__(self, coarse: int, fine: int, width_out: int) -> None:
         super().__init__()
         self.coarse, self.fine = nn.Linear(coarse, width_out), nn.Linear(fine, width_out)
-        self.after = nn.Sequential(nn.LayerNorm(width_out), nn.ReLU(), nn.Linear(width_out, width_out), nn.ReLU())
+        self.after = nn.Sequential(
+            nn.LayerNorm(width_out), nn.ReLU(), nn.Linear(width_out, width_out), nn.ReLU()
+        )
 
     def forward(self, coarse: Tensor, fine: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         interpolated = (_take(self.coarse(coarse), index) * weight[..., None]).sum(2)
@@ -177,7 +181,14 @@ class ContactNet(nn.Module):
         self.skin_head = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
         self.part_centre = nn.Parameter(torch.zeros(NUM_PARTS, 3))
 
-    def forward(self, observation: Observation, hierarchy: PointHierarchy, skin: Tensor, skin_part: Tensor) -> Prediction:
+    def forward(
+        self,
+        observation: Observation,
+        hierarchy: PointHierarchy,
+        skin: Tensor,
+        skin_part: Tensor,
+        at: Tensor | slice = slice(None),
+    ) -> Prediction:
         """Predict for ``B`` grasps.
 
         Args:
@@ -185,6 +196,7 @@ class ContactNet(nn.Module):
             hierarchy: of the ``B`` objects, one row per grasp.
             skin: ``(P, 3)`` canonical positions of the hand points to predict contact at, metres.
             skin_part: ``(P,)`` bone of each, 0 to 15.
+            at: object points to predict at; training needs only a few of them at a time.
         """
         xyz = observation.objects[..., :3] * LENGTH
         fine = self.point(observation.objects)
@@ -194,7 +206,9 @@ class ContactNet(nn.Module):
         tokens = torch.cat(
             [
                 coarse + self.place(observation.objects[:, : LEVELS[2], :3]),
-                self.joint(observation.joints) + self.place(observation.joint_positions / LENGTH) + self.joint_name,
+                self.joint(observation.joints)
+                + self.place(observation.joint_positions / LENGTH)
+                + self.joint_name,
             ],
             1,
         )
@@ -205,10 +219,9 @@ class ContactNet(nn.Module):
         of_object, of_joints = tokens[:, : LEVELS[2]], tokens[:, LEVELS[2] :]
 
         middle = self.spread2(of_object, middle, hierarchy.spread2, hierarchy.spread2_weight)
-        fine = self.spread1(middle, fine, hierarchy.spread1, hierarchy.spread1_weight)
-        contact, contact_spread, near, offset, offset_spread, gap, gap_spread, part = self.point_head(fine).split(
-            [1, 1, 1, 3, 1, 1, 1, NUM_PARTS], -1
-        )
+        fine = self.spread1(middle, fine[:, at], hierarchy.spread1[:, at], hierarchy.spread1_weight[:, at])
+        on_object = self.point_head(fine).split([1, 1, 1, 3, 1, 1, 1, NUM_PARTS], -1)
+        contact, contact_spread, near, offset, offset_spread, gap, gap_spread, part = on_object
         joints = self.joint_head(of_joints)
         ends = torch.tensor(_BONE_TOKENS, device=tokens.device)
         of_bone = self.skin_token(of_joints[:, ends].flatten(2))
@@ -230,7 +243,16 @@ class ContactNet(nn.Module):
         )
 
     def predict(self, model: HandModel, observation: Observation, hierarchy: PointHierarchy) -> ContactField:
-        """The contact field of ``B`` right hands over ``model.contact_points``, object frame, without gradients."""
+        """The contact field of ``B`` right hands over ``model.contact_points``, object frame, without gradients.
+
+        Args:
+            model: the right-hand model the observation was made with.
+            observation: from `contact.features.observe`.
+            hierarchy: of the ``B`` objects, one row per grasp.
+
+        Returns:
+            A field of ``B`` rows, joints included.
+        """
         skin = model.rest_canonical[model.contact_points]
         with torch.no_grad():
             raw = self(observation, hierarchy, skin, model.part_of_vertex[model.contact_points])

@@ -48,7 +48,13 @@ def protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def perturb(pose: HandPose, noise: Protocol | str, *, seed: int | torch.Generator = 0, scale: torch.Tensor | None = None) -> HandPose:
+def perturb(
+    pose: HandPose,
+    noise: Protocol | str,
+    *,
+    seed: int | torch.Generator = 0,
+    scale: torch.Tensor | None = None,
+) -> HandPose:
     """Add the protocol's noise to every hand.
 
     The wrist turns about the root joint, so rotation noise does not displace it.
@@ -56,21 +62,29 @@ def perturb(pose: HandPose, noise: Protocol | str, *, seed: int | torch.Generato
     Args:
         pose: ``B`` hands in the object frame.
         noise: a protocol or its name.
-        seed: integer, or a generator to continue.
+        seed: integer, or a CPU generator to continue.
         scale: ``(B,)`` optional factor on all the noise of each hand.
+
+    Raises:
+        ValueError: the protocol is unknown, or ``scale`` is not ``(B,)``.
     """
     noise = protocol(noise) if isinstance(noise, str) else noise
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     batch = len(pose)
-    amount = torch.ones(batch) if scale is None else scale
-    draw = torch.randn(batch, 51, generator=generator) * amount[:, None]
+    draw = torch.randn(batch, 51, generator=generator)
+    if scale is not None:
+        if scale.shape != (batch,):
+            raise ValueError(
+                f"scale: got shape {tuple(scale.shape)}; expected ({batch},), a factor for each hand."
+            )
+        draw = draw * scale[:, None].to(draw)
     draw = draw.to(pose.transl)
     angles = draw[:, 6:].reshape(batch, 15, 3) * draw.new_tensor(POSE_UNIT) * noise.pose
     turn = exp_so3(draw[:, 3:6] * noise.rotation)
     return HandPose(
         pose.side,
         log_so3(turn @ exp_so3(pose.global_orient)),
-        pose.hand_pose + from_anatomical(angles),
+        pose.hand_pose + from_anatomical(angles, side=pose.side),
         pose.betas,
         pose.transl + draw[:, :3] * noise.translation,
     )

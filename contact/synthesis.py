@@ -21,8 +21,8 @@ from hand_models.pose import TANGENT_DIM
 from hand_models.rotations import log_so3
 
 from . import costs
-from .grid import SignedDistanceGrid
 from .grasp_types import Preshape, palmar_skin
+from .grid import SignedDistanceGrid
 from .objects import ObjectMesh
 
 THUMB = (13, 14, 15)
@@ -149,7 +149,9 @@ def place(
     height = ((arm @ up) - floor).amin(-1)
     lift = -(back @ up)
     thumb_up = rotation[..., 2] @ up
-    score = -0.5 * ((lift - config.pitch[0]) / config.pitch[1]) ** 2 + torch.nn.functional.logsigmoid(5 * (thumb_up + 0.3))
+    score = -0.5 * ((lift - config.pitch[0]) / config.pitch[1]) ** 2 + torch.nn.functional.logsigmoid(
+        5 * (thumb_up + 0.3)
+    )
     score = score - 200 * (0.015 - clear).clamp_min(0) - 100 * (0.02 - height).clamp_min(0)
     gumbel = -torch.log(-torch.log(torch.rand(score.shape, generator=generator)))
     turn = (score + gumbel).argmax(1)
@@ -163,7 +165,11 @@ def place(
     angles = torch.stack([s.anatomical for s in shapes])[kind[row], step[row]]
     angles = angles + 0.35 * default_anatomy().std * torch.randn(angles.shape, generator=generator)
     pose = HandPose(
-        "right", log_so3(rotation[row, turn]), default_anatomy().from_anatomical(angles), betas, torch.zeros(len(row), 3)
+        "right",
+        log_so3(rotation[row, turn]),
+        default_anatomy().from_anatomical(angles),
+        betas,
+        torch.zeros(len(row), 3),
     )
     jitter = 0.006 * torch.randn(len(row), 3, generator=generator)
     pose = replace(pose, transl=wrist[row, turn] + jitter - model.root(pose))
@@ -199,7 +205,9 @@ def close_hands(
     # A hand round a cavity must not end up inside it: it closes on the object's convex hull.
     solid = obj.grid
     if placement.across.any():
-        solid = SignedDistanceGrid.stack([obj.grid, ObjectMesh.from_any(obj.trimesh.convex_hull, resolution=48).grid])
+        solid = SignedDistanceGrid.stack(
+            [obj.grid, ObjectMesh.from_any(obj.trimesh.convex_hull, resolution=48).grid]
+        )
 
     def surface(points: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         return solid.query(points, placement.across[index].long() if solid.count > 1 else None)
@@ -255,7 +263,12 @@ def find_contacts(model: HandModel, obj: ObjectMesh, pose: HandPose) -> Contacts
     )
     pick = closest[..., None].expand(-1, -1, 3)
     normal = torch.nn.functional.normalize(gradient.gather(1, pick), dim=-1)
-    return Contacts(torch.maximum(-distance.amin(1), pierced), distance.gather(1, closest), vertices.gather(1, pick), normal)
+    return Contacts(
+        torch.maximum(-distance.amin(1), pierced),
+        distance.gather(1, closest),
+        vertices.gather(1, pick),
+        normal,
+    )
 
 
 def object_inside_hand(model: HandModel, vertices: Tensor, points: Tensor) -> Tensor:
@@ -265,7 +278,9 @@ def object_inside_hand(model: HandModel, vertices: Tensor, points: Tensor) -> Te
     """
     faces = model.faces_for("right")
     corners = vertices[:, faces]
-    area = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0], dim=-1)
+    area = torch.linalg.cross(
+        corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0], dim=-1
+    )
     normals = torch.zeros_like(vertices)
     for k in range(3):
         normals.index_add_(1, faces[:, k], area)
@@ -293,12 +308,16 @@ def holds(contacts: Contacts, config: SynthesisConfig) -> Tensor:
     for row in good.nonzero()[:, 0].tolist():
         mask = touching[row]
         good[row] = force_closure(
-            contacts.point[row, mask].double().numpy(), contacts.normal[row, mask].double().numpy(), config.friction
+            contacts.point[row, mask].double().numpy(),
+            contacts.normal[row, mask].double().numpy(),
+            config.friction,
         )
     return good
 
 
-def force_closure(points: np.ndarray, normals: np.ndarray, friction: float, edges: int = 6, slack: float = 0.02) -> bool:
+def force_closure(
+    points: np.ndarray, normals: np.ndarray, friction: float, edges: int = 6, slack: float = 0.02
+) -> bool:
     """Whether contacts with friction can resist every small wrench.
 
     The friction cones are linearised; they close if some strictly positive combination of their edges gives

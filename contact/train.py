@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from .corpus import Corpus, corpus_hash, load_corpus
 from .features import Observation, observe
 from .field import ContactField
 from .losses import LossWeights, losses, total
-from .network import ContactNet, NetworkConfig
+from .network import ContactNet, NetworkConfig, Prediction
 from .perturb import PROTOCOLS, perturb
 from .weights import save_weights
 
@@ -47,6 +47,8 @@ class TrainConfig:
     """largest factor"""
     clean_share: float = 0.1
     """share of hands without noise, from which the network learns to leave good ones alone"""
+    points: int = 512
+    """object points a step learns from, of the 2,048: neighbours say much the same"""
     evaluate_every: int = 500
     device: str = "cpu"
     seed: int = 0
@@ -65,6 +67,12 @@ class Batch:
     joints: Tensor
     """(B, 21, 3) true joints in the noisy wrist's frame"""
 
+    def to(self, device: torch.device | str) -> Batch:
+        """Move to a device."""
+        seen = {f.name: getattr(self.observation, f.name).to(device) for f in fields(self.observation)}
+        truth, joints = self.truth.to(device), self.joints.to(device)
+        return Batch(replace(self.observation, **seen), self.rows, truth, joints)
+
 
 def make_batch(
     model: HandModel, corpus: Corpus, index: Tensor, noise: str, scale: Tensor, generator: torch.Generator
@@ -77,8 +85,10 @@ def make_batch(
     return Batch(observation, rows, corpus.truth(index), joints)
 
 
-def _stream(model: HandModel, corpus: Corpus, train: Tensor, config: TrainConfig, start: int) -> Iterator[Batch]:
-    """Endless training batches; batch ``k`` depends only on the seed and ``k``, so a resumed run goes on as it would."""
+def _stream(
+    model: HandModel, corpus: Corpus, train: Tensor, config: TrainConfig, start: int
+) -> Iterator[Batch]:
+    """Endless training batches; that of a step depends on seed and step alone, so that runs can be resumed."""
     step = start
     while True:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -93,28 +103,48 @@ def _stream(model: HandModel, corpus: Corpus, train: Tensor, config: TrainConfig
         step += 1
 
 
-def _forward(network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch) -> dict[str, Tensor]:
-    ids = model.contact_points
-    prediction = network(
-        batch.observation, corpus.hierarchy[batch.rows], model.rest_canonical[ids], model.part_of_vertex[ids]
-    )
-    return losses(prediction, batch.truth, batch.joints)
+def _predict(
+    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor | slice = slice(None)
+) -> Prediction:
+    """Network output for a batch at the object points ``at``, on the batch's device."""
+    ids, device = model.contact_points, batch.joints.device
+    skin, part = model.rest_canonical[ids].to(device), model.part_of_vertex[ids].to(device)
+    return network(batch.observation, corpus.hierarchy[batch.rows].to(device), skin, part, at)
+
+
+def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
+    """The object points whose outputs this step learns from."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    return torch.randperm(corpus.points.shape[1], generator=generator)[: config.points]
 
 
 @torch.no_grad()
-def evaluate(network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0) -> dict[str, float]:
-    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index`` under a protocol."""
+def evaluate(
+    network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0
+) -> dict[str, float]:
+    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index`` under a protocol.
+
+    Args:
+        network: on any device.
+        index: ``(N,)`` grasps of ``corpus``; without any the result is empty.
+        noise: name of a protocol of `contact.perturb`.
+        seed: of the noise.
+    """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, float] = {}
-    ids = model.contact_points
-    for part in index.split(64):
-        batch = make_batch(model, corpus, part, noise, torch.ones(len(part)), generator)
-        p = network(batch.observation, corpus.hierarchy[batch.rows], model.rest_canonical[ids], model.part_of_vertex[ids])
+    device = next(network.parameters()).device
+    for part in index.split(64) if len(index) else ():
+        batch = make_batch(model, corpus, part, noise, torch.ones(len(part)), generator).to(device)
+        p = _predict(network, model, corpus, batch)
         values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints).items()}
-        values["before_mm"] = 1000 * float((batch.observation.joint_positions - batch.joints).norm(dim=-1).mean())
+        values["before_mm"] = 1000 * float(
+            (batch.observation.joint_positions - batch.joints).norm(dim=-1).mean()
+        )
         values["after_mm"] = 1000 * float((p.joints - batch.joints).norm(dim=-1).mean())
         near = batch.truth.near.bool()
-        values["canonical_mm"] = 1000 * float((p.canonical - batch.truth.canonical).norm(dim=-1)[near].median())
+        values["canonical_mm"] = 1000 * float(
+            (p.canonical - batch.truth.canonical).norm(dim=-1)[near].median()
+        )
         values["contact_f1"] = _f1(p.contact_logit > math.log(0.4 / 0.6), batch.truth.contact > 0.4)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * len(part) / len(index)
@@ -129,8 +159,14 @@ def _f1(predicted: Tensor, truth: Tensor) -> float:
 def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -> Path:
     """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``.
 
+    An interrupted run, started again with the same configuration, ends as it would have uninterrupted.
+
+    Args:
+        model: hand of the corpus; None for the open hand.
+
     Raises:
         FileNotFoundError: the corpus is not there.
+        ValueError: ``config.out`` holds a checkpoint of another network.
     """
     from tqdm import tqdm
 
@@ -143,27 +179,36 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
     log.info("%d grasps on %d objects, %d held out", len(corpus), len(corpus.families), len(held_out))
     network = ContactNet(config.network).to(config.device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     config.out.mkdir(parents=True, exist_ok=True)
     checkpoint = config.out / "checkpoint.pt"
     start = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
+        state = torch.load(checkpoint, map_location=config.device, weights_only=True)
+        try:
+            network.load_state_dict(state["network"])
+            averaged.load_state_dict(state["averaged"])
+            optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"out: the checkpoint in {config.out} is of another network; choose another folder ({error})."
+            ) from None
         start = int(state["step"])
 
     began = time.monotonic()
     for step, batch in tqdm(
-        zip(range(start, config.steps), _stream(model, corpus, training, config, start)),
+        zip(range(start, config.steps), _stream(model, corpus, training, config, start), strict=False),
         total=config.steps, initial=start, disable=None,
     ):  # fmt: skip
         rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
         rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps)) * 0.99 + 0.01
         for group in optimiser.param_groups:
             group["lr"] = rate
-        terms = _forward(network, model, corpus, batch)
+        at = _some_points(corpus, config, step)
+        batch = batch.to(config.device)
+        terms = losses(_predict(network, model, corpus, batch, at), batch.truth.at(at), batch.joints)
         optimiser.zero_grad()
         total(terms, config.loss).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -173,7 +218,10 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
         for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
-            scores = {name: evaluate(averaged, model, corpus, held_out[:256], name) for name in ("contactopt", "image", "none")}
+            scores = {
+                name: evaluate(averaged, model, corpus, held_out[:256], name)
+                for name in ("contactopt", "image", "none")
+            }
             line = {"step": step + 1, "seconds": round(time.monotonic() - began), **scores}
             with open(config.out / "log.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -183,7 +231,9 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
             }  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".partial"))
             checkpoint.with_suffix(".partial").replace(checkpoint)
-    scores = {name: evaluate(averaged, model, corpus, held_out, name) for name in ("contactopt", "image", "none")}
+    scores = {
+        name: evaluate(averaged, model, corpus, held_out, name) for name in ("contactopt", "image", "none")
+    }
     card = {
         "corpus_sha256": corpus_hash(config.corpus),
         "grasps": len(corpus),

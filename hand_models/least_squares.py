@@ -30,7 +30,9 @@ class NormalEquations:
     @staticmethod
     def zeros(batch: int, dim: int, like: Tensor) -> NormalEquations:
         """No residuals yet."""
-        return NormalEquations(like.new_zeros(batch), like.new_zeros(batch, dim), like.new_zeros(batch, dim, dim))
+        return NormalEquations(
+            like.new_zeros(batch), like.new_zeros(batch, dim), like.new_zeros(batch, dim, dim)
+        )
 
     def add(self, residual: Tensor, rows: Tensor) -> NormalEquations:
         """With residuals ``(B, N)`` and their derivative, transposed, ``(B, D, N)``."""
@@ -82,7 +84,7 @@ class Solution:
     iterations: Tensor
     """(B,) evaluations used"""
     converged: Tensor
-    """(B,) bool: stopped before the limit"""
+    """(B,) bool: stopped before the limit, at a finite cost"""
 
 
 def _scatter(pose: HandPose, index: Tensor, rows: HandPose) -> HandPose:
@@ -103,7 +105,9 @@ def _step(equations: NormalEquations, damping: Tensor) -> Tensor:
 
 @torch.no_grad()
 def minimize(
-    linearize: Callable[[HandPose, Tensor], NormalEquations], initial: HandPose, termination: Termination = Termination()
+    linearize: Callable[[HandPose, Tensor], NormalEquations],
+    initial: HandPose,
+    termination: Termination = Termination(),
 ) -> Solution:
     """Minimise half the sum of squared residuals of every problem of a batch.
 
@@ -112,6 +116,10 @@ def minimize(
             the poses belong to, so that their data can be selected.
         initial: starting poses of all ``B`` problems.
         termination: limits and damping.
+
+    Returns:
+        Per problem the pose of lowest cost that was met. One whose cost is NaN from the start keeps its pose
+        and counts as not converged; the others do not notice it.
     """
     pose = initial
     active = torch.arange(len(initial), device=initial.transl.device)
@@ -141,6 +149,6 @@ def minimize(
             ~better & (damping[active] > termination.max_damping)
         )
         active = active[~finished]
-    converged = torch.ones_like(used, dtype=torch.bool)
+    converged = equations.cost.isfinite()
     converged[active] = False
     return Solution(pose, equations, initial_cost, used, converged)

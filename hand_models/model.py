@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .pose import HandPose
+from .pose import HandPose, check_side
 from .rotations import exp_so3, left_jacobian, skew
 
 NUM_BONES = 16
@@ -149,7 +149,8 @@ class HandModel:
 
         def move(t: Tensor) -> Tensor:
             moved = t.to(*args, **kwargs)
-            return moved if t.is_floating_point() else moved.to(t.dtype)
+            # Not through the floating type and back: half precision cannot hold vertex ids above 2048.
+            return moved if t.is_floating_point() else t.to(moved.device)
 
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor)})
@@ -196,7 +197,9 @@ class HandModel:
     @cached_property
     def _joint_shape(self) -> tuple[Tensor, Tensor]:
         """Rest joints of the mean hand ``(16, 3)`` and their shape directions ``(16, 3, 10)``."""
-        return self.joint_regressor @ self.template, torch.einsum("jv,vcs->jcs", self.joint_regressor, self.shapedirs)
+        return self.joint_regressor @ self.template, torch.einsum(
+            "jv,vcs->jcs", self.joint_regressor, self.shapedirs
+        )
 
     # Forward ----------------------------------------------------------------------------------------
 
@@ -218,7 +221,13 @@ class HandModel:
         return j0 if pose.side == self.side else j0 * j0.new_tensor([-1.0, 1.0, 1.0])
 
     def faces_for(self, side: str, *, closed: bool = True) -> Tensor:
-        """Triangles with outward normals for a hand of ``side`` (mirroring turns them inside out)."""
+        """Triangles with outward normals for a hand of ``side`` (mirroring turns them inside out).
+
+        Args:
+            side: "right" or "left"; anything else is a ``ValueError``.
+            closed: with the cap on the wrist, ``(F', 3)``, or as published without it, ``(F, 3)``.
+        """
+        check_side(side)
         faces = self.closed_faces if closed else self.faces
         return faces if side == self.side else faces.flip(1)
 
@@ -286,12 +295,19 @@ class HandModel:
     ) -> HandJacobian:
         """Vertices ``vertex_ids`` (all when None) and joints with derivatives along `HandPose.retract`.
 
+        Args:
+            pose: ``B`` hands of the model's side.
+            vertex_ids: ``(P,)`` int64.
+            with_betas: with the derivative by the ten betas: ``D`` is 61, not 51.
+
         Raises:
             ValueError: when ``pose.side`` is not the model's side (mirror the pose, the derivative of the
                 other side follows by mirroring).
         """
         if pose.side != self.side:
-            raise ValueError(f"pose: a {pose.side} hand, but the model is a {self.side} one; pass pose.mirrored().")
+            raise ValueError(
+                f"pose: a {pose.side} hand, but the model is a {self.side} one; pass pose.mirrored()."
+            )
         support, regressor = self._tip_support
         asked = torch.arange(len(self.template), device=support.device) if vertex_ids is None else vertex_ids
         ids, count = torch.cat([asked, support]), len(asked)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 _SMALL = 1e-4  # below this angle sin(x) / x is its Taylor series, which has a derivative at zero
-_SERIES = 0.3  # below this angle x - sin(x) cancels too far for float32, and its series is exact to 1e-11
 
 
 def skew(v: Tensor) -> Tensor:
@@ -20,10 +19,10 @@ def skew(v: Tensor) -> Tensor:
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(*v.shape[:-1], 3, 3)
 
 
-def _angle(aa: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Squared angle ``(..., 1, 1)``, a mask of angles below ``limit``, and the angle, one where masked."""
+def _angle(aa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared angle ``(..., 1, 1)``, a mask of small angles, and the angle, one where masked."""
     squared = (aa * aa).sum(-1)[..., None, None]
-    small = squared < limit**2
+    small = squared < _SMALL**2
     safe = torch.where(small, torch.ones_like(squared), squared).sqrt()
     return squared, small, safe
 
@@ -36,7 +35,7 @@ def _versine(angle: Tensor) -> Tensor:
 
 def exp_so3(aa: Tensor) -> Tensor:
     """Axis-angle ``(..., 3)`` radians to rotation matrices ``(..., 3, 3)`` (Rodrigues' formula)."""
-    squared, small, angle = _angle(aa, _SMALL)
+    squared, small, angle = _angle(aa)
     a = torch.where(small, 1 - squared / 6, torch.sin(angle) / angle)
     b = torch.where(small, 0.5 - squared / 24, _versine(angle))
     k = skew(aa)
@@ -45,13 +44,10 @@ def exp_so3(aa: Tensor) -> Tensor:
 
 def left_jacobian(aa: Tensor) -> Tensor:
     """Left Jacobian ``(..., 3, 3)``: ``exp(aa + d) ≈ exp(left_jacobian(aa) @ d) @ exp(aa)``."""
-    squared, small, angle = _angle(aa, _SERIES)
-    a = torch.where(small, 0.5 - squared / 24 * (1 - squared / 30 * (1 - squared / 56)), _versine(angle))
-    b = torch.where(
-        small,
-        1 / 6 - squared / 120 * (1 - squared / 42 * (1 - squared / 72)),
-        (angle - torch.sin(angle)) / angle**3,
-    )
+    squared, small, angle = _angle(aa)
+    a = torch.where(small, 0.5 - squared / 24, _versine(angle))
+    # This one does cancel, but times k² what is lost is one rounding error.
+    b = torch.where(small, 1 / 6 - squared / 120, (angle - torch.sin(angle)) / angle**3)
     k = skew(aa)
     return torch.eye(3, dtype=aa.dtype, device=aa.device) + a * k + b * (k @ k)
 

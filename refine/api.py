@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contact import weights as shipped
 from contact.features import observe
 from contact.field import ContactField
+from contact.hierarchy import LEVELS
 from contact.network import ContactNet
 from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
-from contact.weights import load_network
 from hand_models import HandModel, HandPose, load_hand_model
 
 from .config import RefineConfig
@@ -76,10 +77,13 @@ def refine_grasp(
         ValueError: an argument is of the wrong kind, shape, unit or frame; all hands are NaN.
         FileNotFoundError: a mesh path or the weights do not exist.
     """
-    config = config or RefineConfig()
-    model = hand_model or load_hand_model("open")
+    config, model = _options(config, hand_model)
     given = as_hand_pose(hand_pose, model, side)
     obj = ObjectMesh.from_any(object_mesh)
+    if len(obj.points) != LEVELS[0]:
+        raise ValueError(
+            f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."
+        )
     camera = None
     if object_pose is not None:
         rotation, translation = as_object_pose(object_pose, len(given))
@@ -135,8 +139,23 @@ def refine_grasp(
     )
 
 
+def _options(config: RefineConfig | None, hand_model: HandModel | None) -> tuple[RefineConfig, HandModel]:
+    """Defaults where None is given; ``ValueError`` for anything but the two classes."""
+    if config is not None and not isinstance(config, RefineConfig):
+        raise ValueError(
+            f"config: got {type(config).__name__}; pass a RefineConfig, e.g. RefineConfig(gate=False)."
+        )
+    if hand_model is not None and not isinstance(hand_model, HandModel):
+        raise ValueError(
+            f"hand_model: got {type(hand_model).__name__}; pass a HandModel, e.g. load_hand_model('mano')."
+        )
+    return config or RefineConfig(), hand_model or load_hand_model("open")
+
+
 @torch.no_grad()
-def refine_right_hands(pose: HandPose, obj: ObjectMesh, model: HandModel, config: RefineConfig, seed: int) -> Refined:
+def refine_right_hands(
+    pose: HandPose, obj: ObjectMesh, model: HandModel, config: RefineConfig, seed: int
+) -> Refined:
     """Refine ``B`` finite right hands in the object's frame, in batches of ``config.batch_size``."""
     objects = ObjectSet.of([obj])
     network = _network(config.weights)
@@ -148,7 +167,9 @@ def refine_right_hands(pose: HandPose, obj: ObjectMesh, model: HandModel, config
         if config.method == "contactopt":
             from .baseline import contactopt
 
-            found, steps = contactopt(model, rows, obj, field, seed=seed), torch.full((len(rows),), 250)
+            with torch.enable_grad():  # it descends by autograd
+                found = contactopt(model, rows, obj, field, seed=seed)
+            steps = torch.full((len(rows),), 250)
         else:
             solution = optimise(model, objects, which, rows, field, config)
             found, steps = solution.pose, solution.iterations
@@ -160,19 +181,32 @@ def refine_right_hands(pose: HandPose, obj: ObjectMesh, model: HandModel, config
     return Refined(
         HandPose.cat([p.pose for p in parts]),
         ContactField.cat([p.field for p in parts]),
-        *(torch.cat([getattr(p, n) for p in parts]) for n in ("accepted", "score_before", "score_after", "steps")),
+        *(
+            torch.cat([getattr(p, n) for p in parts])
+            for n in ("accepted", "score_before", "score_after", "steps")
+        ),
     )
 
 
-def predict_field(network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose) -> ContactField:
+def predict_field(
+    network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose
+) -> ContactField:
     """What the network makes of ``B`` noisy right hands, object frame."""
-    observation = observe(model, pose, objects.points[which], objects.normals[which], objects.thickness[which])
+    observation = observe(
+        model, pose, objects.points[which], objects.normals[which], objects.thickness[which]
+    )
     return network.predict(model, observation, objects.hierarchy[which])
 
 
-@cache
-def _network(weights: Path | None) -> ContactNet:
-    return load_network(weights)
+def _network(weights: Path | str | None) -> ContactNet:
+    """The network, read once; again when the file has changed, as after another training."""
+    path = Path(weights) if weights else shipped.DEFAULT
+    return _load_network(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=4)
+def _load_network(path: Path, changed: int) -> ContactNet:
+    return shipped.load_network(path)
 
 
 def _fill(pose: HandPose, rows: Tensor, new: HandPose) -> HandPose:
@@ -182,7 +216,13 @@ def _fill(pose: HandPose, rows: Tensor, new: HandPose) -> HandPose:
 
 
 def _measure(
-    model: HandModel, obj: ObjectMesh, before: Tensor, after: Tensor, side: str, config: RefineConfig, finite: Tensor
+    model: HandModel,
+    obj: ObjectMesh,
+    before: Tensor,
+    after: Tensor,
+    side: str,
+    config: RefineConfig,
+    finite: Tensor,
 ) -> dict[str, np.ndarray]:
     """Penetration depth, intersection volume and contact of the hands before and after."""
     from .metrics import contact_ratio, intersection_volume, penetration_depth

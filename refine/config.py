@@ -45,9 +45,9 @@ class RefineConfig:
     method: Literal["regrasp", "contactopt"] = "regrasp"
     """this package's network and optimiser, or ContactOpt's published procedure on the same predictions"""
     costs: CostConfig = field(default_factory=CostConfig)
-    align: Termination = Termination(iterations=8, relative_decrease=1e-3)
+    align: Termination = field(default_factory=lambda: Termination(iterations=8, relative_decrease=1e-3))
     """first the hand is brought to where the network sees it"""
-    settle: Termination = Termination(iterations=15, relative_decrease=1e-3)
+    settle: Termination = field(default_factory=lambda: Termination(iterations=15, relative_decrease=1e-3))
     """then it settles on the surface"""
     gate: bool = True
     """return the input (status ``kept``) when the result is not more plausible"""

@@ -19,34 +19,43 @@ _FORMS = (
 
 
 def as_hand_pose(value: Any, model: HandModel, side: str = "right") -> HandPose:
-    """Any accepted form of hands as a `HandPose`.
+    """Any accepted form of hands as a `HandPose`, float32 on the CPU.
 
     Args:
         value: `HandPose`; mapping of arrays; ``(51,)`` or ``(B, 51)`` ``[global_orient, hand_pose, transl]``;
             ``(61,)`` or ``(B, 61)`` ``[global_orient, hand_pose, betas, transl]``; joints ``(21, 3)`` or
             ``(B, 21, 3)``, metres, OpenPose order. Lists of numbers are arrays.
+        model: hand that is fitted to joints.
         side: side of the hands, for forms that do not say it.
 
+    Returns:
+        The hands. Those given as joints with NaN or infinity are NaN.
+
     Raises:
-        ValueError: another form or shape.
+        ValueError: another form or shape, joints that are not in metres, no hand at all.
     """
     check_side(side)
+    pose = _any_form(value, model, side)
+    if len(pose) == 0:
+        raise ValueError("hand_pose: holds no hands; give at least one.")
+    return pose
+
+
+def _any_form(value: Any, model: HandModel, side: str) -> HandPose:
     if isinstance(value, HandPose):
-        return value
+        return value.detach().to("cpu", torch.float32)
     if isinstance(value, Mapping):
         return HandPose.from_arrays(value, side=None if "side" in value else side)
     if isinstance(value, str | bytes) or value is None:
         raise ValueError(f"hand_pose: got {type(value).__name__}; pass {_FORMS}.")
     try:
-        array = value.detach().to("cpu", torch.float32) if isinstance(value, Tensor) else torch.from_numpy(
-            np.asarray(value, dtype=np.float32))  # fmt: skip
-    except (TypeError, ValueError):
-        raise ValueError(f"hand_pose: got {type(value).__name__}; pass {_FORMS}.") from None
+        array = _as_float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"hand_pose: got {type(value).__name__}, not an array of numbers; pass {_FORMS}."
+        ) from None
     if array.shape[-2:] == (21, 3) and array.ndim <= 3:
-        joints = array.reshape(-1, 21, 3)
-        if not joints.isfinite().all():
-            raise ValueError("hand_pose: joints hold NaN or infinity; drop or repair those hands first.")
-        return HandPose.from_joints(joints, model, side=side)
+        return _fitted(array.reshape(-1, 21, 3), model, side)
     if array.shape[-1:] in ((51,), (61,)) and array.ndim <= 2:
         rows = array.reshape(-1, array.shape[-1])
         fields = {"global_orient": rows[:, :3], "hand_pose": rows[:, 3:48], "transl": rows[:, -3:]}
@@ -56,6 +65,30 @@ def as_hand_pose(value: Any, model: HandModel, side: str = "right") -> HandPose:
     raise ValueError(f"hand_pose: got shape {tuple(array.shape)}; pass {_FORMS}.")
 
 
+def _as_float(value: Any) -> Tensor:
+    """An array of numbers as a float32 tensor on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", torch.float32)
+    return torch.from_numpy(np.array(value, dtype=np.float32))
+
+
+def _fitted(joints: Tensor, model: HandModel, side: str) -> HandPose:
+    """Hands fitted to ``(B, 21, 3)`` joints; NaN where these are not finite."""
+    usable = joints.isfinite().flatten(1).all(1).nonzero()[:, 0]
+    pose = HandPose.zeros(len(joints), side=side)
+    fields = {name: torch.full_like(getattr(pose, name), torch.nan) for name in pose.as_arrays()}
+    if len(usable):
+        try:
+            fitted = HandPose.from_joints(joints[usable], model, side=side)
+        except ValueError as error:
+            raise ValueError(f"hand_pose: {error}") from None
+        fields = {
+            name: t.index_copy(0, usable, getattr(fitted, name).to("cpu", torch.float32))
+            for name, t in fields.items()
+        }
+    return HandPose(side, **fields)
+
+
 def as_object_pose(value: Any, batch: int) -> tuple[Tensor, Tensor]:
     """A 4×4 object-to-camera pose, or one per hand, as rotations ``(B, 3, 3)`` and translations ``(B, 3)``.
 
@@ -63,24 +96,34 @@ def as_object_pose(value: Any, batch: int) -> tuple[Tensor, Tensor]:
         ValueError: wrong shape, not finite, or not a rigid motion.
     """
     try:
-        pose = torch.as_tensor(np.asarray(value), dtype=torch.float32)
-    except (TypeError, ValueError):
+        pose = _as_float(value)
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError("object_pose: not numbers; pass a 4×4 object-to-camera matrix.") from None
     if pose.shape[-2:] != (4, 4) or pose.ndim > 3 or (pose.ndim == 3 and len(pose) not in (1, batch)):
         raise ValueError(f"object_pose: got shape {tuple(pose.shape)}; expected (4, 4) or ({batch}, 4, 4).")
     pose = pose.reshape(-1, 4, 4).expand(batch, 4, 4)
+    if not pose.isfinite().all():
+        raise ValueError("object_pose: holds NaN or infinity; drop those frames or repair their object pose.")
     rotation = pose[:, :3, :3]
     gram = rotation @ rotation.transpose(1, 2)
-    rigid = (gram - torch.eye(3)).abs().amax() < 1e-2 and (torch.linalg.det(rotation) > 0).all()
-    if not pose.isfinite().all() or not rigid:
+    if (gram - torch.eye(3)).abs().amax() > 1e-2 or (torch.linalg.det(rotation) < 0).any():
         raise ValueError(
-            "object_pose: its 3×3 part is not a rotation; pass a rigid object-to-camera matrix (scale the mesh instead)."
+            "object_pose: its 3×3 part is not a rotation; pass a rigid object-to-camera pose (scale the mesh instead)."
+        )
+    if (pose[:, 3] - torch.tensor([0.0, 0.0, 0.0, 1.0])).abs().amax() > 1e-4:
+        raise ValueError(
+            "object_pose: its last row is not 0 0 0 1; pass the matrix that multiplies column vectors (transpose it?)."
         )
     return rotation, pose[:, :3, 3]
 
 
 def check_reach(pose: HandPose, model: HandModel, centre: Tensor, diameter: float) -> None:
-    """Warn-worthy mistakes of units or frames become errors: a hand metres away from its object.
+    """Make mistakes of units or frames an error: hands that are all metres away from their object.
+
+    Args:
+        pose: ``B`` hands, object frame; those that are not finite are passed over.
+        centre: ``(3,)`` of the object, metres.
+        diameter: of the object, metres.
 
     Raises:
         ValueError: the nearest hand is further than 1.5 m from the object's surface.
@@ -93,4 +136,3 @@ def check_reach(pose: HandPose, model: HandModel, centre: Tensor, diameter: floa
             f"hand_pose: the hand is {float(distance[finite].min()):.1f} m away from the object; are transl in metres, "
             "and hand and object in one frame (else pass object_pose)?"
         )
-

@@ -32,7 +32,7 @@ class Status(str, Enum):
         """What it means, and what to change."""
         return {
             "refined": "The result is more plausible than the input.",
-            "kept": "No more plausible pose was found, so the input is returned; pass RefineConfig(gate=False) to see it.",
+            "kept": "Nothing more plausible was found, so the input is returned; try RefineConfig(gate=False).",
             "failed": "The input holds NaN or infinity, so it is returned as it came; repair that hand's parameters.",
         }[self.value]
 
@@ -82,7 +82,11 @@ class RefineResult:
         return len(self.status)
 
     def save(self, folder: str | PathLike[str]) -> Path:
-        """Write ``result.npz`` (arrays, no pickle) and ``summary.json`` into ``folder``; returns it."""
+        """Write ``result.npz`` (arrays, no pickle) and ``summary.json`` into ``folder``; returns it.
+
+        The folder is made when absent; earlier files of these names are replaced. In the summary, what was not
+        measured is null.
+        """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         arrays = {
@@ -106,14 +110,24 @@ class RefineResult:
             "object": self.object.name,
             "hand_model": self.hand_model.name,
             "status": [s.value for s in self.status],
-            "metrics": {k: [round(float(x), 5) for x in v] for k, v in self.metrics.items()},
+            "metrics": {
+                k: [round(float(x), 5) if np.isfinite(x) else None for x in v]
+                for k, v in self.metrics.items()
+            },
         }
-        text = json.dumps(summary, indent=1).encode()
+        text = json.dumps(summary, indent=1, allow_nan=False).encode()
         write_atomically(target / "summary.json", lambda stream: stream.write(text))
         return target
 
     def to_html(self, path: str | PathLike[str], index: int = 0) -> Path:
-        """One self-contained page of grasp ``index``: before and after, contact maps, metrics."""
+        """One self-contained page of grasp ``index``: before and after, contact maps, metrics.
+
+        Raises:
+            IndexError: there is no such grasp.
+            ValueError: the grasp failed, so that there is nothing to show.
+        """
+        if 0 <= index < len(self) and self.status[index] is Status.FAILED:
+            raise ValueError(f"index: grasp {index} failed and has no page. {Status.FAILED.explanation}")
         from .html import write_result
 
         return write_result(self, path, index)

@@ -36,10 +36,13 @@ class ScoreWeights:
 
 
 @torch.no_grad()
-def plausibility(model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField) -> Plausibility:
+def plausibility(
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField
+) -> Plausibility:
     """Measure ``B`` right hands against the prediction ``field`` (with joints)."""
     hand = model(pose)
-    assert field.joints is not None and field.joints_var is not None
+    assert field.joints is not None
+    assert field.joints_var is not None
     squared = ((hand.joints - field.joints) ** 2).sum(-1) / (3 * field.joints_var)
     distance, _ = objects.grid.query(hand.vertices, which)
     skin = distance[:, model.contact_points].abs().clamp_max(0.02)
@@ -51,4 +54,6 @@ def plausibility(model: HandModel, objects: ObjectSet, which: Tensor, pose: Hand
 def score(parts: Plausibility, weights: ScoreWeights = ScoreWeights()) -> Tensor:
     """(B,) log plausibility up to a constant; higher is better."""
     deep = (parts.depth - weights.depth_free).clamp_min(0) / weights.depth
-    return -(torch.log1p(parts.disagreement / weights.disagreement) + deep + parts.float_gap / weights.float_gap)
+    return -(
+        torch.log1p(parts.disagreement / weights.disagreement) + deep + parts.float_gap / weights.float_gap
+    )

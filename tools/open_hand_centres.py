@@ -13,7 +13,13 @@ from scipy.optimize import nnls
 
 # Depth of each joint under the back's skin as a share of the thickness there; None keeps the source's centre.
 _KNUCKLE, _FINGER_JOINT = 0.40, 0.45
-_DEPTH: tuple[float | None, ...] = (None, *4 * (_KNUCKLE, _FINGER_JOINT, _FINGER_JOINT), None, 0.42, _FINGER_JOINT)
+_DEPTH: tuple[float | None, ...] = (
+    None,
+    *4 * (_KNUCKLE, _FINGER_JOINT, _FINGER_JOINT),
+    None,
+    0.42,
+    _FINGER_JOINT,
+)
 # The finger's end is taken this far (metres) inside its furthest skin.
 _END_INSET = 0.0015
 _END_ROUND = 0.005
@@ -22,8 +28,9 @@ PALMAR = np.array([0.0, -1.0, 0.0])
 THUMB_PALMAR = -np.array([0.65, 1.0, 1.0]) / np.linalg.norm([0.65, 1.0, 1.0])
 
 
-def joint_regressors(skin: np.ndarray, faces: np.ndarray, joints: np.ndarray, ends: np.ndarray,
-                     weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def joint_regressors(
+    skin: np.ndarray, faces: np.ndarray, joints: np.ndarray, ends: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Regressors (16,V) and (5,V) from the source's skin to its joint centres and finger ends.
 
     skin (V,3), joints (16,3) and ends (5,3) in metres, the source's frame; weights (V,16).
@@ -50,7 +57,9 @@ def joint_regressors(skin: np.ndarray, faces: np.ndarray, joints: np.ndarray, en
         end = start + 0.5 * (front - back) * palmar - centres[j]
         tips[finger] = centres[j] + end * (reach.max() - _END_INSET) / (end @ directions[j])
     share = [weights[:, j] + (weights[:, PARENTS[j]] if j else 0) for j in range(16)]
-    regressor = np.array([interior_point(skin, c, s > 0.3, 0.05) for c, s in zip(centres, share, strict=True)])
+    regressor = np.array(
+        [interior_point(skin, c, s > 0.3, 0.05) for c, s in zip(centres, share, strict=True)]
+    )
     end_regressor = np.array(
         [interior_point(skin, t, weights[:, j] > 0.5, 0.015) for t, j in zip(tips, TIP_PARENT, strict=True)]
     )
@@ -85,8 +94,13 @@ def ray_length(origin: np.ndarray, direction: np.ndarray, vertices: np.ndarray, 
     return float(length[hit].min())
 
 
-def interior_point(vertices: np.ndarray, point: np.ndarray, allowed: np.ndarray, reach: float,
-                   follow: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+def interior_point(
+    vertices: np.ndarray,
+    point: np.ndarray,
+    allowed: np.ndarray,
+    reach: float,
+    follow: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Non-negative row (V,), sum 1, that gives ``point`` (3,) exactly from the ``allowed`` skin within ``reach``.
 
     Near vertices are preferred, and many to few.  follow: shape directions of the skin (V,3,K) and of the point

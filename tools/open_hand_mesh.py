@@ -17,7 +17,9 @@ def neighbours(faces: np.ndarray, n: int) -> csr_matrix:
     return a
 
 
-def diffuse(weights: np.ndarray, faces: np.ndarray, steps: int, where: np.ndarray, rate: float = 0.5) -> np.ndarray:
+def diffuse(
+    weights: np.ndarray, faces: np.ndarray, steps: int, where: np.ndarray, rate: float = 0.5
+) -> np.ndarray:
     """Smooth skin weights (V,16) over the mesh: ``steps`` explicit steps, scaled per vertex by ``where`` (V,)."""
     a = neighbours(faces, len(weights))
     degree = np.asarray(a.sum(1)).ravel()
@@ -84,21 +86,28 @@ def cap(faces: np.ndarray) -> np.ndarray:
 
 def vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """A third of the area of the triangles around each vertex (V,), square metres."""
-    cross = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
-    return np.bincount(faces.ravel(), np.repeat(np.linalg.norm(cross, axis=1) / 6, 3), minlength=len(vertices))
+    cross = np.cross(
+        vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]]
+    )
+    return np.bincount(
+        faces.ravel(), np.repeat(np.linalg.norm(cross, axis=1) / 6, 3), minlength=len(vertices)
+    )
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals (V,3)."""
-    cross = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
+    cross = np.cross(
+        vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]]
+    )
     n = np.zeros_like(vertices)
     for k in range(3):
         np.add.at(n, faces[:, k], cross)
     return n / np.linalg.norm(n, axis=1, keepdims=True)
 
 
-def refine(vertices: np.ndarray, faces: np.ndarray, spacing: np.ndarray, fixed: np.ndarray
-           ) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
+def refine(
+    vertices: np.ndarray, faces: np.ndarray, spacing: np.ndarray, fixed: np.ndarray
+) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     """Bisect edges longer than the wanted ``spacing`` (V,) of their ends, longest first.
 
     Edges that touch a ``fixed`` vertex stay whole.  Returns the interpolation matrix (V',V) that carries per-vertex
@@ -131,7 +140,9 @@ def refine(vertices: np.ndarray, faces: np.ndarray, spacing: np.ndarray, fixed: 
             normals.append((na + nb) / np.linalg.norm(na + nb))
             want.append((want[a] + want[b]) / 2)
             keep.append(False)
-            rows.append({k: (rows[a].get(k, 0) + rows[b].get(k, 0)) / 2 for k in rows[a].keys() | rows[b].keys()})
+            rows.append(
+                {k: (rows[a].get(k, 0) + rows[b].get(k, 0)) / 2 for k in rows[a].keys() | rows[b].keys()}
+            )
             middle = len(points) - 1
             for i in of_edge[a, b]:
                 f = triangles[i]
@@ -143,7 +154,9 @@ def refine(vertices: np.ndarray, faces: np.ndarray, spacing: np.ndarray, fixed: 
     return matrix, np.array(points), np.array(triangles)
 
 
-def decimate(poses: np.ndarray, faces: np.ndarray, n_keep: int, fixed: np.ndarray, extra: np.ndarray) -> np.ndarray:
+def decimate(
+    poses: np.ndarray, faces: np.ndarray, n_keep: int, fixed: np.ndarray, extra: np.ndarray
+) -> np.ndarray:
     """Half-edge collapse by quadric error (Garland & Heckbert 1997), summed over several poses of one mesh.
 
     Vertices are only removed, never moved, so every per-vertex quantity carries over by indexing.
@@ -156,7 +169,9 @@ def decimate(poses: np.ndarray, faces: np.ndarray, n_keep: int, fixed: np.ndarra
     for q, v in zip(quadrics, poses, strict=True):
         normal = np.cross(v[faces[:, 1]] - v[faces[:, 0]], v[faces[:, 2]] - v[faces[:, 0]])
         area = np.linalg.norm(normal, axis=1, keepdims=True)
-        plane = np.concatenate([normal / area, -np.sum(normal / area * v[faces[:, 0]], axis=1, keepdims=True)], 1)
+        plane = np.concatenate(
+            [normal / area, -np.sum(normal / area * v[faces[:, 0]], axis=1, keepdims=True)], 1
+        )
         per_face = area[:, :, None] * plane[:, :, None] * plane[:, None, :]
         for k in range(3):
             np.add.at(q, faces[:, k], per_face)

@@ -9,8 +9,13 @@ from open_hand_rest import PARENTS, TIP_PARENT, WRIST
 _TIPS_THUMB_FIRST = (4, 0, 1, 3, 2)  # rows of (index, middle, pinky, ring, thumb) in thumb ... pinky order
 
 
-def fit_joint_regressor(template: np.ndarray, shapedirs: np.ndarray, joints: np.ndarray, joint_dirs: np.ndarray,
-                        weights: np.ndarray) -> np.ndarray:
+def fit_joint_regressor(
+    template: np.ndarray,
+    shapedirs: np.ndarray,
+    joints: np.ndarray,
+    joint_dirs: np.ndarray,
+    weights: np.ndarray,
+) -> np.ndarray:
     """Non-negative rows (16,V), each summing to 1, that give the joints of the mean hand and follow its shape.
 
     template (V,3), shapedirs (V,3,10), joints (16,3), joint_dirs (16,3,10), metres; weights (V,16).
@@ -50,8 +55,9 @@ def palm_vertices(template: np.ndarray, normals: np.ndarray, weights: np.ndarray
     return np.flatnonzero(of_palm & (palm_side(normals, weights) > 0.4) & (template[:, 0] < WRIST[0] - 0.012))
 
 
-def pad_vertices(template: np.ndarray, normals: np.ndarray, tips: np.ndarray, joints: np.ndarray,
-                 weights: np.ndarray) -> np.ndarray:
+def pad_vertices(
+    template: np.ndarray, normals: np.ndarray, tips: np.ndarray, joints: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """The vertex in the middle of each finger pad's end (5,), thumb ... pinky.
 
     It is the one nearest to a ray that leaves the finger's axis 6 mm short of the tip towards the palmar side.

@@ -24,9 +24,9 @@ _BONES_MM = {
     "ring": ((-81.7, -4.0, -26.7), (-28.3, 2.1, -5.1), (-23.5, -1.7, -7.6), (-29.2, 3.7, -8.1)),
     "thumb": ((-24.1, -15.5, 25.8), (-19.6, 0.9, 23.7), (-22.2, -5.4, 14.5), (-31.5, -6.5, 20.5)),
 }
-# How far the skin reaches past the tip point along the last bone (metres): the tip point lies on the pad side of
-# the finger's end, not at its furthest point.
-TIP_MARGIN = 0.0015
+# How far the skin reaches past the tip point along the last bone (metres): the skin rounds off around the
+# tip point, which must lie within it for the regressor to reach it.
+TIP_MARGIN = 0.002
 WRIST_GIRTH = np.array([1.0, 1.12, 1.17])
 WRIST_TILT = np.deg2rad(10)  # of the ~20 degrees by which the source's forearm is bent back
 
@@ -49,13 +49,13 @@ def minimal_rotation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.eye(3) + k + k @ k / (1 + c)
 
 
-def similarity(source: np.ndarray, target: np.ndarray, with_scale: bool = True) -> tuple[float, np.ndarray, np.ndarray]:
+def similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Least-squares s, R, t with ``target ~ s R source + t`` for points (N,3) (Umeyama 1991)."""
     cs, ct = source.mean(0), target.mean(0)
     u, d, vt = np.linalg.svd((target - ct).T @ (source - cs))
     sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
     rotation = (u * sign) @ vt
-    scale = float((d * sign).sum() / ((source - cs) ** 2).sum()) if with_scale else 1.0
+    scale = float((d * sign).sum() / ((source - cs) ** 2).sum())
     return scale, rotation, ct - scale * rotation @ cs
 
 
@@ -64,8 +64,9 @@ def blend(weights: np.ndarray, linear: np.ndarray, offset: np.ndarray, points: n
     return np.einsum("vj,jab,vb->va", weights, linear, points) + weights @ offset
 
 
-def unpose(vertices: np.ndarray, joints: np.ndarray, ends: np.ndarray, weights: np.ndarray, directions: np.ndarray
-           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def unpose(
+    vertices: np.ndarray, joints: np.ndarray, ends: np.ndarray, weights: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turn every finger bone to the unit ``directions`` (16,3; row 0 unused), keeping bone lengths.
 
     Returns the new vertices (V,3), joints (16,3) and finger ends (5,3).
@@ -115,8 +116,9 @@ class RestWarp:
         return np.einsum("vab,...vb->...va", per_vertex, deviations)
 
 
-def fit_rest_warp(vertices: np.ndarray, joints: np.ndarray, ends: np.ndarray, weights: np.ndarray,
-                  girth: np.ndarray) -> RestWarp:
+def fit_rest_warp(
+    vertices: np.ndarray, joints: np.ndarray, ends: np.ndarray, weights: np.ndarray, girth: np.ndarray
+) -> RestWarp:
     """Fit the map that lays the joints (16,3) of the source hand exactly on the rest skeleton.
 
     girth (16,) scales each finger bone across its axis.
@@ -174,8 +176,9 @@ def flexed(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, angle:
     return blend(weights, rotations, posed - np.einsum("jab,jb->ja", rotations, joints), vertices)
 
 
-def stretch_bones(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, palm: np.ndarray,
-                  lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def stretch_bones(
+    vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, palm: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Scale the palm (2,) in thickness (y) and width (z) and each finger (5,) along its own bones.
 
     Works in the rest frame on a hand already there; joints follow.  Returns skin (V,3) and joints (16,3).

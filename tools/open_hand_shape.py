@@ -49,8 +49,17 @@ def read_shapes(archive: zipfile.ZipFile, cut: HandCut) -> ShapeSource:
     return ShapeSource(ids, cut.base[ids], targets)
 
 
-def phenotype(source: ShapeSource, *, male: float, age: float, muscle: float, weight: float, height: float,
-              race: np.ndarray, finger_girth: float = 0.0) -> np.ndarray:
+def phenotype(
+    source: ShapeSource,
+    *,
+    male: float,
+    age: float,
+    muscle: float,
+    weight: float,
+    height: float,
+    race: np.ndarray,
+    finger_girth: float = 0.0,
+) -> np.ndarray:
     """Vertices (M,3), decimetres, of one adult.
 
     male, age (0 young, 1 old), muscle, weight, height in [0,1]; race (3,) sums to 1; finger_girth in [-1,1].
@@ -105,8 +114,13 @@ def draw_adults(source: ShapeSource, n: int, rng: np.random.Generator) -> list[A
         build = rng.normal(0.6 if male else -0.6, 0.8)  # slender ... broad, unit variance over both sexes
         muscle, weight, height = np.clip(rng.normal(0.5, 0.2, 3), 0, 1)
         vertices = phenotype(
-            source, male=float(male), age=float(rng.uniform(0, 0.8)), muscle=float(muscle), weight=float(weight),
-            height=float(height), race=rng.dirichlet(np.ones(3)),
+            source,
+            male=float(male),
+            age=float(rng.uniform(0, 0.8)),
+            muscle=float(muscle),
+            weight=float(weight),
+            height=float(height),
+            race=rng.dirichlet(np.ones(3)),
             finger_girth=float(np.clip(0.28 * build + rng.normal(0, 0.25), -1, 1)),
         )
         palm = 1 + np.array([0.03, 0.025]) * build + rng.normal(0, [0.035, 0.03])
@@ -121,7 +135,9 @@ def neutral_adult(source: ShapeSource) -> np.ndarray:
     return phenotype(source, male=0.5, age=0.2, muscle=0.5, weight=0.5, height=0.5, race=np.full(3, 1 / 3))
 
 
-def principal_shapes(deviations: np.ndarray, length: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, float]:
+def principal_shapes(
+    deviations: np.ndarray, length: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Shape directions (V,3,k) of unit-variance, uncorrelated coefficients, those (S,k), and the variance kept.
 
     The first coefficient is hand length in standard deviations, positive for larger hands (its direction is the

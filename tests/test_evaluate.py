@@ -1,0 +1,296 @@
+"""Evaluation: figures against hands moved by known amounts, frames, result columns, rows that cannot be used."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from contact import weights as shipped
+from contact.network import ContactNet, NetworkConfig
+from contact.objects import ObjectMesh
+from contact.weights import save_weights
+from hand_models import HandModel, HandPose, load_open_hand
+from hand_models.rotations import exp_so3
+from refine import cli, metrics
+from refine.evaluate import evaluate_predictions, measure_rows
+from refine.object_files import ObjectEntry, find_objects
+from refine.prediction_files import write_predictions
+from refine.predictions import Predictions
+
+ROWS = 6
+PHYSICAL = ("penetration_mm", "volume_cm3", "contact_ratio")
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_open_hand()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Meshes of a can and a ball."""
+    path = tmp_path_factory.mktemp("objects")
+    trimesh.creation.cylinder(0.034, 0.12, sections=48).export(path / "can.ply")
+    trimesh.creation.icosphere(3, 0.04).export(path / "ball.ply")
+    return path
+
+
+@pytest.fixture(scope="module")
+def objects(folder) -> dict[str, ObjectEntry]:
+    return find_objects(folder)
+
+
+def hands(side: str, count: int, seed: int) -> HandPose:
+    """Half-closed hands near the origin, some of them in it."""
+    g = torch.Generator().manual_seed(seed)
+    bend = torch.zeros(count, 15, 3)
+    bend[:, :12, 2] = 0.5 + 0.1 * torch.randn(count, 12, generator=g)
+    transl = torch.tensor([-0.02, 0.065, 0.0]) + 0.015 * torch.randn(count, 3, generator=g)
+    pose = HandPose("right", 0.2 * torch.randn(count, 3, generator=g), bend, torch.zeros(count, 10), transl)
+    return pose if side == "right" else pose.mirrored()
+
+
+@pytest.fixture(scope="module")
+def truth() -> Predictions:
+    """Right and left hands on two objects, mixed, object frame."""
+    right, left = hands("right", ROWS // 2, 0).as_arrays(), hands("left", ROWS // 2, 1).as_arrays()
+    order = np.array([0, 3, 1, 4, 2, 5])
+    return Predictions(
+        object_id=np.array(["can", "ball", "can", "can", "ball", "ball"]),
+        side=np.array(["right", "left"] * (ROWS // 2)),
+        hand_model="open",
+        **{name: np.concatenate([right[name], left[name]])[order] for name in right},
+    )
+
+
+def shifted(p: Predictions, by: tuple[float, float, float]) -> Predictions:
+    return replace(p, transl=p.column("transl") + np.array(by, np.float32))
+
+
+def pose_of(p: Predictions, row: int) -> HandPose:
+    return HandPose.from_arrays(
+        {n: getattr(p, n)[row] for n in ("global_orient", "hand_pose", "betas", "transl")},
+        side=str(p.side[row]),
+    )
+
+
+def test_a_perfect_file_has_no_error(truth, objects, model):
+    figures = evaluate_predictions(truth, truth, objects, model)
+    assert figures["rows_measured"] == ROWS
+    assert figures["rows_unusable"] == 0
+    for name in ("mpjpe_mm", "mpjpe_root_relative_mm", "mpjpe_procrustes_mm", "mpvpe_mm"):
+        assert figures[name] == pytest.approx(0.0, abs=1e-4)
+    assert figures["auc_50mm"] == pytest.approx(1.0)
+    assert figures["pck_20mm"] == figures["pck_50mm"] == 1.0
+    for name in PHYSICAL:
+        assert figures[name] == pytest.approx(figures[f"reference_{name}"])
+    assert all(isinstance(v, int | float) for v in figures.values())
+    assert not any(name.startswith("fraction_") for name in figures)  # no results, nothing to say of them
+
+
+def test_a_shift_is_an_absolute_error_only(truth, objects, model):
+    rows = measure_rows(shifted(truth, (0.0, 0.03, 0.04)), truth, objects, model)
+    np.testing.assert_allclose(rows["mpjpe_mm"], 50.0, atol=1e-3)
+    np.testing.assert_allclose(rows["mpvpe_mm"], 50.0, atol=1e-3)
+    np.testing.assert_allclose(rows["mpjpe_root_relative_mm"], 0.0, atol=1e-3)
+    np.testing.assert_allclose(rows["mpjpe_procrustes_mm"], 0.0, atol=1e-3)
+    assert (rows["pck_20mm"] == 0).all()
+
+
+def test_rows_are_those_of_the_metrics_module(truth, objects, model):
+    moved = shifted(truth, (0.0, -0.01, 0.0))
+    bent = replace(moved, hand_pose=moved.column("hand_pose") * np.float32(1.1))
+    rows = measure_rows(bent, truth, objects, model)
+    meshes = {name: ObjectMesh.from_any(entry.path) for name, entry in objects.items()}
+    for row in range(ROWS):
+        found, wanted = model(pose_of(bent, row)), model(pose_of(truth, row))
+        mesh, faces = meshes[truth.object_id[row]], model.faces_for(str(truth.side[row]))
+        expected = {
+            "mpjpe_mm": 1e3 * metrics.mpjpe(found.joints, wanted.joints),
+            "mpjpe_procrustes_mm": 1e3 * metrics.mpjpe_procrustes(found.joints, wanted.joints),
+            "auc_50mm": metrics.auc(found.joints, wanted.joints),
+            "penetration_mm": 1e3 * metrics.penetration_depth(found.vertices, mesh),
+            "volume_cm3": 1e6 * metrics.intersection_volume(found.vertices, faces, mesh),
+            "contact_ratio": metrics.contact_ratio(found.vertices, mesh),
+            "reference_volume_cm3": 1e6 * metrics.intersection_volume(wanted.vertices, faces, mesh),
+        }
+        for name, value in expected.items():
+            assert rows[name][row] == pytest.approx(float(value[0]), rel=1e-3, abs=1e-3), name
+
+
+def test_figures_are_means_and_medians_over_rows(truth, objects, model):
+    moved = replace(truth, transl=truth.column("transl").copy())
+    moved.transl[:, 0] += np.array([0, 1, 2, 3, 4, 20], np.float32) / 1000
+    figures = evaluate_predictions(moved, truth, objects, model)
+    assert figures["mpjpe_mm"] == pytest.approx(5.0, abs=1e-3)
+    assert figures["mpjpe_mm_median"] == pytest.approx(2.5, abs=1e-3)
+
+
+# Frames ---------------------------------------------------------------------------------------------
+
+
+def in_camera(p: Predictions, model: HandModel, shift: float = 0.0) -> Predictions:
+    """The same grasps before a camera; ``shift`` moves hand and object together."""
+    rotation, translation = exp_so3(torch.tensor([0.4, -0.8, 0.3])), torch.tensor([0.05, 0.0, 0.6 + shift])
+    rows = [pose_of(p, row) for row in range(len(p))]
+    rows = [r.transformed(rotation, translation, model.root(r)).as_arrays() for r in rows]
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation.numpy(), translation.numpy()
+    return replace(
+        p, object_pose=np.tile(matrix, (len(p), 1, 1)),
+        **{n: np.concatenate([r[n] for r in rows]) for n in ("global_orient", "transl")},
+    )  # fmt: skip
+
+
+def test_camera_frames_are_compared_as_they_are(truth, objects, model):
+    seen, deeper = in_camera(truth, model), in_camera(truth, model, 0.02)
+    same = evaluate_predictions(seen, seen, objects, model)
+    assert same["mpjpe_mm"] == pytest.approx(0.0, abs=1e-3)
+    assert same["mpcpe_mm"] == pytest.approx(0.0, abs=1e-3)
+    off = evaluate_predictions(deeper, seen, objects, model)
+    assert off["mpjpe_mm"] == pytest.approx(20.0, abs=1e-2)
+    assert off["mpcpe_mm"] == pytest.approx(20.0, abs=1e-2)
+    for name in PHYSICAL:  # the grasp itself is the same
+        assert off[name] == pytest.approx(off[f"reference_{name}"], rel=2e-3, abs=1e-3)
+
+
+def test_one_camera_frame_is_turned_into_the_objects(truth, objects, model):
+    rows = measure_rows(in_camera(truth, model), truth, objects, model)
+    np.testing.assert_allclose(rows["mpjpe_mm"], 0.0, atol=1e-2)
+    assert "mpcpe_mm" not in rows
+
+
+# Joints in place of poses ---------------------------------------------------------------------------
+
+
+def joints_of(p: Predictions, model: HandModel) -> np.ndarray:
+    return np.concatenate([model.joints(pose_of(p, row)).numpy() for row in range(len(p))])
+
+
+def test_reference_joints_stand_for_a_missing_pose(truth, objects, model):
+    keypoints = joints_of(truth, model)
+    bare = Predictions(
+        truth.object_id, truth.side, "open", keypoints_3d=keypoints + np.float32(0.01) * [1, 0, 0]
+    )
+    rows = measure_rows(truth, bare, objects, model)
+    np.testing.assert_allclose(rows["mpjpe_mm"], 10.0, atol=1e-3)  # exactly theirs, not the fitted hand's
+    assert "mpvpe_mm" not in rows
+    assert "mpjpe_keypoints_mm" not in rows
+    back = measure_rows(bare, truth, objects, model)
+    np.testing.assert_allclose(back["mpjpe_mm"], 10.0, atol=1e-3)
+    assert np.isfinite(back["penetration_mm"]).all()
+
+
+def test_measured_joints_beside_a_pose_are_measured_against_too(truth, objects, model):
+    beside = replace(truth, keypoints_3d=joints_of(truth, model) + np.array([0, 0.002, 0], np.float32))
+    beside.keypoints_3d[2] = np.nan
+    figures = evaluate_predictions(truth, beside, objects, model)
+    assert figures["mpjpe_mm"] == pytest.approx(0.0, abs=1e-4)
+    assert figures["mpjpe_keypoints_mm"] == pytest.approx(2.0, abs=1e-3)
+    # The prediction's own keypoints are what its pose came from, and do not count.
+    other = replace(truth, keypoints_3d=joints_of(truth, model) + np.float32(0.1))
+    assert evaluate_predictions(other, truth, objects, model)["mpjpe_mm"] == pytest.approx(0.0, abs=1e-4)
+
+
+# Results and unusable rows --------------------------------------------------------------------------
+
+
+def test_result_columns_are_summed_up(truth, objects, model):
+    values = np.array([5, 5, 5, 5, 5, np.nan], np.float32)
+    results = replace(
+        truth, status=np.array(["refined", "refined", "refined", "kept", "refined", "failed"]),
+        penetration_mm_before=values, penetration_mm_after=np.array([1, 2, 6, 5, 4, 0], np.float32),
+        volume_cm3_before=values, volume_cm3_after=values - 1, contact_ratio_before=np.ones(ROWS),
+        contact_ratio_after=np.ones(ROWS), score_before=values, score_after=values + 1,
+        uncertainty=np.full((ROWS, 21), 0.01 / 3**0.5, np.float32),
+    )  # fmt: skip
+    figures = evaluate_predictions(shifted(results, (0.0, 0.02, 0.0)), truth, objects, model)
+    assert figures["fraction_refined"] == pytest.approx(4 / 6)
+    assert figures["fraction_kept"] == figures["fraction_failed"] == pytest.approx(1 / 6)
+    assert figures["penetration_mm_before"] == 5.0
+    assert figures["fraction_improved_penetration_mm"] == pytest.approx(3 / 5)
+    assert figures["fraction_improved_volume_cm3"] == 1.0
+    assert figures["fraction_improved_score"] == 1.0  # more is better
+    assert figures["contact_ratio_before"] == 1.0
+    assert figures["joint_error_in_std"] == pytest.approx(2.0, rel=1e-3)  # 20 mm where 10 mm were expected
+
+
+def test_unusable_rows_are_left_out_and_counted(truth, objects, model):
+    broken = replace(truth, transl=truth.column("transl").copy())
+    broken.transl[1] = np.nan
+    reference = replace(truth, hand_pose=truth.column("hand_pose").copy())
+    reference.hand_pose[4, 2, 1] = np.inf
+    rows = measure_rows(broken, reference, objects, model)
+    assert np.flatnonzero(np.isnan(rows["mpjpe_mm"])).tolist() == [1, 4]
+    figures = evaluate_predictions(broken, reference, objects, model)
+    assert (figures["rows_measured"], figures["rows_unusable"]) == (4, 2)
+    with pytest.raises(ValueError, match="predictions: no row has a usable hand"):
+        evaluate_predictions(broken.take([1]), truth.take([1]), objects, model)
+
+
+def test_files_that_do_not_belong_together_are_refused(truth, objects, model):
+    with pytest.raises(ValueError, match="reference: 5 rows for 6 predictions"):
+        measure_rows(truth, truth.take(slice(5)), objects, model)
+    with pytest.raises(ValueError, match="reference: row 1 is of another object or side"):
+        measure_rows(truth.take([0, 1]), truth.take([0, 3]), objects, model)
+    with pytest.raises(FileNotFoundError, match="objects: no mesh for object 'ball'; the objects are can"):
+        measure_rows(truth, truth, {"can": objects["can"]}, model)
+
+
+# The command and the benchmark ----------------------------------------------------------------------
+
+
+def test_the_command_prints_and_writes_the_figures(truth, folder, tmp_path, capsys):
+    moved = write_predictions(tmp_path / "moved.npz", shifted(truth, (0.0, 0.003, 0.0)).take([3, 0, 5]))
+    true = write_predictions(tmp_path / "true.npz", truth)
+    out = tmp_path / "figures.json"
+    arguments = ["eval", str(moved), "--reference", str(true), "--objects", str(folder), "--out", str(out)]
+    assert cli.main(arguments) == 0
+    figures = json.loads(out.read_text())
+    assert figures["rows"] == 3
+    assert figures["mpjpe_mm"] == pytest.approx(3.0, abs=1e-3)
+    printed = capsys.readouterr().out
+    assert "mpjpe_mm" in printed
+    lines = [line.split()[0] for line in printed.splitlines()]
+    # Volume means little without contact: they stand together.
+    assert abs(lines.index("volume_cm3") - lines.index("contact_ratio")) == 1
+
+
+@pytest.fixture
+def benchmark():
+    path = Path(__file__).parents[1] / "benchmarks" / "real_grasps.py"
+    spec = importlib.util.spec_from_file_location("real_grasps", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_says_when_there_are_no_grasps(benchmark, monkeypatch, tmp_path):
+    monkeypatch.setenv("REGRASP_REAL_DATA", str(tmp_path))
+    assert benchmark.validation_folder() is None
+    assert benchmark.benchmark(quick=True, method="regrasp") is None
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_on_the_validation_grasps(benchmark, validation_folder, monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    network = ContactNet(NetworkConfig(fine=8, middle=8, token=16, layers=1, heads=2))
+    monkeypatch.setattr(shipped, "DEFAULT", save_weights(network, {}, tmp_path / "tiny.safetensors"))
+    monkeypatch.setenv("REGRASP_REAL_DATA", str(validation_folder))
+    monkeypatch.setattr(benchmark, "QUICK_EVERY", 40)
+    figures = benchmark.benchmark(quick=True, method="regrasp")
+    assert figures["grasps"] == 8
+    assert 50 < figures["contactopt_mpjpe_before_mm"] < 110
+    assert figures["none_mpjpe_before_mm"] < 0.1
+    assert abs(figures["none_measured_mpjpe_before_mm"]) < 2.0  # how well hands were fitted to the joints
+    assert figures["none_mpjpe_change_mm"] == figures["none_mpjpe_after_mm"]
+    assert 0 <= figures["contactopt_fraction_improved"] <= 1
+    assert sum(figures[f"contactopt_{s}"] for s in ("refined", "kept", "failed")) == 8
+    json.dumps(figures, allow_nan=False)

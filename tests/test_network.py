@@ -1,0 +1,243 @@
+"""`ContactNet` untrained: invariances that hold by construction, whatever the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import pytest
+import torch
+import trimesh
+from torch import Tensor
+
+from contact.features import OBJECT_FEATURES, observe
+from contact.field import ContactField
+from contact.hierarchy import PointHierarchy, build_hierarchy
+from contact.network import _BONE_TOKENS, ContactNet, NetworkConfig, Prediction
+from contact.objects import ObjectMesh
+from hand_models import HandModel, HandPose, load_open_hand
+from hand_models.anatomy import default_anatomy
+from hand_models.rotations import exp_so3
+
+PER_POINT = ("contact", "contact_var", "part", "canonical", "canonical_var", "gap", "gap_var", "near")
+IN_SCENE = ("joints",)
+VARIANCES = ("contact_var", "canonical_var", "gap_var", "hand_contact_var", "joints_var")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Noisy hands and the object of each."""
+
+    pose: HandPose
+    points: Tensor
+    normals: Tensor
+    thickness: Tensor
+    hierarchy: PointHierarchy
+
+    def __getitem__(self, index: Tensor) -> Scene:
+        return Scene(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_open_hand()
+
+
+@pytest.fixture(scope="module")
+def scene(model: HandModel) -> Scene:
+    """Four hands in prior poses around two objects."""
+    generator = torch.Generator().manual_seed(0)
+    solids = (trimesh.creation.box([0.05, 0.07, 0.12]), trimesh.creation.capsule(height=0.1, radius=0.03))
+    objects = [ObjectMesh.from_any(s, resolution=16, cache=False) for s in solids]
+    which = torch.tensor([0, 1, 1, 0])
+    pose = HandPose(
+        "right", torch.randn(4, 3, generator=generator), default_anatomy().sample(4, generator),
+        torch.randn(4, 10, generator=generator), torch.zeros(4, 3),
+    )  # fmt: skip
+    palm = model.joints(pose)[:, 9] + 0.03 * torch.randn(4, 3, generator=generator)
+    return Scene(
+        replace(pose, transl=-palm),
+        torch.stack([o.points for o in objects])[which],
+        torch.stack([o.normals for o in objects])[which],
+        torch.stack([o.thickness for o in objects])[which],
+        PointHierarchy.stack([build_hierarchy(o.points) for o in objects])[which],
+    )
+
+
+@pytest.fixture(scope="module")
+def network() -> ContactNet:
+    """Random weights, every parameter away from its initial zero or one."""
+    torch.manual_seed(0)
+    network = ContactNet().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.fixture(scope="module")
+def predict(network: ContactNet, model: HandModel) -> Callable[[Scene], ContactField]:
+    def run(scene: Scene) -> ContactField:
+        observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness)
+        return network.predict(model, observation, scene.hierarchy)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def field(predict: Callable[[Scene], ContactField], scene: Scene) -> ContactField:
+    return predict(scene)
+
+
+def values(field: ContactField) -> dict[str, Tensor]:
+    return {f.name: getattr(field, f.name) for f in fields(field)}
+
+
+def assert_same(
+    actual: ContactField, expected: ContactField, atol: float = 1e-4, but: tuple[str, ...] = ()
+) -> None:
+    for name, value in values(expected).items():
+        if name not in but:
+            torch.testing.assert_close(
+                values(actual)[name], value, atol=atol, rtol=0, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_shapes_and_ranges(field: ContactField, model: HandModel) -> None:
+    shapes = {name: tuple(value.shape) for name, value in values(field).items()}
+    skin = len(model.contact_points)
+    assert shapes == {
+        "contact": (4, 2048), "contact_var": (4, 2048), "part": (4, 2048, 16), "canonical": (4, 2048, 3),
+        "canonical_var": (4, 2048), "gap": (4, 2048), "gap_var": (4, 2048), "near": (4, 2048),
+        "hand_contact": (4, skin), "hand_contact_var": (4, skin), "joints": (4, 21, 3), "joints_var": (4, 21),
+    }  # fmt: skip
+    for name, value in values(field).items():
+        assert value.isfinite().all(), name
+        assert not value.requires_grad
+    for name in ("contact", "near", "hand_contact"):
+        assert (values(field)[name] > 0).all()
+        assert (values(field)[name] < 1).all()
+    torch.testing.assert_close(field.part.sum(-1), torch.ones(4, 2048))
+
+
+def test_outputs_depend_on_inputs(field: ContactField) -> None:
+    """Otherwise every invariance below would hold for nothing."""
+    for name, value in values(field).items():
+        assert value[0].std(0).max() > 1e-5, name  # over points
+        assert (value[1] - value[2]).abs().max() > 1e-5, name  # two hands on one object
+
+
+def test_variances_are_positive(field: ContactField) -> None:
+    for name in VARIANCES:
+        assert (values(field)[name] > 0).all(), name
+    assert (field.joints_var >= 0.999e-6).all()  # a millimetre
+    assert (field.canonical_var >= 0.999e-6).all()
+    assert (field.gap_var >= 0.999e-8).all()
+    assert (field.contact_var >= 0.999e-4).all()
+
+
+@pytest.mark.parametrize("level", [-200.0, 200.0])
+def test_variances_stay_finite_at_the_extremes(scene: Scene, model: HandModel, level: float) -> None:
+    """Whatever the heads answer: neither zero nor NaN."""
+    network = ContactNet(NetworkConfig(fine=16, middle=16, token=16, layers=1, heads=2)).eval()
+    with torch.no_grad():
+        for head in (network.point_head, network.joint_head[-1], network.skin_head[-1]):
+            head.bias.fill_(level)
+    observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness)
+    extreme = network.predict(model, observation, scene.hierarchy)
+    for name in VARIANCES:
+        value = values(extreme)[name]
+        assert value.isfinite().all()
+        assert (value > 1e-9).all()
+
+
+def test_rigid_motion(
+    predict: Callable[[Scene], ContactField], scene: Scene, field: ContactField, model: HandModel
+) -> None:
+    """Move hand and object together: the field stays, the joints go with the scene."""
+    rotation = exp_so3(torch.tensor([[0.4, -2.0, 1.0], [3.0, 0.2, 0.0], [-0.5, 0.5, -1.5], [0.0, 0.0, 3.1]]))
+    shift = torch.tensor([[0.3, -0.2, 0.6], [0.0, 0.4, 0.0], [-0.5, 0.0, 0.1], [0.1, 0.1, 0.1]])
+    moved = replace(
+        scene,
+        pose=scene.pose.transformed(rotation, shift, model.root(scene.pose)),
+        points=scene.points @ rotation.transpose(1, 2) + shift[:, None],
+        normals=scene.normals @ rotation.transpose(1, 2),
+    )
+    again = predict(moved)
+    joints = field.joints @ rotation.transpose(1, 2) + shift[:, None]
+    assert (joints - field.joints).norm(dim=-1).min() > 0.05
+    torch.testing.assert_close(again.joints, joints, atol=1e-4, rtol=0)
+    # Rounding lets a few points, equally near to two places of the skin, choose the other one: their own
+    # outputs then differ, and only theirs.
+    for name in PER_POINT:
+        off = (values(again)[name] - values(field)[name]).abs().reshape(4, 2048, -1).amax(-1)
+        assert (off < 1e-4).float().mean() > 0.99, name
+    for name in ("hand_contact", "hand_contact_var", "joints_var"):
+        torch.testing.assert_close(values(again)[name], values(field)[name], atol=1e-4, rtol=0)
+
+
+def test_each_hand_is_predicted_alone(
+    predict: Callable[[Scene], ContactField], scene: Scene, field: ContactField
+) -> None:
+    for k in range(4):
+        assert_same(predict(scene[torch.tensor([k])]), field.index(k))
+
+
+def test_order_of_hands(predict: Callable[[Scene], ContactField], scene: Scene, field: ContactField) -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    assert_same(predict(scene[order]), field.index(order))
+
+
+def test_deterministic(predict: Callable[[Scene], ContactField], scene: Scene, field: ContactField) -> None:
+    assert_same(predict(scene), field, atol=0)
+    torch.manual_seed(7)
+    first = ContactNet().state_dict()
+    torch.manual_seed(7)
+    second = ContactNet().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_fields_in_the_wrist_frame_become_fields_in_the_scene(
+    model: HandModel, scene: Scene, network: ContactNet
+) -> None:
+    """A network that changes nothing returns the noisy joints themselves."""
+    observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness)
+    ids = model.contact_points
+    with torch.no_grad():
+        raw = network(observation, scene.hierarchy, model.rest_canonical[ids], model.part_of_vertex[ids])
+    assert isinstance(raw, Prediction)
+    kept = replace(raw, joints=observation.joint_positions).to_field(observation)
+    torch.testing.assert_close(kept.joints, model.joints(scene.pose), atol=1e-6, rtol=0)
+    torch.testing.assert_close(kept.contact.logit(), raw.contact_logit, atol=1e-4, rtol=1e-4)
+
+
+def test_every_parameter_learns(model: HandModel, scene: Scene) -> None:
+    """No weight is left out of the outputs."""
+    torch.manual_seed(0)
+    network = ContactNet(NetworkConfig(fine=16, middle=16, token=32, layers=2, heads=2))
+    observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness)
+    ids = model.contact_points
+    raw = network(observation, scene.hierarchy, model.rest_canonical[ids], model.part_of_vertex[ids])
+    outputs = [getattr(raw, f.name) for f in fields(raw)]
+    sum((o * torch.randn_like(o)).sum() for o in outputs).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_size(network: ContactNet) -> None:
+    assert sum(p.numel() for p in network.parameters()) < 2_000_000
+    assert network.point[0].in_features == OBJECT_FEATURES
+
+
+def test_bone_tokens_name_the_bones(model: HandModel) -> None:
+    """The tokens of a bone are the joint it starts from and the next one along the finger."""
+    pose = HandPose.zeros()
+    centres, joints = model.rest_joints(pose.betas)[0], model.joints(pose)[0]
+    for bone, (start, end) in enumerate(_BONE_TOKENS):
+        torch.testing.assert_close(joints[start], centres[bone])
+        skin = model.template[model.part_of_vertex == bone].mean(0)
+        along = joints[end] - joints[start]
+        share = (skin - joints[start]) @ along / (along @ along)
+        assert 0 < share < 1.2  # the bone's skin lies between the two

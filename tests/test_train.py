@@ -1,0 +1,173 @@
+"""Training: a few steps run, an interrupted run ends where an uninterrupted one does, the weights load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from contact import train as module
+from contact.corpus import Corpus, CorpusConfig, build_object, corpus_hash, load_corpus
+from contact.network import ContactNet, NetworkConfig
+from contact.synthesis import SynthesisConfig
+from contact.train import TrainConfig, evaluate, make_batch, train
+from contact.weights import card_path, load_network
+from hand_models import HandModel, load_open_hand
+
+TINY = NetworkConfig(fine=8, middle=8, token=16, layers=1, heads=2)
+
+
+@pytest.fixture(scope="module")
+def corpus_folder(tmp_path_factory) -> Path:
+    """Two objects with a few grasps."""
+    folder = tmp_path_factory.mktemp("corpus")
+    threads = torch.get_num_threads()
+    config = CorpusConfig(
+        out=folder, resolution=24, grasps_per_object=4, synthesis=SynthesisConfig(candidates=10)
+    )
+    assert min(build_object(config, index) for index in range(2)) >= 1
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(corpus_folder) -> Corpus:
+    return load_corpus(corpus_folder)
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_open_hand()
+
+
+@pytest.fixture
+def config(corpus_folder, tmp_path) -> TrainConfig:
+    return TrainConfig(
+        corpus=corpus_folder,
+        out=tmp_path / "run",
+        steps=4,
+        batch_size=2,
+        warmup=2,
+        evaluate_every=2,
+        network=TINY,
+    )
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    a, b = load_network(first).state_dict(), load_network(second).state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_short_run_writes_weights_card_and_log(config, model):
+    path = train(config, model)
+    assert path == config.out / "weights.safetensors"
+    network = load_network(path)
+    assert network.config == TINY
+    torch.manual_seed(config.seed)
+    start = ContactNet(TINY).state_dict()
+    assert any(not torch.equal(start[k], v) for k, v in network.state_dict().items())
+    card = json.loads(card_path(path).read_text())
+    assert card["corpus_sha256"] == corpus_hash(config.corpus)
+    assert card["objects"] == 2
+    assert card["hand_model"] == model.name
+    assert card["config"]["seed"] == config.seed
+    assert str(config.corpus.parent) not in card_path(path).read_text()  # no paths of the machine
+    lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert not list(config.out.glob("*.partial"))
+
+
+def test_equal_seeds_give_equal_weights(config, model, tmp_path):
+    first = train(config, model)
+    second = train(replace(config, out=tmp_path / "again"), model)
+    other = train(replace(config, out=tmp_path / "other", seed=1), model)
+    assert same_weights(first, second)
+    assert not same_weights(first, other)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, model, tmp_path, monkeypatch):
+    whole = train(config, model)
+    cut = replace(config, out=tmp_path / "cut")
+    real, calls = module._forward, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 4:  # after the checkpoint of step 2, in the middle of the next stretch
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "_forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, model)
+    assert not (cut.out / "weights.safetensors").exists()
+    monkeypatch.setattr(module, "_forward", real)
+    assert same_weights(whole, train(cut, model))
+
+
+def test_training_lowers_the_loss_on_what_it_sees(config, corpus, model):
+    path = train(replace(config, steps=40, evaluate_every=40, learning_rate=5e-3, average=0.5), model)
+    everything = torch.arange(len(corpus))
+    torch.manual_seed(config.seed)
+    start = evaluate(ContactNet(TINY).eval(), model, corpus, everything, "image")
+    end = evaluate(load_network(path), model, corpus, everything, "image")
+    assert end["before_mm"] == pytest.approx(start["before_mm"])
+    assert end["near"] < start["near"]
+    assert end["hand_contact"] < start["hand_contact"]
+    assert end["joints"] < start["joints"]
+
+
+def test_a_batch_without_noise_shows_the_truth(corpus, model):
+    index = torch.arange(3)
+    batch = make_batch(model, corpus, index, "contactopt", torch.zeros(3), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(batch.observation.joint_positions, batch.joints, atol=1e-6, rtol=0)
+    torch.testing.assert_close(batch.truth.contact, corpus.contact[index].float() / 255)
+
+
+def test_the_truth_of_a_batch_is_where_the_clean_hand_is(corpus, model):
+    index = torch.arange(len(corpus))
+    generator = torch.Generator().manual_seed(3)
+    batch = make_batch(model, corpus, index, "image", torch.ones(len(corpus)), generator)
+    back = batch.joints @ batch.observation.rotation.transpose(1, 2) + batch.observation.origin[:, None]
+    torch.testing.assert_close(back, model.joints(corpus.pose[index]), atol=1e-5, rtol=0)
+    moved = (batch.observation.joint_positions - batch.joints).norm(dim=-1).mean()
+    assert 0.01 < moved < 0.08
+
+
+def test_without_held_out_objects_there_is_nothing_to_evaluate(corpus, model):
+    assert evaluate(ContactNet(TINY), model, corpus, torch.zeros(0, dtype=torch.long), "image") == {}
+
+
+def test_evaluation_does_not_depend_on_how_it_is_cut(corpus, model):
+    network = ContactNet(TINY).eval()
+    index = torch.arange(len(corpus)).repeat(20)[:80]  # two chunks
+    scores = evaluate(network, model, corpus, index, "none")
+    assert scores["before_mm"] < 1e-3
+    again = evaluate(network, model, corpus, index[:64], "none")
+    rest = evaluate(network, model, corpus, index[64:], "none")
+    assert scores["after_mm"] == pytest.approx(0.8 * again["after_mm"] + 0.2 * rest["after_mm"], rel=1e-4)
+
+
+def test_a_checkpoint_of_another_network_is_refused(config, model):
+    train(replace(config, steps=2), model)
+    with pytest.raises(ValueError, match="another network; choose another folder"):
+        train(replace(config, network=replace(TINY, token=24)), model)
+
+
+def test_an_absent_corpus_is_named(config, model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="regrasp corpus"):
+        train(replace(config, corpus=tmp_path / "nothing"), model)
+
+
+def test_weights_of_another_network_are_refused(config, model):
+    path = train(replace(config, steps=2), model)
+    card = json.loads(card_path(path).read_text())
+    card["network"]["token"] = 32
+    card_path(path).write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"(?s)weights: .* train it again"):
+        load_network(path)
+    card_path(path).unlink()
+    with pytest.raises(FileNotFoundError, match="regrasp train"):
+        load_network(path)
