@@ -80,8 +80,7 @@ def observe(
     def local(x: Tensor) -> Tensor:
         return (x - origin[:, None]) @ rotation
 
-    stride = max(1, len(model.contact_points) // _SKIN_SAMPLES)
-    skin_ids = model.contact_points[::stride]
+    skin_ids = model.contact_points[:_SKIN_SAMPLES]
     skin, joints = local(hand.vertices[:, skin_ids]), local(hand.joints)
     xyz, outward = local(points), normals @ rotation
 

@@ -191,7 +191,7 @@ def close_hands(
 ) -> HandPose:  # fmt: skip
     """Close every hand on the object: touch with the parts its type touches with, without sinking in."""
     anatomy = default_anatomy()
-    skin = model.contact_points[::2]
+    skin = model.contact_points[: len(model.contact_points) // 2]
     part = model.part_of_vertex[skin]
     palmar = palmar_skin(model, anatomy)[skin]
     # Each touching bone counts the same, however many points it has.

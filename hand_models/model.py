@@ -137,7 +137,7 @@ class HandModel:
     tip_regressor: Tensor
     """(5, V) thumb, index, middle, ring, pinky; applied to posed vertices"""
     contact_points: Tensor
-    """(P,) vertex ids spread over the skin, at most 800"""
+    """(P,) vertex ids spread over the skin, at most 800, in farthest-point order: prefixes are spread too"""
     palm: Tensor
     """vertex ids of the skin of the palm"""
     tips: Tensor

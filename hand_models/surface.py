@@ -107,16 +107,16 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def spread_points(vertices: np.ndarray, count: int) -> np.ndarray:
     """Ids of at most ``count`` vertices spread evenly over the surface; all of them when there are no more.
 
-    Farthest-point sampling (Gonzalez 1985) from the vertex farthest from the centroid; sorted ids.
+    Farthest-point sampling (Gonzalez 1985) from the vertex farthest from the centroid, in the order chosen:
+    every prefix is spread over the surface too.
     """
-    if len(vertices) <= count:
-        return np.arange(len(vertices))
+    count = min(count, len(vertices))
     chosen = [int(np.linalg.norm(vertices - vertices.mean(0), axis=1).argmax())]
     nearest = np.linalg.norm(vertices - vertices[chosen[0]], axis=1)
     while len(chosen) < count:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.linalg.norm(vertices - vertices[chosen[-1]], axis=1))
-    return np.sort(np.array(chosen))
+    return np.array(chosen)
 
 
 def palm_direction(joints: np.ndarray, side: str) -> np.ndarray:

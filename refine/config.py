@@ -55,8 +55,8 @@ class RefineConfig:
     """how much more plausible a result must be"""
     batch_size: int = 128
     """grasps optimised together"""
-    skin_stride: int = 2
-    """every so many of the hand model's contact points takes part"""
+    skin_points: int = 350
+    """how many of the hand model's contact points take part"""
     volumes: bool = True
     """compute intersection volumes (about 10 ms a grasp)"""
     weights: Path | None = None
@@ -65,6 +65,6 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if self.method not in ("regrasp", "contactopt"):
             raise ValueError(f"method: got {self.method!r}; choose 'regrasp' or 'contactopt'.")
-        for name in ("batch_size", "skin_stride"):
+        for name in ("batch_size", "skin_points"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; give 1 or more.")

@@ -55,9 +55,9 @@ class Targets:
 
 def make_targets(
     model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, skin: Tensor,
-    config: CostConfig, stride: int,
+    config: CostConfig,
 ) -> Targets:  # fmt: skip
-    """Turn a predicted field into targets for the skin points ``skin (P,)``, every ``stride``-th contact point."""
+    """Turn a predicted field into targets for the skin points ``skin (P,)``, the first of the contact points."""
     confidence = field.near * (0.01**2 / (field.canonical_var + field.gap_var + 0.01**2))
     count = min(config.correspondences, confidence.shape[1])
     weight, chosen = confidence.topk(count, dim=1)
@@ -69,7 +69,7 @@ def make_targets(
     places = pick(objects.points[which]) + gap * pick(objects.normals[which])
     on_hand = torch.cdist(pick(field.canonical), model.rest_canonical[skin].expand(len(which), -1, -1)).argmin(2)
     weight = weight * (config.correspondence / weight.sum(1, keepdim=True).clamp_min(1.0))
-    touch = field.hand_contact[:, ::stride]
+    touch = field.hand_contact[:, : len(skin)]
     touch = touch * (touch > 0.2)
     touch = touch * (config.contact / touch.sum(1, keepdim=True).clamp_min(4.0))
     assert field.joints is not None and field.joints_var is not None
@@ -109,8 +109,8 @@ def optimise(
     Returns:
         The solution of the second solve; ``iterations`` counts both.
     """
-    skin = model.contact_points[:: config.skin_stride]
-    targets = make_targets(model, objects, which, pose, field, skin, config.costs, config.skin_stride)
+    skin = model.contact_points[: config.skin_points]
+    targets = make_targets(model, objects, which, pose, field, skin, config.costs)
     anatomy = default_anatomy().to(pose.transl)
 
     def align(state: HandPose, index: Tensor) -> NormalEquations:

@@ -12,13 +12,16 @@ import pytest
 import torch
 import trimesh
 
+from contact import weights as shipped
 from contact.network import ContactNet, NetworkConfig
 from contact.objects import ObjectMesh
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_mano, load_open_hand
 from hand_models.rotations import exp_so3
-from refine import RefineConfig, RefineResult, Status, baseline, refine_grasp
+from refine import RefineConfig, RefineResult, Status, baseline, cli, refine_grasp
 from refine.metrics import contact_ratio, intersection_volume, mpjpe, penetration_depth
+from refine.prediction_files import read_predictions, write_predictions
+from refine.predictions import Predictions
 from refine.result import statuses
 
 RADIUS = 0.032
@@ -398,12 +401,73 @@ def test_new_weights_under_an_old_name_are_read_anew(hands, can, always, weights
     [
         ({"method": "best"}, "method: got 'best'"),
         ({"batch_size": 0}, "batch_size"),
-        ({"skin_stride": 0}, "skin_stride"),
+        ({"skin_points": 0}, "skin_points"),
     ],
 )
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         RefineConfig(**options)
+
+
+# The command ----------------------------------------------------------------------------------------
+
+
+def rows_of(pose: HandPose, object_id: list[str]) -> Predictions:
+    return Predictions(np.array(object_id), np.full(len(pose), pose.side), "open", **pose.as_arrays())
+
+
+def test_the_command_does_what_the_function_does(hands, mesh, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "DEFAULT", config.weights)
+    (tmp_path / "meshes").mkdir()
+    mesh.export(tmp_path / "meshes" / "can.ply")
+    file = write_predictions(tmp_path / "estimates.npz", rows_of(hands.mirrored(), ["can"] * 4))
+    arguments = ["refine", str(file), "--objects", str(tmp_path / "meshes"), "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == 0
+    rows = read_predictions(tmp_path / "out" / "estimates.refined.npz")
+    result = refine_grasp(
+        hands.mirrored(), tmp_path / "meshes" / "can.ply", config=replace(config, volumes=True)
+    )
+    assert rows.column("status").tolist() == [s.value for s in result.status]
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(rows, name), getattr(result.pose, name).numpy())
+    np.testing.assert_allclose(rows.column("volume_cm3_after"), result.metrics["volume_cm3_after"])
+    np.testing.assert_allclose(rows.column("uncertainty"), result.uncertainty)
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "text", "pickle", "gone", "millimetres", "empty", "side"])
+def test_the_command_names_what_is_wrong_with_its_files(
+    hands, mesh, config, tmp_path, monkeypatch, capsys, spoil
+):
+    monkeypatch.setattr(shipped, "DEFAULT", config.weights)
+    (tmp_path / "meshes").mkdir()
+    part = mesh.copy()
+    if spoil == "millimetres":
+        part.apply_scale(1000)
+    part.export(tmp_path / "meshes" / "can.ply")
+    if spoil == "empty":
+        (tmp_path / "meshes" / "can.ply").write_bytes(b"")
+    rows = rows_of(hands[:1], ["can"])
+    if spoil == "side":
+        rows = replace(rows, side=np.array(["both"]))
+    file = write_predictions(tmp_path / "estimates.npz", rows)
+    if spoil == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif spoil == "text":
+        file.write_text("not an archive")
+    elif spoil == "pickle":
+        np.savez(file, object_id=np.array(["can"], object), side=["right"])
+    elif spoil == "gone":
+        file.unlink()
+    arguments = ["refine", str(file), "--objects", str(tmp_path / "meshes"), "--out", str(tmp_path / "out")]
+    status, printed = cli.main(arguments), capsys.readouterr()
+    expected = {
+        "truncated": (2, "estimates.npz: not a readable .npz file"), "text": (2, "write it again"),
+        "pickle": (2, "never read; save plain arrays"), "gone": (2, "there is no such file"),
+        "millimetres": (1, "pass scale=0.001"), "empty": (1, "can.ply"), "side": (1, "neither 'right' nor 'left'"),
+    }[spoil]  # fmt: skip
+    assert status == expected[0]
+    assert expected[1] in printed.out + printed.err
+    assert "Traceback" not in printed.err
 
 
 # To disk and browser --------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ from open_hand_shape import LENGTH_MEAN, Adult, draw_adults, neutral_adult, prin
 from open_hand_source import HandCut, fetch_wheel, read_hand
 from scipy.sparse import csr_matrix
 
+from hand_models.surface import spread_points
+
 N_BETAS = 10
 OUTPUT = Path(__file__).resolve().parent.parent / "hand_models" / "assets" / "open_hand.npz"
 # Girth of each bone relative to the source, which is slimmer than measured adults at the finger joints.
@@ -106,7 +108,7 @@ def build(
     rms = np.sqrt((shapedirs**2).sum(1).mean(0)) * 1e3
     print(f"shape: RMS per beta {np.round(rms, 2)} mm, variance kept {kept:.4f}")
     normals = vertex_normals(template, closed)
-    density = skin_density(template, normals, weights)
+    points = spread(template, skin_density(template, normals, weights), 700, ~mesh.rim)
     return {
         "template": template,
         "shapedirs": shapedirs,
@@ -115,7 +117,7 @@ def build(
         "faces": closed[~mesh.rim[closed].all(1)],
         "closed_faces": closed,
         "tip_regressor": fit_tip_regressor(template, tips, weights),
-        "contact_points": spread(template, density, 700, ~mesh.rim),
+        "contact_points": points[spread_points(template[points], len(points))],  # farthest first
         "palm": palm_vertices(template, normals, weights),
         "tips": pad_vertices(template, normals, tips, joints, weights),
     }
