@@ -2,7 +2,8 @@
 
 All are batched and take a hand's `PointJacobian` where they concern points of the skin or joints. They return
 ``(residual (B, N), rows (B, D, N))``: residuals already divided by their standard deviation, and their
-derivative, transposed, along `HandPose.retract`. `NormalEquations.add` sums them.
+derivative, transposed, along `HandPose.retract`. Robust costs are reweighted and bring their loss ``(B,)``
+along as a third. `NormalEquations.add` sums them.
 """
 
 from __future__ import annotations
@@ -14,23 +15,25 @@ from hand_models import PointJacobian
 from hand_models.anatomy import Anatomy
 
 Residual = tuple[Tensor, Tensor]
+RobustResidual = tuple[Tensor, Tensor, Tensor]
 
 
-def _robust(squared: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Pseudo-Huber loss (Charbonnier 1994) of a residual ``r``, as a change of the residual.
+def _pseudo_huber(squared: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Pseudo-Huber loss (Charbonnier 1994) of residuals, for iteratively reweighted least squares.
 
     Quadratic well below ``scale``, linear above: far outliers pull no harder than near ones.
 
     Args:
-        squared: squared norm of ``r``.
-        scale: where it turns, in the unit of ``r``.
+        squared: squared norm of each residual.
+        scale: where it turns, in the unit of the residual.
 
     Returns:
-        ``factor`` and ``bend``, of the shape of ``squared``: the squared norm of ``factor r`` is the loss
-        ``2 scale² (sqrt(1 + |r|²/scale²) - 1)``, and its derivative by ``r`` is ``factor (I - bend r rᵀ)``.
+        Of the shape of ``squared``: the weight on the squared residual that gives the loss's gradient, and the
+        loss. Reweighting steps to where the weighted residuals vanish; a step on the exact second derivative,
+        nearly zero beyond ``scale``, would overshoot.
     """
     root = (1 + squared / scale**2).sqrt()
-    return (2 / (1 + root)).sqrt(), 1 / (2 * scale**2 * root * (1 + root))
+    return 1 / root, scale**2 * (root - 1)
 
 
 def penetration(
@@ -52,7 +55,7 @@ def penetration(
 
 def attraction(
     skin: PointJacobian, distance: Tensor, gradient: Tensor, weight: Tensor, std: float, scale: float = 3.0
-) -> Residual:
+) -> RobustResidual:
     """Skin that ought to touch, drawn to the surface along the distance gradient.
 
     Args:
@@ -63,15 +66,15 @@ def attraction(
         scale: residual above which the pull no longer grows.
     """
     residual = distance / std
-    factor, bend = _robust(residual**2, scale)
-    factor = factor * weight.sqrt()
-    slope = factor * (1 - bend * residual**2) / std
-    return factor * residual, skin.along(gradient * slope[..., None])
+    share, loss = _pseudo_huber(residual**2, scale)
+    factor = (share * weight).sqrt()
+    rows = skin.along(gradient * (factor / std)[..., None])
+    return factor * residual, rows, (weight * loss).sum(1)
 
 
 def correspondence(
     skin: PointJacobian, target: Tensor, weight: Tensor, std: Tensor, scale: float = 2.0
-) -> Residual:
+) -> RobustResidual:
     """Skin points to known places (or joints to known places).
 
     Args:
@@ -82,12 +85,10 @@ def correspondence(
         scale: residual above which the pull no longer grows.
     """
     error = ((skin.points - target) / std[..., None]).transpose(1, 2)  # (B, 3, Q)
-    factor, bend = _robust((error**2).sum(1), scale)
-    factor = factor * weight.sqrt()
-    move = skin.dense()  # (B, D, 3, Q)
-    radial = (move * error[:, None]).sum(2, keepdim=True) * bend[:, None, None]
-    rows = torch.addcmul(move, radial, error[:, None], value=-1).mul_((factor / std)[:, None, None])
-    return (error * factor[:, None]).flatten(1), rows.flatten(2)
+    share, loss = _pseudo_huber((error**2).sum(1), scale)
+    factor = (share * weight).sqrt()
+    rows = skin.dense() * (factor / std)[:, None, None]
+    return (error * factor[:, None]).flatten(1), rows.flatten(2), (weight * loss).sum(1)
 
 
 def pose_prior(hand_pose: Tensor, mean: Tensor, std: Tensor, anatomy: Anatomy, dim: int) -> Residual:

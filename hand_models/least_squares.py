@@ -34,10 +34,15 @@ class NormalEquations:
             like.new_zeros(batch), like.new_zeros(batch, dim), like.new_zeros(batch, dim, dim)
         )
 
-    def add(self, residual: Tensor, rows: Tensor) -> NormalEquations:
-        """With residuals ``(B, N)`` and their derivative, transposed, ``(B, D, N)``."""
+    def add(self, residual: Tensor, rows: Tensor, cost: Tensor | None = None) -> NormalEquations:
+        """With residuals ``(B, N)`` and their derivative, transposed, ``(B, D, N)``.
+
+        Args:
+            cost: ``(B,)`` what they cost, where that is not half the sum of their squares: the loss of
+                residuals that are reweighted.
+        """
         return NormalEquations(
-            self.cost + 0.5 * (residual * residual).sum(1),
+            self.cost + (0.5 * (residual * residual).sum(1) if cost is None else cost),
             self.gradient + (rows @ residual[..., None])[..., 0],
             self.hessian + rows @ rows.transpose(1, 2),
         )

@@ -14,7 +14,7 @@ from synthetic_hand import random_hand, random_pose
 from torch import Tensor
 
 from contact import costs
-from contact.costs import Residual
+from contact.costs import Residual, RobustResidual
 from hand_models import HandModel, HandPose, PointJacobian, load_open_hand
 from hand_models.anatomy import Anatomy, default_anatomy
 
@@ -58,19 +58,35 @@ def check_derivative(cost: Callable[[HandPose], Residual], pose: HandPose, width
     return residual
 
 
+def check_loss(cost: Callable[[HandPose], RobustResidual], pose: HandPose, width: int) -> Tensor:
+    """The gradient of a reweighted cost's loss against central differences; returns the residual."""
+    residual, rows, _ = cost(pose)
+    batch, step = len(pose), 1e-6
+    directions = torch.eye(width, dtype=torch.float64).repeat(batch, 1) * step
+    ahead, behind = (cost(pose.repeat_interleave(width).retract(sign * directions))[2] for sign in (1, -1))
+    numeric = ((ahead - behind) / (2 * step)).reshape(batch, width)
+    assert numeric.abs().max() > 0
+    gradient = (rows @ residual[..., None])[..., 0]
+    torch.testing.assert_close(gradient, numeric, atol=2e-6 * numeric.abs().max().item(), rtol=0)
+    return residual
+
+
 # Robust loss ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 3.0])
 def test_robust_residual_is_scipys_pseudo_huber(scale: float) -> None:
-    """Half the squared residual is the loss; its slope tends to ``scale`` however far the point."""
+    """The slope of the loss tends to ``scale`` however far the point, and reweighting steps right onto it."""
     distance = torch.tensor([[-40.0, -1.0, -1e-3, 0.0, 1e-3, 0.2, 1.0, 5.0, 1e4]], dtype=torch.float64)
     points = torch.zeros(1, 9, 3, dtype=torch.float64)
     gradient = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(1, 9, 3)
-    residual, rows = costs.attraction(
-        fixed_points(points), distance, gradient, torch.ones_like(distance), 1.0, scale
+    everyone = fixed_points(points)
+    residual, rows, loss = costs.attraction(
+        everyone, distance, gradient, torch.ones_like(distance), 1.0, scale
     )
-    np.testing.assert_allclose(0.5 * residual[0] ** 2, pseudo_huber(scale, distance[0].numpy()), rtol=1e-9)
+    expected = pseudo_huber(scale, distance[0].numpy())
+    assert loss[0] == pytest.approx(expected.sum(), rel=1e-9)
+    np.testing.assert_allclose(residual[0], rows[0, 2] * distance[0], rtol=1e-12)  # a step of -distance is zero
     assert torch.equal(residual.sign(), distance.sign())
     slope = rows[0, 2] * residual[0]  # derivative of the loss by the distance
     torch.testing.assert_close(
@@ -99,16 +115,16 @@ def test_surface_costs_derivatives(width: int, posedirs: bool) -> None:
         skin = model.jacobian(state, ids, with_betas=width == 61).vertices
         return costs.penetration(skin, *ball(skin.points), per_problem(allowance, len(state)), 0.002)
 
-    def attraction(state: HandPose) -> Residual:
+    def attraction(state: HandPose) -> RobustResidual:
         skin = model.jacobian(state, ids, with_betas=width == 61).vertices
         return costs.attraction(skin, *ball(skin.points), per_problem(weight, len(state)), 0.004)
 
     depth = check_derivative(penetration, pose, width)
     assert (depth > 0).any()
     assert (depth == 0).any()
-    pull = check_derivative(attraction, pose, width)
+    pull = check_loss(attraction, pose, width)
     assert torch.equal(pull != 0, weight > 0)
-    assert pull.abs().max() > 3  # the robust part is reached
+    assert (pull**2 > 3 * weight).any()  # the robust part is reached
 
 
 def test_penetration_closed_form() -> None:
@@ -131,7 +147,7 @@ def test_attraction_closed_form() -> None:
     weight = torch.tensor([[1.0, 0.25, 0.0]], dtype=torch.float64)
     gradient = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).expand(1, 3, 3)
     skin = fixed_points(torch.zeros(1, 3, 3, dtype=torch.float64))
-    residual, rows = costs.attraction(skin, distance, gradient, weight, 0.002)
+    residual, rows, _ = costs.attraction(skin, distance, gradient, weight, 0.002)
     expected = torch.tensor([[5e-4, -2.5e-4, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(residual, expected, atol=1e-9, rtol=0)
     torch.testing.assert_close(
@@ -153,16 +169,17 @@ def test_correspondence_derivative(width: int, of: str) -> None:
     weight = torch.rand(2, count, dtype=torch.float64)
     std = 0.002 + 0.02 * torch.rand(2, count, dtype=torch.float64)
 
-    def cost(state: HandPose) -> Residual:
+    def cost(state: HandPose) -> RobustResidual:
         jacobian = model.jacobian(state, ids, with_betas=width == 61)
         points = jacobian.vertices if of == "skin" else jacobian.joints
         return costs.correspondence(
             points, *(t.repeat_interleave(len(state) // 2, 0) for t in (target, weight, std))
         )
 
-    residual = check_derivative(cost, pose, width)
+    residual = check_loss(cost, pose, width)
     assert residual.shape == (2, 3 * count)
-    assert residual.abs().max() > 2  # beyond the quadratic part
+    squared = residual.reshape(2, 3, count).square().sum(1)
+    assert (squared > 1.8 * weight).any()  # beyond the quadratic part
 
 
 def test_correspondence_closed_form() -> None:
@@ -170,11 +187,11 @@ def test_correspondence_closed_form() -> None:
     target = torch.randn(1, 3, 3, dtype=torch.float64)
     std = torch.tensor([[0.001, 0.005, 0.001]], dtype=torch.float64)
     weight = torch.tensor([[0.25, 1.0, 0.0]], dtype=torch.float64)
-    residual, rows = costs.correspondence(fixed_points(target + error), target, weight, std, scale=2.0)
+    residual, rows, loss = costs.correspondence(fixed_points(target + error), target, weight, std, scale=2.0)
     xyz = residual.reshape(1, 3, 3).transpose(1, 2)  # per point
     torch.testing.assert_close(xyz[0, 0], 0.5 * error[0, 0] / 0.001, rtol=1e-5, atol=1e-9)
     # 50 mm at 5 mm deviation: pseudo-Huber of ten deviations, along the error.
-    assert 0.5 * float((xyz[0, 1] ** 2).sum()) == pytest.approx(float(pseudo_huber(2.0, 10.0)), rel=1e-9)
+    assert float(loss) == pytest.approx(float(pseudo_huber(2.0, 10.0)), rel=1e-5)
     assert xyz[0, 1, 0] / xyz[0, 1, 1] == pytest.approx(0.75)
     assert (xyz[0, 2] == 0).all()
     assert (rows.reshape(1, 51, 3, 3)[..., 2] == 0).all()
@@ -325,7 +342,7 @@ def test_no_cost_is_nan_at_the_optimum(hand: HandModel, anatomy: Anatomy) -> Non
     zero, up = torch.zeros(2, 8).double(), torch.tensor([0.0, 0.0, 1.0]).double().expand(2, 8, 3)
     same = fixed_points(torch.zeros(2, 43, 3).double())
     _, radius = costs.inner_spheres(fixed_points(torch.zeros(2, 21, 3).double()))
-    for residual, rows in (
+    for residual, rows, *_ in (
         costs.penetration(skin, zero, up, 0.0, 0.001),
         costs.attraction(skin, zero, up, zero, 0.001),
         costs.attraction(skin, zero, up, zero + 1, 0.001),

@@ -214,9 +214,7 @@ def test_the_result_moves_with_the_scene(model, box):
 def test_targets_are_where_the_true_skin_is(model, box):
     skin = model.contact_points[: CONFIG.skin_points]
     which = torch.zeros(GRASPS, dtype=torch.long)
-    targets = make_targets(
-        model, box.objects, which, box.truth, box.field, skin, CONFIG.costs
-    )
+    targets = make_targets(model, box.objects, which, box.truth, box.field, skin, CONFIG.costs)
     reached = model(box.truth).vertices[:, skin]
     places = reached.gather(1, targets.places_skin[..., None].expand(-1, -1, 3))
     used = targets.places_weight > 0

@@ -91,7 +91,7 @@ def test_equal_seeds_give_equal_weights(config, model, tmp_path):
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, model, tmp_path, monkeypatch):
     whole = train(config, model)
     cut = replace(config, out=tmp_path / "cut")
-    real, calls = module._forward, []
+    real, calls = module.total, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -99,11 +99,11 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, model, tmp_path
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(module, "_forward", interrupted)
+    monkeypatch.setattr(module, "total", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(cut, model)
     assert not (cut.out / "weights.safetensors").exists()
-    monkeypatch.setattr(module, "_forward", real)
+    monkeypatch.setattr(module, "total", real)
     assert same_weights(whole, train(cut, model))
 
 
