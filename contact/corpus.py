@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from hand_models import HandPose
 from .field import ContactField
 from .hierarchy import PointHierarchy, build_hierarchy
 from .synthesis import SynthesisConfig
+
+if TYPE_CHECKING:
+    from .objects import ObjectMesh
 
 log = logging.getLogger(__name__)
 _COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can")
@@ -165,6 +169,8 @@ def corpus_hash(folder: Path) -> str:
 class Corpus:
     """Grasps of many objects in memory. ``which (N,)`` says which object a grasp belongs to."""
 
+    numbers: tuple[int, ...]
+    """of the objects' files, for `load_object`"""
     families: tuple[str, ...]
     points: Tensor
     """(G, n, 3)"""
@@ -236,6 +242,7 @@ def load_corpus(folder: Path) -> Corpus:
     counts = torch.tensor([len(item["contact"]) for item in items])
     points = torch.stack([torch.from_numpy(item["points"]) for item in items])
     return Corpus(
+        numbers=tuple(int(item["number"]) for item in items),
         families=tuple(str(item["family"]) for item in items),
         points=points,
         normals=torch.stack([torch.from_numpy(item["normals"]) for item in items]),
@@ -255,4 +262,14 @@ def _read_objects(paths: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
         with np.load(path, allow_pickle=False) as data:
             item = dict(data)
         if "contact" in item:
-            yield item
+            yield item | {"number": np.array(int(path.stem.removeprefix("object_")))}
+
+
+def load_object(folder: Path, number: int, resolution: int = CorpusConfig.resolution) -> ObjectMesh:
+    """Object ``number`` of a corpus, with its distance grid."""
+    from .objects import ObjectMesh
+
+    with np.load(object_path(folder, number), allow_pickle=False) as data:
+        name = f"{data['family']}_{number}"
+        mesh = (data["vertices"], data["faces"])
+    return ObjectMesh.from_any(mesh, name=name, resolution=resolution, cache=False)

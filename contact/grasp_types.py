@@ -6,6 +6,7 @@ apart for contact: power or precision, number of opposing fingers, spread.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,7 +29,7 @@ class GraspType:
     fingers: tuple[str, ...]
     """fingers that oppose the thumb"""
     flexion: tuple[float, float, float]
-    """degrees of knuckle, middle and end joint when closed"""
+    """degrees of knuckle, middle and end joint about a small thing, from the rest pose"""
     width: tuple[float, float]
     """metres between thumb and fingers this grasp is used for"""
     bones: int
@@ -50,16 +51,24 @@ class GraspType:
 
 _ALL = ("index", "middle", "ring", "pinky")
 GRASP_TYPES = (
-    GraspType("large diameter", 0.10, _ALL, (30, 45, 28), (0.045, 0.100), 3, palm=True),
-    GraspType("medium wrap", 0.08, _ALL, (50, 60, 38), (0.020, 0.060), 3, palm=True),
-    GraspType("power sphere", 0.05, _ALL, (26, 40, 24), (0.045, 0.105), 3, palm=True, spread=14),
-    GraspType("palmar prismatic 4", 0.20, _ALL, (24, 38, 20), (0.010, 0.100), 2),
-    GraspType("prismatic 4 tips", 0.20, _ALL, (22, 42, 22), (0.004, 0.095), 1),
-    GraspType("precision disk", 0.08, _ALL, (18, 36, 20), (0.045, 0.110), 1, spread=16),
-    GraspType("prismatic 3", 0.13, ("index", "middle", "ring"), (22, 42, 22), (0.004, 0.090), 1),
-    GraspType("tripod", 0.11, ("index", "middle"), (24, 42, 22), (0.004, 0.080), 1),
-    GraspType("palmar pinch", 0.05, ("index",), (26, 42, 22), (0.002, 0.055), 1),
+    GraspType("large diameter", 0.05, _ALL, (34, 38, 22), (0.045, 0.110), 3, palm=True),
+    GraspType("medium wrap", 0.04, _ALL, (52, 52, 32), (0.020, 0.060), 3, palm=True),
+    GraspType("power sphere", 0.03, _ALL, (30, 36, 20), (0.045, 0.110), 3, palm=True, spread=12),
+    GraspType("palmar prismatic 4", 0.10, _ALL, (38, 46, 18), (0.010, 0.110), 2),
+    GraspType("prismatic 4 tips", 0.34, _ALL, (40, 46, 20), (0.004, 0.118), 1),
+    GraspType("precision disk", 0.10, _ALL, (36, 42, 20), (0.045, 0.118), 1, spread=12),
+    GraspType("prismatic 3", 0.16, ("index", "middle", "ring"), (38, 46, 20), (0.004, 0.105), 1),
+    GraspType("tripod", 0.12, ("index", "middle"), (38, 46, 20), (0.004, 0.090), 1),
+    GraspType("palmar pinch", 0.06, ("index",), (38, 46, 20), (0.002, 0.060), 1),
 )
+# Degrees. Wide things are met by fingers straight at the knuckle and still bent at the middle joint, the
+# index finger before the others (Santello et al., J. Neuroscience 18, 1998, the first synergy).
+_OPEN_FLEXION = (-9, 24, 13)
+_CASCADE = (-11, -3, 2, 3)  # of the knuckle: index, middle, little, ring
+_SPREAD = (6, 1, -6, -1)  # between fingers at ease, which lie less close than the prior's parallel ones
+_CURLED = (55, 49, 35)  # fingers not in use curl out of the way
+_THUMB_CLOSED = ((8, -6, 0), (-7, -13, 6), (6, 12, 2))  # from the prior: opposed, its end bent to the fingers
+_THUMB_OPENING = ((-16, 14, 3), (0, 6, 0), (-2, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -95,35 +104,38 @@ def palmar_skin(model: HandModel, anatomy: Anatomy) -> Tensor:
     return (normals * backs[model.part_of_vertex]).sum(-1) < -0.35
 
 
+def fingertip_skin(model: HandModel, palmar: Tensor, bone: int) -> Tensor:
+    """(V,) bool: the far half of the palmar skin of an end bone, which is what fingertips hold with."""
+    members = palmar & (model.part_of_vertex == bone)
+    outwards = default_anatomy().basis[bone - 1, 2].to(model.rest_canonical)
+    along = model.rest_canonical @ outwards
+    return members & (along >= along[members].median())
+
+
 def preshapes(model: HandModel, steps: int = 12) -> tuple[Preshape, ...]:
     """Every grasp type at ``steps`` openings of the mean hand."""
     anatomy = default_anatomy()
     palmar = palmar_skin(model, anatomy)
 
     def pad(finger: str) -> Tensor:
-        return (palmar & (model.part_of_vertex == _FIRST_BONE[finger] + 2)).nonzero()[:, 0]
+        return fingertip_skin(model, palmar, _FIRST_BONE[finger] + 2).nonzero()[:, 0]
 
     shapes = []
     for kind in GRASP_TYPES:
         closed = anatomy.mean.clone()
-        for k, finger in enumerate(FINGERS[:4]):
-            held = finger in kind.fingers
-            flexion = kind.flexion if held else (55, 60, 35)  # fingers not in use curl out of the way
-            closed[3 * k : 3 * k + 3, 0] = (
-                torch.deg2rad(torch.tensor(flexion)) - anatomy.rest[3 * k : 3 * k + 3, 0]
-            )
-            closed[3 * k, 1] += torch.deg2rad(torch.tensor(kind.spread)) * (1, 0.3, -1, -0.5)[k]
-        closed[12:, 0] += torch.deg2rad(
-            torch.tensor([6.0, -8.0, 8.0])
-        )  # the thumb meets the fingers with its end bent
-        closed[12:, 1] += torch.deg2rad(torch.tensor([0.0, -9.0, 8.0]))
         opened = closed.clone()
         for k, finger in enumerate(FINGERS[:4]):
-            if finger in kind.fingers:
-                opened[3 * k : 3 * k + 3, 0] = torch.tensor([0.1, 0.2, 0.1])
-        opened[12, 0] -= 0.35
-        opened[14, 0] -= 0.2
-        blend = torch.linspace(0, 1.5, steps)[:, None, None]
+            held = finger in kind.fingers
+            joints = slice(3 * k, 3 * k + 3)
+            lean = torch.tensor([_CASCADE[k], 0.0, 0.0])
+            closed[joints, 0] = torch.deg2rad(torch.tensor(kind.flexion if held else _CURLED) + lean)
+            closed[3 * k, 1] += math.radians(_SPREAD[k] + kind.spread * (1, 0.3, -1, -0.5)[k])
+            opened[joints] = closed[joints]
+            if held:
+                opened[joints, 0] = torch.deg2rad(torch.tensor(_OPEN_FLEXION) + lean)
+        closed[12:] += torch.deg2rad(torch.tensor(_THUMB_CLOSED, dtype=torch.float32))
+        opened[12:] = closed[12:] + torch.deg2rad(torch.tensor(_THUMB_OPENING, dtype=torch.float32))
+        blend = torch.linspace(-0.15, 1.3, steps)[:, None, None]
         angles = opened + (closed - opened) * blend
         pose = anatomy.from_anatomical(angles)
         flat = HandPose.zeros(steps)

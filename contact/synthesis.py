@@ -21,7 +21,7 @@ from hand_models.pose import TANGENT_DIM
 from hand_models.rotations import log_so3
 
 from . import costs
-from .grasp_types import Preshape, palmar_skin
+from .grasp_types import Preshape, fingertip_skin, palmar_skin
 from .grid import SignedDistanceGrid
 from .objects import ObjectMesh
 
@@ -41,8 +41,13 @@ class SynthesisConfig:
     """mean and deviation of the upward component of the reaching direction (-1: straight down)"""
     shape_std: float = 0.8
     """standard deviation of the sampled betas"""
-    squeeze: tuple[float, float] = (0.0, 0.002)
+    ahead: float = 0.02
+    """metres that the bulk of the object lies ahead of the grasp and to the thumb's side, which makes a direction
+    of reach e times as likely"""
+    squeeze: tuple[float, float] = (0.0, 0.0025)
     """metres the skin is pressed in, from a light touch to a firm hold"""
+    clearance: float = 0.002
+    """metres that bones which do not take part stay off the surface"""
     max_penetration: float = 0.004
     touch: float = 0.002
     """metres within which skin counts as touching"""
@@ -103,7 +108,8 @@ def place(
     mean = obj.points.mean(0)
     whiten = torch.linalg.inv(torch.cov(obj.points.T) + 1e-5 * torch.eye(3))
     away = torch.einsum("mi,ij,mj->m", centre - mean, whiten, centre - mean)
-    likely = torch.exp(-away / (2 * config.off_centre**2))
+    # Narrow places give more pairs than their share of grasps.
+    likely = torch.exp(-away / (2 * config.off_centre**2)) * (0.2 + width / 0.06)
 
     usable, kinds = [], []
     for k, shape in enumerate(shapes):
@@ -152,6 +158,9 @@ def place(
     score = -0.5 * ((lift - config.pitch[0]) / config.pitch[1]) ** 2 + torch.nn.functional.logsigmoid(
         5 * (thumb_up + 0.3)
     )
+    # People reach from the near side of things and hold them low: the bulk lies beyond the fingers and thumb.
+    bulk = torch.nn.functional.normalize(rotation[..., 2] - back, dim=-1)
+    score = score + ((mean - centre[pair])[:, None] * bulk).sum(-1) / config.ahead
     score = score - 200 * (0.015 - clear).clamp_min(0) - 100 * (0.02 - height).clamp_min(0)
     gumbel = -torch.log(-torch.log(torch.rand(score.shape, generator=generator)))
     turn = (score + gumbel).argmax(1)
@@ -192,16 +201,19 @@ def close_hands(
     """Close every hand on the object: touch with the parts its type touches with, without sinking in."""
     anatomy = default_anatomy()
     skin = model.contact_points[: len(model.contact_points) // 2]
-    part = model.part_of_vertex[skin]
-    palmar = palmar_skin(model, anatomy)[skin]
-    # Each touching bone counts the same, however many points it has.
+    palmar = palmar_skin(model, anatomy)
+    # Each touching bone counts the same, however many points it has. What does not touch keeps clear.
     wanted = torch.zeros(len(shapes), len(skin))
+    clearance = torch.full((len(shapes), len(skin)), config.clearance)
     for k, shape in enumerate(shapes):
         for bone in shape.kind.touching_bones():
-            members = palmar & (part == bone)
+            tip_only = bone % 3 == 0 and bone > 0 and shape.kind.bones == 1
+            part = model.part_of_vertex == bone
+            members = (fingertip_skin(model, palmar, bone) if tip_only else palmar & part)[skin]
             wanted[k, members] = (2.0 if bone else 4.0) / members.sum().clamp_min(1)
+            clearance[k, part[skin]] = 0.0
     floor = (obj.points @ up).min()
-    std = anatomy.std * 0.8
+    std = anatomy.std * 0.6
     # A hand round a cavity must not end up inside it: it closes on the object's convex hull.
     solid = obj.grid
     if placement.across.any():
@@ -219,12 +231,13 @@ def close_hands(
         weight = wanted[placement.kind[index]]
         height = points @ up - floor
         squeeze = placement.squeeze[index][:, None]
+        apart = clearance[placement.kind[index]]
         equations = NormalEquations.zeros(len(index), TANGENT_DIM, points)
         spheres, radius = costs.inner_spheres(jacobian.joints)
         inner, inner_gradient = surface(spheres.points, index)
         for residual in (
             costs.attraction(jacobian.vertices, distance + squeeze, gradient, weight, 0.003, 4.0),
-            costs.penetration(jacobian.vertices, distance, gradient, squeeze, 0.001),
+            costs.penetration(jacobian.vertices, distance - apart, gradient, squeeze * (apart == 0), 0.001),
             # Bones keep their distance too: thin walls are no barrier to the skin alone.
             costs.penetration(spheres, inner, inner_gradient, squeeze - radius, 0.001),
             costs.penetration(jacobian.vertices, height, up.expand_as(points), 0.0, 0.003),

@@ -21,7 +21,7 @@ from .features import Observation, observe
 from .field import ContactField
 from .losses import LossWeights, losses, total
 from .network import ContactNet, NetworkConfig, Prediction
-from .perturb import PROTOCOLS, perturb
+from .perturb import PROTOCOLS, Protocol, perturb
 from .weights import save_weights
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,9 @@ class TrainConfig:
     """largest factor"""
     clean_share: float = 0.1
     """share of hands without noise, from which the network learns to leave good ones alone"""
+    tracking: Protocol = Protocol(0.003, 0.03, 0.15)
+    """what measured hands are typically off by. It is put on truth and input alike, so that the network learns to
+    leave alone what a tracker would call right, and does not promise more than truth it will be judged by"""
     points: int = 512
     """object points a step learns from, of the 2,048: neighbours say much the same"""
     evaluate_every: int = 500
@@ -75,10 +78,17 @@ class Batch:
 
 
 def make_batch(
-    model: HandModel, corpus: Corpus, index: Tensor, noise: str, scale: Tensor, generator: torch.Generator
-) -> Batch:
-    """Perturb the grasps ``index`` by ``scale`` times the protocol ``noise`` and describe them."""
+    model: HandModel, corpus: Corpus, index: Tensor, noise: str, scale: Tensor, generator: torch.Generator,
+    tracking: Protocol | None = None,
+) -> Batch:  # fmt: skip
+    """Perturb the grasps ``index`` by ``scale`` times the protocol ``noise`` and describe them.
+
+    Args:
+        tracking: error put on the hands first, which counts as true; contact stays that of the grasp itself.
+    """
     pose, rows = corpus.pose[index], corpus.which[index]
+    if tracking is not None:
+        pose = perturb(pose, tracking, seed=generator)
     noisy = perturb(pose, PROTOCOLS[noise], seed=generator, scale=scale)
     observation = observe(model, noisy, corpus.points[rows], corpus.normals[rows], corpus.thickness[rows])
     joints = (model.joints(pose) - observation.origin[:, None]) @ observation.rotation
@@ -99,7 +109,8 @@ def _stream(
         index = train[torch.multinomial(weight, 1, generator=generator)[:, 0]]
         scale = config.noise_scale * torch.rand(config.batch_size, generator=generator)
         scale[torch.rand(config.batch_size, generator=generator) < config.clean_share] = 0
-        yield make_batch(model, corpus, index, config.noise[step % len(config.noise)], scale, generator)
+        noise = config.noise[step % len(config.noise)]
+        yield make_batch(model, corpus, index, noise, scale, generator, config.tracking)
         step += 1
 
 

@@ -25,7 +25,7 @@ from .inputs import as_hand_pose, as_object_pose, check_reach
 from .optimize import optimise
 from .prediction_poses import into_camera_frame, into_object_frame
 from .result import RefineResult, statuses
-from .score import plausibility, score
+from .score import load_score, plausibility, score
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,9 @@ def refine_right_hands(
 ) -> Refined:
     """Refine ``B`` finite right hands in the object's frame, in batches of ``config.batch_size``."""
     objects = ObjectSet.of([obj])
-    network = _network(config.weights)
+    weights = Path(config.weights) if config.weights else shipped.DEFAULT
+    network, judge = _network(weights), load_score(weights)
+    margin = judge.margin if config.margin is None else config.margin
     parts = []
     for start in range(0, len(pose), config.batch_size):
         rows = pose[start : start + config.batch_size]
@@ -173,8 +175,8 @@ def refine_right_hands(
         else:
             solution = optimise(model, objects, which, rows, field, config)
             found, steps = solution.pose, solution.iterations
-        before, after = (score(plausibility(model, objects, which, p, field)) for p in (rows, found))
-        accepted = found.finite() & ((after > before + config.margin) | (not config.gate))
+        before, after = (score(plausibility(model, objects, which, p, field), judge) for p in (rows, found))
+        accepted = found.finite() & ((after > before + margin) | (not config.gate))
         pick = accepted.nonzero()[:, 0]
         after = torch.where(accepted, after, before)
         parts.append(Refined(_fill(rows, pick, found[pick]), field, accepted, before, after, steps))
@@ -198,9 +200,8 @@ def predict_field(
     return network.predict(model, observation, objects.hierarchy[which])
 
 
-def _network(weights: Path | str | None) -> ContactNet:
+def _network(path: Path) -> ContactNet:
     """The network, read once; again when the file has changed, as after another training."""
-    path = Path(weights) if weights else shipped.DEFAULT
     return _load_network(path, path.stat().st_mtime_ns if path.is_file() else 0)
 
 

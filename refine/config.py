@@ -51,8 +51,8 @@ class RefineConfig:
     """then it settles on the surface"""
     gate: bool = True
     """return the input (status ``kept``) when the result is not more plausible"""
-    margin: float = 0.0
-    """how much more plausible a result must be"""
+    margin: float | None = None
+    """log odds by which a result must be more plausible than its input; None for the fitted one"""
     batch_size: int = 128
     """grasps optimised together"""
     skin_points: int = 350

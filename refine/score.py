@@ -1,38 +1,55 @@
-"""How plausible a hand is, given what the network predicts: the score that decides whether a result is kept."""
+"""How plausible a hand is, given what the network predicts: the score that decides whether a result is kept.
+
+The difference of two hands' scores is the log odds that the one is nearer the truth than the other (a
+Bradley–Terry model). Its weights are fitted to held-out grasps of the corpus by `refine.calibrate` and lie in
+the weights' card.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from contact.field import ContactField
 from contact.object_set import ObjectSet
+from contact.weights import card_path
 from hand_models import HandModel, HandPose
+
+_MEAN_NORM = 8 / math.pi  # squared mean length of a standard normal vector in three dimensions
+_LEAST_ERROR = 0.001  # metres: below a millimetre all hands are alike
 
 
 @dataclass(frozen=True)
 class Plausibility:
-    """What the score is made of, ``(B,)`` each."""
+    """What the score is made of, ``(B,)`` metres each."""
 
-    disagreement: Tensor
-    """mean squared distance of the joints from their prediction, in predicted variances"""
+    expected_error: Tensor
+    """mean distance of the joints from where they truly are, as far as the prediction knows"""
     depth: Tensor
-    """deepest penetration, metres"""
+    """deepest penetration"""
     float_gap: Tensor
-    """mean distance of skin that should touch from the surface, metres"""
+    """mean distance of skin that should touch from the surface"""
 
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """Unit of each part: how much of it makes a hand half as plausible, roughly."""
+    """Log odds that a unit of each part costs."""
 
-    disagreement: float = 1.0
-    depth: float = 0.004
+    error: float = 3.0
+    """per e-fold of the expected error"""
+    depth: float = 100.0
+    """per metre of penetration beyond `depth_free`"""
+    gap: float = 100.0
+    """per metre"""
+    margin: float = 2.0
+    """how much higher than its input a result must score to be returned instead of it"""
     depth_free: float = 0.004
-    """penetration that tells nothing: real grasps as tracked have it too"""
-    float_gap: float = 0.004
+    """metres of penetration that tell nothing: real grasps as tracked have them too"""
 
 
 @torch.no_grad()
@@ -43,17 +60,30 @@ def plausibility(
     hand = model(pose)
     assert field.joints is not None
     assert field.joints_var is not None
-    squared = ((hand.joints - field.joints) ** 2).sum(-1) / (3 * field.joints_var)
+    squared = ((hand.joints - field.joints) ** 2).sum(-1)
+    expected = (squared + _MEAN_NORM * field.joints_var).sqrt().mean(1)
     distance, _ = objects.grid.query(hand.vertices, which)
     skin = distance[:, model.contact_points].abs().clamp_max(0.02)
     touch = field.hand_contact * (field.hand_contact > 0.2)
     gap = (skin * touch).sum(1) / touch.sum(1).clamp_min(1.0)
-    return Plausibility(squared.mean(1), (-distance.amin(1)).clamp_min(0), gap)
+    return Plausibility(expected, (-distance.amin(1)).clamp_min(0), gap)
+
+
+def features(parts: Plausibility, depth_free: float = ScoreWeights.depth_free) -> Tensor:
+    """``(B, 3)`` what the score is linear in: log expected error, excess depth, gap."""
+    error = parts.expected_error.clamp_min(_LEAST_ERROR).log()
+    return torch.stack([error, (parts.depth - depth_free).clamp_min(0), parts.float_gap], 1)
 
 
 def score(parts: Plausibility, weights: ScoreWeights = ScoreWeights()) -> Tensor:
-    """(B,) log plausibility up to a constant; higher is better."""
-    deep = (parts.depth - weights.depth_free).clamp_min(0) / weights.depth
-    return -(
-        torch.log1p(parts.disagreement / weights.disagreement) + deep + parts.float_gap / weights.float_gap
-    )
+    """``(B,)`` log plausibility up to a constant; higher is better, differences are log odds."""
+    unit = parts.depth.new_tensor([weights.error, weights.depth, weights.gap])
+    return -features(parts, weights.depth_free) @ unit
+
+
+def load_score(weights: Path) -> ScoreWeights:
+    """The score that was fitted for the network in ``weights``; the default where its card has none."""
+    path = card_path(weights)
+    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = asdict(ScoreWeights())
+    return ScoreWeights(**{k: float(v) for k, v in card.get("score", {}).items() if k in known})

@@ -78,7 +78,7 @@ def test_loss_falls_and_the_hand_moves_onto_its_target(
     record = Record()
     end = contactopt(model, begin, ball, target, iterations=50, restarts=1, progress=record)
     assert len(record.losses) == 50
-    assert record.losses[-1] < 0.2 * record.losses[0]
+    assert record.losses[-1] < 0.3 * record.losses[0]
     assert joint_error(model, end, grasp) < 0.3 * joint_error(model, begin, grasp)
     torch.testing.assert_close(end.betas, begin.betas)
 

@@ -73,7 +73,9 @@ def load_network(path: str | Path | None = None) -> ContactNet:
         )
         network.load_state_dict(load_file(weights))
     except Exception as error:
+        # torch lists every tensor that does not fit: the beginning says enough.
+        reason = " ".join((str(error) or type(error).__name__).split())[:200]
         raise ValueError(
-            f"weights: {weights} does not hold this network ({error}); train it again."
+            f"weights: {weights} does not hold this network ({reason}); train it again."
         ) from None
     return network.eval().requires_grad_(False)

@@ -1,0 +1,128 @@
+"""Fitting of the plausibility score: on held-out grasps of the corpus, which of two hands is nearer the truth?
+
+Noisy hands are refined without a gate; the weights of `refine.score.ScoreWeights` are those of the logistic
+regression that says best, from what can be known at run time, whether the result is better than its input.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize as minimise
+from torch import Tensor
+
+from contact.corpus import Corpus, load_corpus, load_object
+from contact.object_set import ObjectSet
+from contact.perturb import PROTOCOLS, Protocol, perturb
+from contact.train import TrainConfig
+from contact.weights import card_path, load_network
+from hand_models import HandModel, load_hand_model
+
+from .api import predict_field
+from .config import RefineConfig
+from .optimize import optimise
+from .prediction_files import write_atomically, write_json
+from .score import ScoreWeights, features, plausibility
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """On what the score is fitted."""
+
+    corpus: Path = TrainConfig.corpus
+    weights: Path = TrainConfig.out / "weights.safetensors"
+    """network weights; their card receives the score"""
+    grasps: int = 1024
+    """held-out grasps, each under every protocol"""
+    protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
+    tracking: Protocol = TrainConfig.tracking
+    """error that counts as true, as in training"""
+    confidence: float = 0.9
+    """probability of being better that a result must have to be returned"""
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Noisy hands and their results, ``N`` pairs."""
+
+    before: Tensor
+    """(N, 3) `features` of the inputs"""
+    after: Tensor
+    """(N, 3) `features` of the results"""
+    error_before: Tensor
+    """(N,) metres, mean joint error"""
+    error_after: Tensor
+    """(N,)"""
+
+
+@torch.no_grad()
+def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
+    """Refine noisy held-out grasps without a gate."""
+    corpus = load_corpus(config.corpus)
+    _, held_out = corpus.split()
+    generator = torch.Generator().manual_seed(config.seed)
+    held_out = held_out[torch.randperm(len(held_out), generator=generator)[: config.grasps]]
+    objects, which = _objects(config.corpus, corpus, held_out)
+    network, options = load_network(config.weights), RefineConfig()
+    parts = []
+    for rows in torch.arange(len(held_out)).split(64):
+        for name in config.protocols:
+            truth = perturb(corpus.pose[held_out[rows]], config.tracking, seed=generator)
+            noisy = perturb(truth, PROTOCOLS[name], seed=generator)
+            field = predict_field(network, model, objects, which[rows], noisy)
+            found = optimise(model, objects, which[rows], noisy, field, options).pose
+            joints = model.joints(truth)
+            row = []
+            for pose in (noisy, found):
+                row.append(features(plausibility(model, objects, which[rows], pose, field)))
+                row.append((model.joints(pose) - joints).norm(dim=-1).mean(1))
+            parts.append(row)
+    before, error_before, after, error_after = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Trials(before, after, error_before, error_after)
+
+
+def _objects(folder: Path, corpus: Corpus, grasps: Tensor) -> tuple[ObjectSet, Tensor]:
+    """The objects of some grasps, and which of them each grasp belongs to."""
+    used, which = corpus.which[grasps].unique(return_inverse=True)
+    return ObjectSet.of([load_object(folder, corpus.numbers[g]) for g in used.tolist()]), which
+
+
+def fit_score(trials: Trials, confidence: float) -> ScoreWeights:
+    """Logistic regression of "the result is nearer the truth" on the difference of the features.
+
+    Weights are kept non-negative: nothing bad may count as good. The constant goes into the margin.
+    """
+    difference = (trials.before - trials.after).double().numpy()
+    better = np.where((trials.error_after < trials.error_before).numpy(), 1.0, -1.0)
+    unit = difference.std(0) + 1e-9
+
+    def loss(w: np.ndarray) -> float:
+        odds = difference / unit @ w[:3] + w[3]
+        return float(np.logaddexp(0, -better * odds).mean() + 1e-3 * (w[:3] ** 2).sum())
+
+    found = minimise(loss, np.array([1.0, 0.1, 0.1, 0.0]), bounds=[(0, None)] * 3 + [(None, None)])
+    error, depth, gap = found.x[:3] / unit
+    margin = math.log(confidence / (1 - confidence)) - found.x[3]
+    return ScoreWeights(float(error), float(depth), float(gap), float(margin))
+
+
+def calibrate(
+    config: CalibrationConfig = CalibrationConfig(), model: HandModel | None = None
+) -> ScoreWeights:
+    """Fit the score of a network and write it into the card of its weights.
+
+    Raises:
+        FileNotFoundError: corpus or weights are not there.
+    """
+    weights = fit_score(run_trials(config, model or load_hand_model("open")), config.confidence)
+    path = card_path(config.weights)
+    card = json.loads(path.read_text(encoding="utf-8"))
+    card["score"] = asdict(weights)
+    write_atomically(path, lambda stream: write_json(stream, card))
+    return weights
