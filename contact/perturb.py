@@ -36,6 +36,10 @@ PROTOCOLS = {
 }
 """Sources: `contactopt`: Perturbed ContactPose (Grady et al., CVPR 2021); `toch-*`: TOCH (Zhou et al., ECCV 2022)."""
 
+TRACKING = Protocol(0.003, 0.03, 0.15)
+"""What hands measured by cameras are typically off by: grasps of public data sets, as tracked, sink 5 to 10 mm into
+their objects or float as far above them."""
+
 POSE_UNIT = (0.41, 0.14, 0.08)
 """Radians of flexion, abduction and twist per joint and unit of pose noise. Chosen so that pose noise 0.3 and
 0.5 displace the joints by as much as TOCH reports for its R.3 and R.5 (4.6 and 7.5 mm MPJPE on GRAB)."""

@@ -21,7 +21,7 @@ from .features import Observation, observe
 from .field import ContactField
 from .losses import LossWeights, losses, total
 from .network import ContactNet, NetworkConfig, Prediction
-from .perturb import PROTOCOLS, Protocol, perturb
+from .perturb import PROTOCOLS, TRACKING, Protocol, perturb
 from .weights import save_weights
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ class TrainConfig:
     """largest factor"""
     clean_share: float = 0.1
     """share of hands without noise, from which the network learns to leave good ones alone"""
-    tracking: Protocol = Protocol(0.003, 0.03, 0.15)
-    """what measured hands are typically off by. It is put on truth and input alike, so that the network learns to
-    leave alone what a tracker would call right, and does not promise more than truth it will be judged by"""
+    tracking: Protocol = TRACKING
+    """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right
+    and does not promise to be surer than the truth it will be judged by"""
     points: int = 512
     """object points a step learns from, of the 2,048: neighbours say much the same"""
     evaluate_every: int = 500

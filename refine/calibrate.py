@@ -18,7 +18,7 @@ from torch import Tensor
 
 from contact.corpus import Corpus, load_corpus, load_object
 from contact.object_set import ObjectSet
-from contact.perturb import PROTOCOLS, Protocol, perturb
+from contact.perturb import PROTOCOLS, TRACKING, Protocol, perturb
 from contact.train import TrainConfig
 from contact.weights import card_path, load_network
 from hand_models import HandModel, load_hand_model
@@ -40,7 +40,7 @@ class CalibrationConfig:
     grasps: int = 1024
     """held-out grasps, each under every protocol"""
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
-    tracking: Protocol = TrainConfig.tracking
+    tracking: Protocol = TRACKING
     """error that counts as true, as in training"""
     confidence: float = 0.9
     """probability of being better that a result must have to be returned"""
