@@ -51,19 +51,19 @@ class GraspType:
 
 _ALL = ("index", "middle", "ring", "pinky")
 GRASP_TYPES = (
-    GraspType("large diameter", 0.05, _ALL, (34, 38, 22), (0.045, 0.110), 3, palm=True),
-    GraspType("medium wrap", 0.04, _ALL, (52, 52, 32), (0.020, 0.060), 3, palm=True),
-    GraspType("power sphere", 0.03, _ALL, (30, 36, 20), (0.045, 0.110), 3, palm=True, spread=12),
-    GraspType("palmar prismatic 4", 0.10, _ALL, (38, 46, 18), (0.010, 0.110), 2),
-    GraspType("prismatic 4 tips", 0.34, _ALL, (40, 46, 20), (0.004, 0.118), 1),
-    GraspType("precision disk", 0.10, _ALL, (36, 42, 20), (0.045, 0.118), 1, spread=12),
-    GraspType("prismatic 3", 0.16, ("index", "middle", "ring"), (38, 46, 20), (0.004, 0.105), 1),
-    GraspType("tripod", 0.12, ("index", "middle"), (38, 46, 20), (0.004, 0.090), 1),
-    GraspType("palmar pinch", 0.06, ("index",), (38, 46, 20), (0.002, 0.060), 1),
+    GraspType("large diameter", 0.05, _ALL, (32, 36, 16), (0.045, 0.110), 3, palm=True),
+    GraspType("medium wrap", 0.04, _ALL, (50, 50, 26), (0.020, 0.060), 3, palm=True),
+    GraspType("power sphere", 0.03, _ALL, (28, 34, 14), (0.045, 0.110), 3, palm=True, spread=12),
+    GraspType("palmar prismatic 4", 0.10, _ALL, (34, 43, 12), (0.010, 0.110), 2),
+    GraspType("prismatic 4 tips", 0.34, _ALL, (36, 43, 13), (0.004, 0.118), 1),
+    GraspType("precision disk", 0.10, _ALL, (32, 40, 13), (0.045, 0.118), 1, spread=12),
+    GraspType("prismatic 3", 0.16, ("index", "middle", "ring"), (34, 43, 13), (0.004, 0.105), 1),
+    GraspType("tripod", 0.12, ("index", "middle"), (34, 43, 13), (0.004, 0.090), 1),
+    GraspType("palmar pinch", 0.06, ("index",), (34, 43, 13), (0.002, 0.060), 1),
 )
 # Degrees. Wide things are met by fingers straight at the knuckle and still bent at the middle joint, the
 # index finger before the others (Santello et al., J. Neuroscience 18, 1998, the first synergy).
-_OPEN_FLEXION = (-9, 24, 13)
+_OPEN_FLEXION = (-12, 21, 8)
 _CASCADE = (-11, -3, 2, 3)  # of the knuckle: index, middle, little, ring
 _SPREAD = (6, 1, -6, -1)  # between fingers at ease, which lie less close than the prior's parallel ones
 _CURLED = (55, 49, 35)  # fingers not in use curl out of the way

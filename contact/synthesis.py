@@ -35,13 +35,15 @@ class SynthesisConfig:
 
     candidates: int = 96
     """attempts per object"""
-    off_centre: float = 0.7
+    off_centre: float = 1.0
     """standard deviation of where on the object people grasp, in units of the object's own spread"""
     pitch: tuple[float, float] = (-0.4, 0.45)
     """mean and deviation of the upward component of the reaching direction (-1: straight down)"""
     shape_std: float = 0.8
     """standard deviation of the sampled betas"""
-    ahead: float = 0.02
+    crosswise: float = 1.5
+    """log odds of closing across the object's longest axis against closing along it"""
+    ahead: float = 0.01
     """metres that the bulk of the object lies ahead of the grasp and to the thumb's side, which makes a direction
     of reach e times as likely"""
     squeeze: tuple[float, float] = (0.0, 0.0025)
@@ -108,8 +110,10 @@ def place(
     mean = obj.points.mean(0)
     whiten = torch.linalg.inv(torch.cov(obj.points.T) + 1e-5 * torch.eye(3))
     away = torch.einsum("mi,ij,mj->m", centre - mean, whiten, centre - mean)
-    # Narrow places give more pairs than their share of grasps.
-    likely = torch.exp(-away / (2 * config.off_centre**2)) * (0.2 + width / 0.06)
+    likely = torch.exp(-away / (2 * config.off_centre**2))
+    # Nor lengthways, if they can help it; and narrow places give more pairs than their share of grasps.
+    longest = torch.linalg.svd(obj.points - mean, full_matrices=False).Vh[0]
+    likely = likely * torch.exp(-config.crosswise * (axis @ longest) ** 2) * (0.1 + width / 0.05)
 
     usable, kinds = [], []
     for k, shape in enumerate(shapes):
