@@ -44,7 +44,7 @@ class CorpusConfig:
 
     out: Path = Path("runs/corpus")
     """folder, made when absent"""
-    objects: int = 400
+    objects: int = 640
     """procedural objects, the families in turn, common ones more often"""
     grasps_per_object: int = 32
     """at most"""

@@ -66,6 +66,8 @@ def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
     """Refine noisy held-out grasps without a gate."""
     corpus = load_corpus(config.corpus)
     _, held_out = corpus.split()
+    if len(held_out) == 0:
+        raise ValueError(f"corpus: {config.corpus} holds nothing out; it takes ten objects of some family.")
     generator = torch.Generator().manual_seed(config.seed)
     held_out = held_out[torch.randperm(len(held_out), generator=generator)[: config.grasps]]
     objects, which = _objects(config.corpus, corpus, held_out)
@@ -119,6 +121,7 @@ def calibrate(
 
     Raises:
         FileNotFoundError: corpus or weights are not there.
+        ValueError: the corpus is too small to hold objects out.
     """
     weights = fit_score(run_trials(config, model or load_hand_model("open")), config.confidence)
     path = card_path(config.weights)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from refine.calibrate import Trials, fit_score
+from contact.corpus import Corpus, CorpusConfig, build_object
+from contact.network import ContactNet, NetworkConfig
+from contact.synthesis import SynthesisConfig
+from contact.weights import card_path, save_weights
+from hand_models import load_open_hand
+from refine.calibrate import CalibrationConfig, Trials, calibrate, fit_score, run_trials
+from refine.score import load_score
 
 
 def simulated(count: int = 20_000) -> Trials:
@@ -41,3 +49,41 @@ def test_nothing_bad_counts_as_good():
     upside_down = Trials(trials.after, trials.before, trials.error_before, trials.error_after)
     found = fit_score(upside_down, 0.9)
     assert min(found.error, found.depth, found.gap) >= 0.0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> CorpusConfig:
+    """Two objects with a few grasps each."""
+    synthesis = SynthesisConfig(candidates=10)
+    folder = tmp_path_factory.mktemp("corpus")
+    config = CorpusConfig(folder, objects=2, grasps_per_object=5, resolution=32, synthesis=synthesis)
+    threads = torch.get_num_threads()
+    for index in range(config.objects):
+        build_object(config, index)
+    torch.set_num_threads(threads)
+    return config
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    small = NetworkConfig(fine=8, middle=8, token=8, layers=1, heads=1)
+    return save_weights(ContactNet(small), {"seed": 0}, tmp_path / "w.safetensors")
+
+
+def test_the_card_receives_the_score(corpus, weights, monkeypatch):
+    monkeypatch.setattr(Corpus, "split", lambda self: (torch.arange(0), torch.arange(len(self))))
+    config = CalibrationConfig(corpus.out, weights, grasps=4, protocols=("image", "none"))
+    trials = run_trials(config, load_open_hand())
+    assert len(trials.error_before) == 8
+    # The input is the truth itself under `none`, the last protocol.
+    assert (trials.error_before[4:] < 1e-6).all()
+    assert (trials.error_before[:4] > 1e-3).all()
+    found = calibrate(config)
+    assert load_score(weights) == found
+    assert json.loads(card_path(weights).read_text())["seed"] == 0
+
+
+def test_a_corpus_that_holds_nothing_out_is_refused(corpus, weights):
+    with pytest.raises(ValueError, match="holds nothing out"):
+        calibrate(CalibrationConfig(corpus.out, weights))
