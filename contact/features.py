@@ -6,7 +6,7 @@ nothing: the network is invariant to rigid motion by construction, not by augmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -41,6 +41,10 @@ class Observation:
     """(B, 3, 3) wrist frame to object frame"""
     origin: Tensor
     """(B, 3) wrist, object frame, metres"""
+
+    def __getitem__(self, index: Tensor | slice) -> Observation:
+        """Select grasps."""
+        return Observation(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 @torch.no_grad()

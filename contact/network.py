@@ -3,7 +3,8 @@
 A PointNet++-like encoder (Qi et al., NeurIPS 2017; edge features as in DGCNN, Wang et al., ToG 2019) brings
 2,048 object points down to 128 tokens. A few transformer layers let these and one token per hand joint
 exchange what they know; the joint tokens leave as denoised joints, the object tokens go back up to a contact
-field. Each output has its own variance and is trained by a proper scoring rule.
+field. Each output has its own variance and is trained by a proper scoring rule. A latent (`contact.latent`)
+joins the tokens halfway: drawn, it gives one plausible field; absent, the mean over all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hand_models import HandModel
 from .features import HAND_FEATURES, JOINT_FEATURES, LENGTH, OBJECT_FEATURES, Observation
 from .field import ContactField
 from .hierarchy import LEVELS, PointHierarchy
+from .latent import Gaussian, Latent
 
 NUM_PARTS, NUM_JOINTS = 16, 21
 # Token of the joint a bone starts from and of the one it ends in, OpenPose order, for MANO's 16 bones.
@@ -41,8 +43,26 @@ class NetworkConfig:
     token: int = 128
     """channels of the 128 + 21 tokens"""
     layers: int = 4
-    """transformer layers"""
+    """transformer layers; the latent joins after the first half of them"""
     heads: int = 4
+    latent: int = 8
+    """numbers in the latent"""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the first half of the network makes of ``B`` observations."""
+
+    fine: Tensor
+    """(B, 2048, fine)"""
+    middle: Tensor
+    """(B, 512, middle)"""
+    tokens: Tensor
+    """(B, 128 + 21, token) object and joint tokens"""
+
+    def repeat(self, count: int) -> Encoding:
+        """``count`` copies, one after the other: ``count · B`` rows."""
+        return Encoding(*(t.repeat(count, 1, 1) for t in (self.fine, self.middle, self.tokens)))
 
 
 @dataclass(frozen=True)
@@ -171,6 +191,7 @@ class ContactNet(nn.Module):
         self.joint_name = nn.Parameter(0.02 * torch.randn(NUM_JOINTS, c.token))
         self.place = nn.Linear(3, c.token)
         self.attention = nn.ModuleList(_Attention(c.token, c.heads) for _ in range(c.layers))
+        self.latent = Latent(c.token, c.latent)
         self.norm = nn.LayerNorm(c.token)
         self.spread2 = _Spread(c.token, c.middle, c.middle)
         self.spread1 = _Spread(c.middle, c.fine, c.middle)
@@ -189,20 +210,20 @@ class ContactNet(nn.Module):
         skin_part: Tensor,
         at: Tensor | slice = slice(None),
     ) -> Prediction:
-        """Predict for ``B`` grasps.
+        """Predict for ``B`` grasps, without a latent; the arguments are those of `encode` and `decode`."""
+        return self.decode(self.encode(observation, hierarchy), observation, hierarchy, skin, skin_part, at)
+
+    def encode(self, observation: Observation, hierarchy: PointHierarchy) -> Encoding:
+        """The half of the network that does not depend on the latent.
 
         Args:
             observation: from `contact.features.observe`.
             hierarchy: of the ``B`` objects, one row per grasp.
-            skin: ``(P, 3)`` canonical positions of the hand points to predict contact at, metres.
-            skin_part: ``(P,)`` bone of each, 0 to 15.
-            at: object points to predict at; training needs only a few of them at a time.
         """
         xyz = observation.objects[..., :3] * LENGTH
         fine = self.point(observation.objects)
         middle = self.gather1(fine, xyz, hierarchy.gather1)
         coarse = self.gather2(middle, xyz[:, : LEVELS[1]], hierarchy.gather2)
-        hand = self.hand(observation.hand)[:, None]
         tokens = torch.cat(
             [
                 coarse + self.place(observation.objects[:, : LEVELS[2], :3]),
@@ -212,14 +233,47 @@ class ContactNet(nn.Module):
             ],
             1,
         )
-        tokens = tokens + hand
-        for layer in self.attention:
+        tokens = tokens + self.hand(observation.hand)[:, None]
+        for layer in self.attention[: self.config.layers // 2]:
+            tokens = layer(tokens)
+        return Encoding(fine, middle, tokens)
+
+    def prior(self, encoding: Encoding) -> Gaussian:
+        """Distribution of the latent given the observation."""
+        return self.latent.prior(_summary(encoding))
+
+    def posterior(self, encoding: Encoding, shift: Tensor) -> Gaussian:
+        """Distribution of the latent given observation and truth, see `Latent.posterior`; for training."""
+        return self.latent.posterior(_summary(encoding), shift)
+
+    def decode(
+        self,
+        encoding: Encoding,
+        observation: Observation,
+        hierarchy: PointHierarchy,
+        skin: Tensor,
+        skin_part: Tensor,
+        at: Tensor | slice = slice(None),
+        latent: Tensor | None = None,
+    ) -> Prediction:
+        """The half of the network after the latent.
+
+        Args:
+            encoding: from `encode`; observation and hierarchy row by row the ones it was made from.
+            skin: ``(P, 3)`` canonical positions of the hand points to predict contact at, metres.
+            skin_part: ``(P,)`` bone of each, 0 to 15.
+            at: object points to predict at; training needs only a few of them at a time.
+            latent: ``(B, Z)``, or None for the mean over all that the observation leaves open.
+        """
+        tokens = torch.cat([encoding.tokens, self.latent.token(latent, len(encoding.tokens))], 1)
+        for layer in self.attention[self.config.layers // 2 :]:
             tokens = layer(tokens)
         tokens = self.norm(tokens)
-        of_object, of_joints = tokens[:, : LEVELS[2]], tokens[:, LEVELS[2] :]
+        of_object, of_joints = tokens[:, : LEVELS[2]], tokens[:, LEVELS[2] : LEVELS[2] + NUM_JOINTS]
 
-        middle = self.spread2(of_object, middle, hierarchy.spread2, hierarchy.spread2_weight)
-        fine = self.spread1(middle, fine[:, at], hierarchy.spread1[:, at], hierarchy.spread1_weight[:, at])
+        middle = self.spread2(of_object, encoding.middle, hierarchy.spread2, hierarchy.spread2_weight)
+        fine, spread, weight = encoding.fine[:, at], hierarchy.spread1[:, at], hierarchy.spread1_weight[:, at]
+        fine = self.spread1(middle, fine, spread, weight)
         on_object = self.point_head(fine).split([1, 1, 1, 3, 1, 1, 1, NUM_PARTS], -1)
         contact, contact_spread, near, offset, offset_spread, gap, gap_spread, part = on_object
         joints = self.joint_head(of_joints)
@@ -242,21 +296,43 @@ class ContactNet(nn.Module):
             joints_var=_variance(joints[..., 3], _MIN_STD / LENGTH) * LENGTH**2,
         )
 
-    def predict(self, model: HandModel, observation: Observation, hierarchy: PointHierarchy) -> ContactField:
+    def predict(
+        self,
+        model: HandModel,
+        observation: Observation,
+        hierarchy: PointHierarchy,
+        noise: Tensor | None = None,
+    ) -> ContactField:
         """The contact field of ``B`` right hands over ``model.contact_points``, object frame, without gradients.
 
         Args:
             model: the right-hand model the observation was made with.
             observation: from `contact.features.observe`.
             hierarchy: of the ``B`` objects, one row per grasp.
+            noise: ``(K, B, Z)`` standard normal, for ``K`` draws of a plausible field instead of the mean;
+                ``Z`` is ``config.latent``.
 
         Returns:
-            A field of ``B`` rows, joints included.
+            A field of ``B`` rows, or of ``K · B``, draw by draw; joints included.
         """
         skin = model.rest_canonical[model.contact_points]
+        part = model.part_of_vertex[model.contact_points]
         with torch.no_grad():
-            raw = self(observation, hierarchy, skin, model.part_of_vertex[model.contact_points])
-        return raw.to_field(observation)
+            encoding = self.encode(observation, hierarchy)
+            if noise is None:
+                return self.decode(encoding, observation, hierarchy, skin, part).to_field(observation)
+            latent = self.prior(encoding).draw(noise).flatten(0, 1)
+            rows = torch.arange(len(observation.origin), device=latent.device).repeat(len(noise))
+            repeated = observation[rows]
+            raw = self.decode(
+                encoding.repeat(len(noise)), repeated, hierarchy[rows], skin, part, latent=latent
+            )
+        return raw.to_field(repeated)
+
+
+def _summary(encoding: Encoding) -> Tensor:
+    """What the joint tokens know, on average."""
+    return encoding.tokens[:, LEVELS[2] :].mean(1)
 
 
 def _variance(x: Tensor, floor: float) -> Tensor:

@@ -45,11 +45,15 @@ class TrainConfig:
     """protocols drawn from, each scaled by a random factor"""
     noise_scale: float = 1.3
     """largest factor"""
-    clean_share: float = 0.1
+    clean_share: float = 0.15
     """share of hands without noise, from which the network learns to leave good ones alone"""
     tracking: Protocol = TRACKING
     """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right
     and does not promise to be surer than the truth it will be judged by"""
+    draws_from: float = 0.6
+    """share of the steps after which the latent is trained too"""
+    divergence: float = 0.05
+    """weight of a nat that the latent says about the truth"""
     points: int = 512
     """object points a step learns from, of the 2,048: neighbours say much the same"""
     evaluate_every: int = 500
@@ -118,15 +122,48 @@ def _predict(
     network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor | slice = slice(None)
 ) -> Prediction:
     """Network output for a batch at the object points ``at``, on the batch's device."""
+    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
+    return network(batch.observation, hierarchy, *_skin(model, batch), at)
+
+
+def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Canonical position and bone of the hand points, on the batch's device."""
     ids, device = model.contact_points, batch.joints.device
-    skin, part = model.rest_canonical[ids].to(device), model.part_of_vertex[ids].to(device)
-    return network(batch.observation, corpus.hierarchy[batch.rows].to(device), skin, part, at)
+    return model.rest_canonical[ids].to(device), model.part_of_vertex[ids].to(device)
+
+
+def _loss(
+    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor, config: TrainConfig,
+    noise: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """What a step descends: the mean prediction's losses and, given ``noise (B, Z)``, a draw's beside them."""
+    observation, skin = batch.observation, _skin(model, batch)
+    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
+    truth = batch.truth.at(at)
+    encoding = network.encode(observation, hierarchy)
+    mean = network.decode(encoding, observation, hierarchy, *skin, at)
+    loss = total(losses(mean, truth, batch.joints), config.loss)
+    if noise is None:
+        return loss
+    posterior = network.posterior(encoding, batch.joints - observation.joint_positions)
+    draw = network.decode(encoding, observation, hierarchy, *skin, at, posterior.draw(noise))
+    divergence = posterior.divergence(network.prior(encoding)).mean()
+    return loss + total(losses(draw, truth, batch.joints), config.loss) + config.divergence * divergence
 
 
 def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
     """The object points whose outputs this step learns from."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     return torch.randperm(corpus.points.shape[1], generator=generator)[: config.points]
+
+
+def _latent_noise(config: TrainConfig, step: int) -> Tensor | None:
+    """``(B, Z)`` standard normal; None as long as the latent is not trained."""
+    if step < config.draws_from * config.steps:
+        return None
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    noise = torch.randn(config.batch_size, config.network.latent, generator=generator)
+    return noise.to(config.device)
 
 
 @torch.no_grad()
@@ -219,9 +256,9 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
             group["lr"] = rate
         at = _some_points(corpus, config, step)
         batch = batch.to(config.device)
-        terms = losses(_predict(network, model, corpus, batch, at), batch.truth.at(at), batch.joints)
+        noise = _latent_noise(config, step)
         optimiser.zero_grad()
-        total(terms, config.loss).backward()
+        _loss(network, model, corpus, batch, at, config, noise).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         # A short memory at first, so that the average forgets the random start.

@@ -13,6 +13,7 @@ from torch import Tensor
 from contact.features import OBJECT_FEATURES, observe
 from contact.field import ContactField
 from contact.hierarchy import PointHierarchy, build_hierarchy
+from contact.latent import Gaussian
 from contact.network import _BONE_TOKENS, ContactNet, NetworkConfig, Prediction
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_open_hand
@@ -217,13 +218,47 @@ def test_every_parameter_learns(model: HandModel, scene: Scene) -> None:
     network = ContactNet(NetworkConfig(fine=16, middle=16, token=32, layers=2, heads=2))
     observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness)
     ids = model.contact_points
-    raw = network(observation, scene.hierarchy, model.rest_canonical[ids], model.part_of_vertex[ids])
-    outputs = [getattr(raw, f.name) for f in fields(raw)]
+    skin, part = model.rest_canonical[ids], model.part_of_vertex[ids]
+    encoding = network.encode(observation, scene.hierarchy)
+    posterior, prior = network.posterior(encoding, torch.randn(4, 21, 3)), network.prior(encoding)
+    outputs = [posterior.divergence(prior)]
+    for latent in (None, posterior.draw(torch.randn(4, 8))):
+        raw = network.decode(encoding, observation, scene.hierarchy, skin, part, latent=latent)
+        outputs += [getattr(raw, f.name) for f in fields(raw)]
     sum((o * torch.randn_like(o)).sum() for o in outputs).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_draws_are_rows_of_their_own(network: ContactNet, model: HandModel, scene: Scene) -> None:
+    """K draws of B grasps come draw by draw, each as if it were alone, and differ; without noise, no difference."""
+    observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness)
+    noise = torch.randn(3, 4, network.config.latent, generator=torch.Generator().manual_seed(0))
+    drawn = network.predict(model, observation, scene.hierarchy, noise)
+    assert len(drawn) == 12
+    alone = network.predict(model, observation[1:2], scene.hierarchy[torch.tensor([1])], noise[2:, 1:2])
+    torch.testing.assert_close(drawn.joints[9:10], alone.joints, atol=1e-5, rtol=0)
+    torch.testing.assert_close(drawn.contact[9:10], alone.contact, atol=1e-4, rtol=0)
+    assert (drawn.joints[:4] - drawn.joints[4:8]).abs().amax() > 1e-5
+    same = network.predict(model, observation, scene.hierarchy, torch.zeros_like(noise))
+    torch.testing.assert_close(same.joints[:4], same.joints[8:], atol=1e-6, rtol=0)
+
+
+def test_divergence_against_its_definition() -> None:
+    """The mean log ratio of densities under draws from the first."""
+    generator = torch.Generator().manual_seed(0)
+    first = Gaussian(torch.tensor([[0.3, -0.2]]), torch.tensor([[-0.4, 0.2]]))
+    second = Gaussian(torch.tensor([[-0.1, 0.4]]), torch.tensor([[0.1, 0.5]]))
+    x = first.draw(torch.randn(400_000, 2, generator=generator))
+
+    def log_density(g: Gaussian) -> Tensor:
+        return torch.distributions.Normal(g.mean, g.log_std.exp()).log_prob(x).sum(-1)
+
+    expected = (log_density(first) - log_density(second)).mean()
+    torch.testing.assert_close(first.divergence(second)[0], expected, atol=5e-3, rtol=0)
+    assert first.divergence(first).abs().max() < 1e-6
 
 
 def test_size(network: ContactNet) -> None:

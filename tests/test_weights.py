@@ -46,7 +46,7 @@ def test_round_trip(network: ContactNet, saved: Path) -> None:
 def test_card(saved: Path) -> None:
     card = json.loads(card_path(saved).read_text(encoding="utf-8"))
     assert card_path(saved) == saved.with_suffix(".json")
-    assert card["network"] == {"fine": 8, "middle": 8, "token": 16, "layers": 1, "heads": 2}
+    assert card["network"] == {"fine": 8, "middle": 8, "token": 16, "layers": 1, "heads": 2, "latent": 8}
     assert card["corpus_sha256"] == CARD["corpus_sha256"]
     assert card["held_out"]["contactopt"]["after_mm"] == 12.5
     assert card["out"] == "runs"

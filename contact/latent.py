@@ -1,0 +1,76 @@
+"""The latent of `ContactNet`: which of the grasps that fit the observation is meant.
+
+A small vector in the manner of Neural Processes (Garnelo et al., 2018) and conditional variational
+autoencoders (Sohn et al., NeurIPS 2015). In training it is told the true joints and has to say as little as
+possible about them; afterwards it is drawn, and each draw gives one plausible field. It enters the network as
+one more token; without one, the network gives the mean over what it cannot tell apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .features import LENGTH
+
+_JOINTS = 21
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal distributions."""
+
+    mean: Tensor
+    """(B, Z)"""
+    log_std: Tensor
+    """(B, Z)"""
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """The point that standard normal ``noise``, broadcast to ``(..., B, Z)``, leads to."""
+        return self.mean + self.log_std.exp() * noise
+
+    def divergence(self, prior: Gaussian) -> Tensor:
+        """(B,) Kullback–Leibler divergence from ``prior``, nats."""
+        ratio = self.log_std - prior.log_std
+        shift = (self.mean - prior.mean) * (-prior.log_std).exp()
+        return (0.5 * ((2 * ratio).exp() + shift**2 - 1) - ratio).sum(-1)
+
+
+class Latent(nn.Module):
+    """Prior, posterior and token of the latent."""
+
+    def __init__(self, token: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.prior_head = nn.Sequential(nn.Linear(token, token), nn.ReLU(), nn.Linear(token, 2 * size))
+        self.posterior_head = nn.Sequential(
+            nn.Linear(token + 3 * _JOINTS, token), nn.ReLU(), nn.Linear(token, 2 * size)
+        )
+        self.enter = nn.Sequential(nn.Linear(size, token), nn.ReLU(), nn.Linear(token, token))
+        self.absent = nn.Parameter(torch.zeros(token))
+
+    def prior(self, summary: Tensor) -> Gaussian:
+        """What the observation alone leaves open; ``summary (B, token)``."""
+        return _gaussian(self.prior_head(summary))
+
+    def posterior(self, summary: Tensor, shift: Tensor) -> Gaussian:
+        """Where the latent lies once the truth is known.
+
+        Args:
+            summary: ``(B, token)`` of the observation.
+            shift: ``(B, 21, 3)`` true joints less observed ones, wrist frame, metres.
+        """
+        return _gaussian(self.posterior_head(torch.cat([summary, shift.flatten(1) / LENGTH], -1)))
+
+    def token(self, latent: Tensor | None, batch: int) -> Tensor:
+        """``(B, 1, token)`` that joins the others; of no latent when ``latent (B, Z)`` is None."""
+        if latent is None:
+            return self.absent.expand(batch, 1, -1)
+        return self.enter(latent)[:, None]
+
+
+def _gaussian(raw: Tensor) -> Gaussian:
+    mean, log_std = raw.chunk(2, -1)
+    return Gaussian(mean, log_std.clamp(-4, 2))
