@@ -183,7 +183,7 @@ def _admitted_globals() -> dict[tuple[str, str], Any]:
     return table
 
 
-class _Unpickler(pickle.Unpickler):
+class GuardedUnpickler(pickle.Unpickler):
     def __init__(self, stream: Any) -> None:
         super().__init__(stream, encoding="latin1")  # Python 2 wrote array bytes as str
         self._table = _admitted_globals()
@@ -232,7 +232,7 @@ def load_pickle(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
         stream.seek(0)
         try:
-            content = _Unpickler(stream).load()
+            content = GuardedUnpickler(stream).load()
         except UnsafePickleError as error:
             raise UnsafePickleError(
                 f"{path}: refused: {error} Nothing was executed. Only numpy, scipy sparse "

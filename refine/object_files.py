@@ -82,6 +82,7 @@ def inside(root: Path, relative: str, where: str) -> Path:
     """``root / relative``, links followed; ``ValueError`` beginning with ``where`` when that is outside ``root``."""
     try:
         resolved = (root / relative).resolve()
+        resolved.exists()  # raises where the name is longer than the file system takes
         if resolved.is_relative_to(root.resolve()):
             return resolved
     except (OSError, ValueError, RuntimeError):  # NUL bytes, names too long, circular links

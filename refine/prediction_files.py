@@ -33,7 +33,7 @@ def read_predictions(path: str | Path) -> Predictions:
         ValueError: it is not a readable `grasp/1` file; the message names the file, the column and the mend.
     """
     path = Path(path)
-    reader = {".npz": _read_npz, ".json": _read_json, ".parquet": _read_parquet}.get(path.suffix.lower())
+    reader = {".npz": read_npz, ".json": _read_json, ".parquet": _read_parquet}.get(path.suffix.lower())
     if reader is None:
         raise ValueError(
             f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}."
@@ -57,7 +57,7 @@ def write_predictions(path: str | Path, predictions: Predictions) -> Path:
         ImportError: `.parquet` without pyarrow.
     """
     path = Path(path)
-    writer = {".npz": _write_npz, ".json": _write_json, ".parquet": _write_parquet}.get(path.suffix.lower())
+    writer = {".npz": _write_npz, ".json": _write_json, ".parquet": write_parquet}.get(path.suffix.lower())
     if writer is None:
         raise ValueError(
             f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}."
@@ -92,7 +92,7 @@ def _umask() -> int:
 # npz ------------------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -105,7 +105,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                 name = member.filename.removesuffix(".npy")
                 if name in columns:
                     raise ValueError(f"column {name!r} is there twice.")
-                columns[name] = _parse_npy(name, archive.read(member))
+                columns[name] = parse_npy(name, archive.read(member))
             return columns
     except ValueError:
         raise
@@ -115,7 +115,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _parse_npy(name: str, raw: bytes) -> np.ndarray:
+def parse_npy(name: str, raw: bytes) -> np.ndarray:
     """An array from the bytes of a .npy file; unlike ``numpy.load``, never allocates more than is there."""
     stream = io.BytesIO(raw)
     try:
@@ -219,11 +219,13 @@ def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
 
 def _write_json(stream: IO[bytes], predictions: Predictions) -> None:
     columns = predictions.columns()
-    rows = [{name: _plain(value[row]) for name, value in columns.items()} for row in range(len(predictions))]
+    rows = [
+        {name: plain_values(value[row]) for name, value in columns.items()} for row in range(len(predictions))
+    ]
     write_json(stream, {"schema": SCHEMA, "rows": rows}, indent=None)
 
 
-def _plain(value: np.ndarray) -> Any:
+def plain_values(value: np.ndarray) -> Any:
     """A cell as lists and numbers; NaN and infinity, which JSON does not have, become null."""
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         cells = np.array(value, dtype=object)
@@ -274,13 +276,13 @@ def _read_parquet(path: Path) -> dict[str, Any]:
             columns[name] = []  # from_columns names it and suggests the nearest
             continue
         try:
-            columns[name] = _arrow_column(table.column(name), COLUMNS[name])
+            columns[name] = arrow_column(table.column(name), COLUMNS[name])
         except (ValueError, TypeError, pyarrow.ArrowException) as error:
             raise ValueError(f"column {name!r}: {_brief(error)}; write it with write_predictions.") from None
     return columns
 
 
-def _arrow_column(column: Any, wanted: Column) -> np.ndarray:
+def arrow_column(column: Any, wanted: Column) -> np.ndarray:
     if wanted.shapes == ((),):
         values = (
             column.to_pylist() if wanted.kind in ("str", "bool") else column.to_numpy(zero_copy_only=False)
@@ -294,7 +296,7 @@ def _arrow_column(column: Any, wanted: Column) -> np.ndarray:
     return flat.astype(np.int64) if wanted.kind == "int" else flat
 
 
-def _write_parquet(stream: IO[bytes], predictions: Predictions) -> None:
+def write_parquet(stream: IO[bytes], predictions: Predictions) -> None:
     pyarrow = _pyarrow()
     arrays = {}
     for name, value in predictions.columns().items():

@@ -203,7 +203,7 @@ def _conform(name: str, column: Column, value: Any, rows: int) -> np.ndarray:
         array = np.broadcast_to(array, (rows, *array.shape))
     if rows == 0 and array.size == 0:
         array = array.reshape(0, *column.shapes[0])
-    if len(array) != rows:
+    if array.ndim and len(array) != rows:
         raise ValueError(
             f"column {name!r}: {len(array)} rows, but column 'object_id' has {rows}; make them equal."
         )

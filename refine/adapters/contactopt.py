@@ -1,0 +1,105 @@
+"""ContactOpt: the JSON of its user demo, in and out.
+
+Source of truth: facebookresearch/ContactOpt, ``data/demo_mano.json`` (``beta`` 10, ``pose`` 18, ``trans`` 3),
+``contactopt/run_user_demo.py``, ``contactopt/hand_object.py`` ``run_mano`` (manopth: 3 of orientation and 15 principal
+components with ``flat_hand_mean=False``; 48 numbers are axis-angle with ``flat_hand_mean=True``) and ``util.py``
+``forward_mano`` (``trans`` is added after posing about the wrist joint). Metres, right hands, in the frame of the
+object's mesh. A list of such hands is read and written too.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hand_models import load_mano_pca
+
+from ..prediction_files import write_atomically
+from ..predictions import Predictions, has_pose
+from . import Adapter
+from .files import field, head, read_json
+from .hands import pca_pose
+
+COMPONENTS = 15
+
+
+def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | None = None) -> Predictions:
+    """Read the hand, or hands, of a demo file; they are in the object's frame.
+
+    Args:
+        path: .json.
+        mano_dir: the user's MANO, for principal components.
+        object_id: name of the object; the file's stem when None.
+
+    Raises:
+        MissingManoError: MANO is needed and not there.
+        ValueError: not such a file; names the field.
+    """
+    document = read_json(path)
+    hands = document if isinstance(document, list) else [document]
+    betas = np.array([field(path, hand, "beta", 10) for hand in hands]).reshape(-1, 10)
+    transl = np.array([field(path, hand, "trans", 3) for hand in hands]).reshape(-1, 3)
+    poses = [field(path, hand, "pose", None) for hand in hands]
+    angles = np.full((len(hands), 15, 3), np.nan)
+    for row, pose in enumerate(poses):
+        if len(pose) not in (3 + COMPONENTS, 48):
+            raise ValueError(f"{path}: hand {row}: field 'pose' has {len(pose)} numbers; expected 18 or 48.")
+        if len(pose) == 48:
+            angles[row] = pose[3:].reshape(15, 3)
+    rows = [row for row, pose in enumerate(poses) if len(pose) != 48]
+    if rows:
+        coefficients = np.array([poses[row][3:] for row in rows])
+        angles[rows] = pca_pose(coefficients, "right", mano_dir, flat_hand_mean=False)
+    return Predictions.from_columns(
+        {
+            "object_id": np.full(len(hands), object_id or path.stem),
+            "side": np.full(len(hands), "right"),
+            "global_orient": np.array([pose[:3] for pose in poses]).reshape(-1, 3),
+            "hand_pose": angles,
+            "betas": betas,
+            "transl": transl,
+        }
+    )
+
+
+def write(path: Path, predictions: Predictions, *, mano_dir: str | Path | None = None) -> Path:
+    """Write the demo's JSON: one object, or a list when there are several rows.
+
+    Poses are projected on the first 15 components, which is what ContactOpt can express.
+
+    Raises:
+        MissingManoError: MANO is not there.
+        ValueError: a left hand, a row without a finite pose, or hands in a camera's frame.
+    """
+    if predictions.object_pose is not None:
+        raise ValueError("object_pose: the hands are in a camera's frame; ContactOpt wants the object's.")
+    bad = ~has_pose(predictions) | (predictions.side != "right") | (predictions.hand_model != "mano")
+    if bad.any():
+        raise ValueError(f"row {int(np.argmax(bad))}: is not a right MANO hand with a finite pose.")
+    pca = load_mano_pca(mano_dir)
+    basis = pca.components.double().numpy()[:COMPONENTS]
+    offset = predictions.column("hand_pose").reshape(-1, 45) - pca.mean.double().numpy()
+    coefficients = np.linalg.lstsq(basis.T, offset.T, rcond=None)[0].T
+    hands = [
+        {
+            "beta": np.asarray(predictions.column("betas")[row], float).round(7).tolist(),
+            "pose": [*predictions.column("global_orient")[row].astype(float).round(7), *coefficients[row].round(7)],
+            "trans": predictions.column("transl")[row].astype(float).round(7).tolist(),
+        }
+        for row in range(len(predictions))
+    ]  # fmt: skip
+    document = hands[0] if len(hands) == 1 else hands
+    return write_atomically(
+        path, lambda stream: stream.write(json.dumps(document, indent=1).encode() + b"\n")
+    )
+
+
+def sniff(path: Path) -> bool:
+    """A .json that names ``beta``, and ``pose`` or ``trans``."""
+    start = head(path) if path.suffix.lower() == ".json" else ""
+    return '"beta"' in start and any(f'"{name}"' in start for name in ("pose", "trans"))
+
+
+ADAPTER = Adapter("contactopt", read, write, sniff, "ContactOpt's demo JSON (beta, pose, trans), in and out")

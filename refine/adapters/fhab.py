@@ -1,0 +1,124 @@
+"""FHAB (First-Person Hand Action, also FPHA): skeletons and object poses as text, millimetres, world frame.
+
+Source of truth: guiggh/hand_pose_action, ``README.md`` (a line of ``skeleton.txt`` is the frame's number and 63
+coordinates; its order of joints; a line of ``object_pose.txt`` is the frame's number and a 4×4 matrix by columns; the
+extrinsics and intrinsics below) and ``load_example.py`` (the extrinsics take the world to the colour camera; object
+models are metres, poses are for models in millimetres, so that only translations change).
+
+Reads ``skeleton.txt``, or a folder with one, into the colour camera: joints as `keypoints_3d`. Object poses come from
+``object_pose``, else from ``object_pose.txt`` beside the skeleton or in the dataset's parallel folder
+``Object_6D_pose_annotation_v1``; frames it does not have are NaN.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hand_models import skeleton
+
+from ..predictions import Predictions
+from . import Adapter
+from .files import head, read_table, rigid
+
+WORLD_TO_CAMERA = np.array(
+    [
+        [0.999988496304, -0.00468848412856, 0.000982563360594, 0.0257],
+        [0.00469115935266, 0.999985218048, -0.00273845880292, 0.00122],
+        [-0.000969709653873, 0.00274303671904, 0.99999576807, 0.003902],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+"""Published extrinsics, translation in metres."""
+CAMERA = np.array([[1395.749023, 0, 935.732544], [0, 1395.749268, 540.681030], [0, 0, 1]])
+"""Intrinsics of the colour camera."""
+IMAGE = (1920, 1080)
+OBJECTS = ("juice_bottle", "liquid_soap", "milk", "salt")
+"""Objects that have poses; their names are part of the actions' names."""
+
+
+def read(
+    path: Path, *, object_id: str | None = None, object_pose: Any = None, side: str = "right"
+) -> Predictions:  # fmt: skip
+    """Read a sequence.
+
+    Args:
+        path: ``skeleton.txt`` or its folder.
+        object_id: name of the object; found in the action's name (the folder above the repetition's) when None.
+        object_pose: ``object_pose.txt``, or poses in the world in metres as in `files.rigid`.
+        side: the dataset's hands are right ones.
+
+    Raises:
+        ValueError: a line of another length; names it.
+    """
+    file = path / "skeleton.txt" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{path}: holds no skeleton.txt.")
+    labels, values = read_table(file, 63)
+    numbers = _frame_numbers(file, labels)
+    joints = skeleton.convert(values.reshape(-1, 21, 3) / 1000, source="fhab", target="openpose")
+    folders = file.resolve().parent.parts[-3:]
+    rows = len(labels)
+    poses = _object_poses(file, object_pose, numbers)
+    if object_id is None:
+        object_id = next((name for name in OBJECTS if name in "_".join(folders)), "")
+    return Predictions.from_columns(
+        {
+            "object_id": np.full(rows, object_id),
+            "side": np.full(rows, side),
+            "frame_id": np.array([f"{'/'.join(folders)}/{label}" for label in labels], np.str_),
+            "sequence_id": np.full(rows, "/".join(folders)),
+            "frame_index": numbers,
+            "keypoints_3d": joints @ WORLD_TO_CAMERA[:3, :3].T + WORLD_TO_CAMERA[:3, 3],
+            "object_pose": WORLD_TO_CAMERA @ poses,
+            "cam_K": np.tile(CAMERA, (rows, 1, 1)),
+            "image_size": np.tile(IMAGE, (rows, 1)),
+        }
+    )
+
+
+def _frame_numbers(path: Path, labels: list[str]) -> np.ndarray:
+    for row, label in enumerate(labels):
+        if not label.isdecimal() or len(label) > 18:
+            raise ValueError(f"{path}: row {row} begins with {label[:40]!r}, which is no frame number.")
+    return np.array([int(label) for label in labels], np.int64)
+
+
+def _object_poses(skeleton_file: Path, given: Any, numbers: np.ndarray) -> np.ndarray:
+    """Object to world ``(N, 4, 4)``, metres; NaN where there is none."""
+    if given is None:
+        given = _beside(skeleton_file)
+    if not isinstance(given, str | Path) or Path(given).name != "object_pose.txt":
+        return rigid(given, len(numbers))
+    path = Path(given)
+    if not path.is_file():
+        raise FileNotFoundError(f"object_pose {path}: there is no such file.")
+    labels, values = read_table(path, 16)
+    matrices = values.reshape(-1, 4, 4).transpose(0, 2, 1).copy()
+    matrices[:, :3, 3] /= 1000
+    known = dict(zip(_frame_numbers(path, labels).tolist(), matrices, strict=True))
+    nothing = np.full((4, 4), np.nan)
+    return np.array([known.get(number, nothing) for number in numbers.tolist()]).reshape(-1, 4, 4)
+
+
+def _beside(skeleton_file: Path) -> Path | None:
+    """``object_pose.txt`` in the same folder, or in the folder of the same name below the object annotations."""
+    folder = skeleton_file.resolve().parent
+    candidates = [folder]
+    if len(folder.parents) > 3 and folder.parents[2].name.startswith("Hand_pose_annotation"):
+        candidates.append(folder.parents[3].joinpath("Object_6D_pose_annotation_v1", *folder.parts[-3:]))
+    found = (candidate / "object_pose.txt" for candidate in candidates)
+    return next((path for path in found if path.is_file()), None)
+
+
+def sniff(path: Path) -> bool:
+    """A folder with ``skeleton.txt``, or a text whose first line has 64 numbers."""
+    if path.is_dir():
+        return (path / "skeleton.txt").is_file()
+    cells = head(path).partition("\n")[0].split()
+    return path.suffix.lower() == ".txt" and len(cells) == 64 and cells[0].isdecimal()
+
+
+ADAPTER = Adapter("fhab", read, None, sniff, "FHAB / FPHA skeleton.txt with object_pose.txt")

@@ -1,0 +1,307 @@
+"""HO-3D: OpenGL camera, absolute MANO angles; the challenge's ``pred.json`` in and out.
+
+Sources of truth: shreyashampali/ho3d, ``README.md`` (submissions are in OpenGL's camera, hand along −z), ``pred.py``
+(``[xyz, verts]``, metres, frames in the order of ``evaluation.txt``), ``vis_HO3D.py`` (joint order; MANO with
+``flat_hand_mean=True``, ``m.trans`` added after posing; ``objCorners3DRest @ R.T + objTrans``), ``setup_mano.py``
+(fingertip vertices).
+
+Reads
+
+- ``pred.json``: joints as `keypoints_3d`; with ``mano_dir`` also poses, fitted to the vertices;
+- annotations ``<split>/<sequence>/meta/<frame>.pkl``, one of them or any folder above: `object_pose` from ``objRot``
+  and ``objTrans``, the wrist's place from ``handJoints3D``, so that MANO is not needed. Frames that nobody
+  annotated are passed over; those of the evaluation split lack the hand's pose and come out as rows of NaN.
+
+Writes ``pred.json`` for CodaLab (zip it yourself): needs MANO for the vertices.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from hand_models import skeleton
+
+from ..prediction_files import write_atomically
+from ..predictions import Predictions
+from . import Adapter
+from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, rigid, text_lines, warn_damaged
+from .hands import FLIP_YZ, hand_sized, joints_of, matrices, moved, root_joints, vertices_of
+
+MAX_PRED_BYTES = 4 * MAX_FILE_BYTES
+"""``pred.json`` of version 3 has 20,137 frames and about 1 GB."""
+_FLIP = np.diag(FLIP_YZ)
+_IMAGE = (640, 480)
+
+
+def read(
+    path: Path,
+    *,
+    object_id: str = "",
+    object_pose: Any = None,
+    frames: str | Path | None = None,
+    mano_dir: str | Path | None = None,
+) -> Predictions:
+    """Read ``pred.json``, an annotation, or a folder of annotations.
+
+    Args:
+        path: see above.
+        object_id: name of the object of all frames of a ``pred.json``; annotations name their own.
+        object_pose: its pose in OpenCV's camera, see `files.rigid`; annotations have their own.
+        frames: ``evaluation.txt``, the names of the frames of a ``pred.json``.
+        mano_dir: the user's MANO, to fit poses to the vertices of a ``pred.json``.
+
+    Raises:
+        ValueError: not such a file; names what does not fit.
+    """
+    if path.suffix.lower() == ".json":
+        return _read_pred(path, object_id, object_pose, frames, mano_dir)
+    if frames is not None or object_pose is not None:
+        raise ValueError(f"{path}: frames and object_pose are for pred.json; annotations have their own.")
+    files = [path]
+    if path.is_dir():
+        files = sorted(path.glob("*.pkl") if path.name == "meta" else path.glob("**/meta/*.pkl"))
+        if not files:
+            raise ValueError(f"{path}: holds no annotations meta/*.pkl.")
+    return _read_annotations(path, files, object_id)
+
+
+# pred.json ------------------------------------------------------------------------------------------
+
+
+def _read_pred(
+    path: Path, object_id: str, object_pose: Any, frames: Any, mano_dir: Any
+) -> Predictions:  # fmt: skip
+    joints, vertices = _pred_lists(path, with_vertices=mano_dir is not None)
+    joints = numbers(path, "the first list", joints) if joints else np.zeros((0, 21, 3))
+    if joints.ndim != 3 or joints.shape[1:] != (21, 3):
+        raise ValueError(f"{path}: the joints have shape {joints.shape}; expected (frames, 21, 3).")
+    points = skeleton.convert(joints, source="ho3d", target="openpose") * _FLIP
+    rows = len(points)
+    columns: dict[str, Any] = {
+        "object_id": np.full(rows, object_id),
+        "side": np.full(rows, "right"),
+        "keypoints_3d": points,
+        "object_pose": rigid(object_pose, rows),
+        "image_size": np.tile(_IMAGE, (rows, 1)),
+    }
+    if frames is not None:
+        columns |= _frame_columns(_frame_names(Path(frames), rows, path))
+    if vertices is not None:
+        surface = numbers(path, "the second list", vertices, rows, 778, 3) * _FLIP
+        columns |= _fitted(surface, mano_dir)
+    return Predictions.from_columns(columns)
+
+
+def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any] | None]:
+    """The list of joints, and of vertices when wanted: they are most of the file and are else not parsed."""
+    size = path.stat().st_size
+    if size > MAX_PRED_BYTES:
+        raise ValueError(f"{path}: {size >> 20} MB; a pred.json has less than {MAX_PRED_BYTES >> 20} MB.")
+    expected = (
+        f"{path}: expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json"
+    )
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        decoder = json.JSONDecoder()
+        start = text.index("[", 1)
+        joints, end = decoder.raw_decode(text, start)
+        rest = text[end : end + 64].lstrip()
+        if (
+            text[:1] != "["
+            or text[1:start].strip()
+            or rest[:1] != ","
+            or not re.search(r"\]\s*\]$", text[-64:])
+        ):
+            raise ValueError("other brackets")
+        vertices = decoder.raw_decode(text, text.index("[", end))[0] if with_vertices else None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{expected} ({str(error)[:80]}).") from None
+    if not isinstance(joints, list) or not (vertices is None or isinstance(vertices, list)):
+        raise ValueError(f"{expected}.")
+    return joints, vertices
+
+
+def _fitted(surface: np.ndarray, mano_dir: Any) -> dict[str, np.ndarray]:
+    """Pose columns whose MANO surface comes closest to ``surface (N, 778, 3)``; NaN where that is no hand."""
+    from hand_models import load_mano
+    from hand_models.fit import fit_vertices
+
+    model = load_mano(mano_dir, tips="ho3d")
+    shown = hand_sized(surface)
+    columns = {
+        name: np.full((len(surface), *shape), np.nan)
+        for name, shape in (
+            ("global_orient", (3,)),
+            ("hand_pose", (15, 3)),
+            ("betas", (10,)),
+            ("transl", (3,)),
+        )
+    }
+    if shown.any():
+        for name, value in fit_vertices(surface[shown], model).as_arrays().items():
+            columns[name][shown] = value
+    return columns
+
+
+def _frame_names(frames: Path, rows: int, path: Path) -> list[str]:
+    """Names ``sequence/frame`` of ``evaluation.txt``."""
+    if not frames.is_file():
+        raise FileNotFoundError(f"frames {frames}: there is no such file.")
+    names = [line.strip() for _, line in text_lines(frames)]
+    if len(names) != rows:
+        raise ValueError(f"{path}: has {rows} frames, {frames} names {len(names)}.")
+    return names
+
+
+def _frame_columns(names: list[str]) -> dict[str, Any]:
+    tails = [name.rpartition("/")[2] for name in names]
+    return {
+        "frame_id": np.array(names, np.str_),
+        "sequence_id": np.array([name.rpartition("/")[0] for name in names], np.str_),
+        "frame_index": np.array(
+            [int(t) if t.isdecimal() and len(t) < 18 else row for row, t in enumerate(tails)], np.int64
+        ),
+    }
+
+
+def write(
+    path: Path, predictions: Predictions, *, mano_dir: str | Path | None = None, frames: str | Path | None = None
+) -> Path:  # fmt: skip
+    """Write ``pred.json``: joints and MANO vertices in OpenGL's camera, in HO-3D's order.
+
+    Args:
+        path: the file to write.
+        predictions: right hands in the camera frame, one for each frame.
+        mano_dir: the user's MANO, for the vertices.
+        frames: ``evaluation.txt``; rows are put in its order, by `frame_id`. None keeps theirs.
+
+    Raises:
+        MissingManoError: MANO is not there.
+        ValueError: a left hand, a hand of the open model, a row without a finite pose, or frames that are missing.
+    """
+    if frames is not None:
+        predictions = predictions.take(_order(predictions, Path(frames)))
+    for wrong, what in (
+        (predictions.side != "right", "is a left hand; the challenge has right hands only"),
+        (predictions.hand_model != "mano", "is not MANO's, whose vertices the challenge wants"),
+        (
+            np.full(len(predictions), predictions.object_pose is None),
+            "is in the object frame; give object_pose",
+        ),
+    ):
+        if wrong.any():
+            raise ValueError(f"row {int(np.argmax(wrong))}: {what}.")
+    joints = joints_of(predictions, mano_dir, "ho3d")
+    vertices = vertices_of(predictions, mano_dir)
+    bad = ~np.isfinite(joints).all((1, 2)) | ~np.isfinite(vertices).all((1, 2))
+    if bad.any():
+        raise ValueError(f"row {int(np.argmax(bad))}: has no finite MANO pose; every frame needs one.")
+    joints = skeleton.convert(joints, source="openpose", target="ho3d") * _FLIP
+
+    def dump(stream: IO[bytes]) -> None:
+        stream.write(b"[")
+        for k, points in enumerate((joints, vertices * _FLIP)):
+            stream.write(b"[" if k == 0 else b", [")
+            for row, frame in enumerate(points):
+                stream.write(
+                    (", " if row else "").encode() + json.dumps(np.round(frame, 7).tolist()).encode()
+                )
+            stream.write(b"]")
+        stream.write(b"]\n")
+
+    return write_atomically(path, dump)
+
+
+def _order(predictions: Predictions, frames: Path) -> list[int]:
+    place = {name: row for row, name in enumerate(predictions.frame_id.tolist())}
+    if not frames.is_file():
+        raise FileNotFoundError(f"frames {frames}: there is no such file.")
+    order = []
+    for number, line in text_lines(frames):
+        if line.strip() not in place:
+            raise ValueError(f"frames {frames}: line {number}: no row has frame_id {line.strip()[:60]!r}.")
+        order.append(place[line.strip()])
+    return order
+
+
+# Annotations ----------------------------------------------------------------------------------------
+
+
+def _read_annotations(path: Path, files: list[Path], object_id: str) -> Predictions:
+    rows, damaged = [], []
+    for file in files:
+        try:
+            row = _annotation(file, object_id)
+        except ValueError as error:
+            if len(files) == 1:
+                raise
+            damaged.append(str(error))
+            row = _row(file)
+        if row is not None:
+            rows.append(row)
+    warn_damaged(damaged, len(files))
+    if not rows:
+        raise ValueError(f"{path}: none of its {len(files)} annotations has an object.")
+    columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    columns |= _frame_columns(columns.pop("name").tolist())
+    wrist, trans = columns.pop("wrist"), columns["transl"]
+    known = np.isfinite(wrist).all(1)
+    roots = wrist - trans  # J0 of the shape, since the wrist lies at J0 + trans
+    if not known.all():
+        unknown = ~known & np.isfinite(trans).all(1)
+        roots[~known] = np.nan
+        roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
+    columns["global_orient"], columns["transl"] = moved(columns["global_orient"], trans, roots, FLIP_YZ)
+    columns["image_size"] = np.tile(_IMAGE, (len(rows), 1))
+    return Predictions.from_columns(columns)
+
+
+def _annotation(path: Path, object_id: str) -> dict[str, Any] | None:
+    """One frame, still in OpenGL's camera but for the object; None where nothing is annotated."""
+    values = read_tree(path)
+    if not isinstance(values, dict) or "objRot" not in values:
+        raise ValueError(f"{path}: not an HO-3D annotation: field 'objRot' is missing.")
+    if values["objRot"] is None or values.get("objTrans") is None:
+        return None
+    pose = np.full((4, 4), np.nan)
+    pose[:3, :3] = FLIP_YZ @ matrices(field(path, values, "objRot").reshape(-1)[:3])
+    pose[:3, 3] = _FLIP * field(path, values, "objTrans").reshape(-1)[:3]
+    pose[3] = (0, 0, 0, 1)
+    known: dict[str, Any] = {"object_id": str(values.get("objName") or object_id)[:200], "object_pose": pose}
+    if values.get("handPose") is not None:
+        full = field(path, values, "handPose", 48)
+        known |= {"global_orient": full[:3], "hand_pose": full[3:].reshape(15, 3)}
+        known |= {"betas": field(path, values, "handBeta", 10), "transl": field(path, values, "handTrans", 3)}
+    if values.get("handJoints3D") is not None:
+        wrist = field(path, values, "handJoints3D").reshape(-1)[:3]
+        known |= {"wrist": wrist} if len(wrist) == 3 else {}
+    if values.get("camMat") is not None:
+        known["cam_K"] = field(path, values, "camMat", 3, 3)
+    return _row(path, **known)
+
+
+def _row(path: Path, **known: Any) -> dict[str, Any]:
+    """The columns of one frame; what is not known is NaN."""
+    shapes = {"global_orient": 3, "hand_pose": (15, 3), "betas": 10, "transl": 3, "wrist": 3}
+    shapes |= {"object_pose": (4, 4), "cam_K": (3, 3)}
+    nothing = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
+    name = f"{path.parent.parent.name}/{path.stem}"
+    return {"name": name, "object_id": "", "side": "right"} | nothing | known
+
+
+def sniff(path: Path) -> bool:
+    """A ``pred.json`` (three brackets and a number), or annotations in folders called ``meta``."""
+    if path.is_dir():
+        patterns = ("*.pkl",) if path.name == "meta" else ("meta/*.pkl", "*/meta/*.pkl", "*/*/meta/*.pkl")
+        return any(next(path.glob(pattern), None) is not None for pattern in patterns)
+    if path.suffix.lower() == ".pkl":
+        return path.parent.name == "meta"
+    return path.suffix.lower() == ".json" and path.stem.startswith("pred") and head(path).lstrip()[:1] == "["
+
+
+ADAPTER = Adapter("ho3d", read, write, sniff, "HO-3D pred.json (in and out) and annotations meta/*.pkl")

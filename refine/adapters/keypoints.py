@@ -1,0 +1,247 @@
+"""Plain 21-joint keypoints: CSV, JSON or .npy, both ways. The poses are found later, by inverse kinematics.
+
+Nobody's format but everybody's; this is what is taken to be meant.
+
+- **CSV** with a header: 63 columns of coordinates, x, y, z of each joint in turn, whatever they are called; or called
+  ``<joint>_x, <joint>_y, <joint>_z`` with the joint names of `hand_models.skeleton.JOINT_NAMES`, in any order. Other
+  columns: ``frame_id, sequence_id, frame_index, object_id, side, confidence``.
+  Without a header: 63 numbers in a line, or a name and 63 numbers.
+- **JSON**: an array ``(N, 21, 3)`` or ``(21, 3)``; a list with an object for each hand, its points under
+  ``keypoints``, ``keypoints_3d``, ``joints`` or ``xyz`` and the columns above beside them; or one object with the
+  array under one of those names, columns as lists or single values, and optionally ``order`` and ``unit``.
+- **.npy**: an array ``(N, 21, 3)`` or ``(21, 3)``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hand_models import skeleton
+
+from ..prediction_files import write_atomically
+from ..predictions import Predictions
+from . import Adapter
+from .files import floats, head, numbers, read_tree, rigid, text_lines
+from .hands import FLIP_YZ, joints_of
+
+_POINTS = ("keypoints", "keypoints_3d", "joints", "xyz")
+_LABELS = ("frame_id", "sequence_id", "frame_index", "object_id", "side", "confidence")
+_UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+_NAMED = tuple(f"{joint}_{axis}" for joint in skeleton.JOINT_NAMES for axis in "xyz")
+
+
+def read(
+    path: Path,
+    *,
+    order: str | None = None,
+    unit: Literal["m", "cm", "mm"] | None = None,
+    axes: Literal["opencv", "opengl"] = "opencv",
+    side: str | None = None,
+    object_id: str | None = None,
+    object_pose: Any = None,
+) -> Predictions:
+    """Read 21 joints of each hand.
+
+    Args:
+        path: .csv, .json or .npy, see above.
+        order: order of the joints, a name of `hand_models.skeleton.ORDERS` with 21 of them; "openpose" when
+            neither given nor in the file.
+        unit: of the coordinates; "m" when neither given nor in the file.
+        axes: of the camera; "opengl" looks along −z with y up.
+        side: of all hands, where the file does not say; "right" when None.
+        object_id: object of all hands, where the file does not say.
+        object_pose: object to camera, see `files.rigid`.
+
+    Raises:
+        ValueError: not 21 joints, not numbers, an unknown order or unit; names the line or field.
+    """
+    if axes not in ("opencv", "opengl"):
+        raise ValueError(f"axes: {axes!r} is not known; use 'opencv' or 'opengl'.")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        points, labels = _read_csv(path)
+    elif suffix in (".json", ".npy"):
+        points, labels = _from_tree(path, read_tree(path))
+    else:
+        raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected .csv, .json or .npy.")
+    order, unit = order or labels.pop("order", "openpose"), unit or labels.pop("unit", "m")
+    labels = {name: value for name, value in labels.items() if name in _LABELS}
+    if not isinstance(unit, str) or unit not in _UNITS:
+        raise ValueError(f"{path}: unit: {str(unit)[:40]!r} is not known; use one of {', '.join(_UNITS)}.")
+    if len(skeleton.joint_order(order)) != 21:
+        raise ValueError(f"{path}: order: {order!r} has no fingertips; use an order of 21 joints.")
+    points = skeleton.convert(points, source=order, target="openpose") * _UNITS[unit]
+    if axes == "opengl":
+        points = points @ FLIP_YZ
+    rows = len(points)
+    filled = {"side": side or "right", "object_id": object_id or ""}
+    columns: dict[str, Any] = {name: np.full(rows, value) for name, value in filled.items()}
+    for name, value in labels.items():
+        columns[name] = _label(path, name, value, rows)
+    if (side is not None and "side" in labels) or (object_id is not None and "object_id" in labels):
+        raise ValueError(f"{path}: names side or object itself; leave the option out.")
+    return Predictions.from_columns(
+        columns | {"keypoints_3d": points, "object_pose": rigid(object_pose, rows)}
+    )
+
+
+def _label(path: Path, name: str, value: Any, rows: int) -> np.ndarray:
+    """A column of names or numbers; one value serves all rows."""
+    values = value if isinstance(value, list) else [value] * rows
+    if len(values) != rows or any(not isinstance(cell, str | int | float) for cell in values):
+        raise ValueError(f"{path}: {name}: expected one name or number, or {rows} of them.")
+    if name == "confidence":
+        return numbers(path, name, [float(cell) if cell != "" else np.nan for cell in values], rows)
+    texts = [str(cell)[:1000] for cell in values]
+    if name != "frame_index":
+        return np.array(texts, np.str_)
+    if any(not cell.removeprefix("-").isdecimal() or len(cell) > 18 for cell in texts):
+        raise ValueError(f"{path}: frame_index: expected whole numbers.")
+    return np.array([int(cell) for cell in texts], np.int64)
+
+
+def _read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    lines = text_lines(path)
+    _, first = next(lines, (0, ""))
+    separator = max(",;\t", key=first.count)
+    names = _cells(first, separator)
+    try:
+        values = [float(cell) for cell in names[-63:]]
+    except ValueError:
+        values = []
+    if len(values) == 63 and len(names) in (63, 64):
+        names, rows = ["frame_id", *map(str, range(63))][-len(names) :], [_cells(first, separator)]
+    else:
+        rows = []
+    places = [k for k, name in enumerate(names) if name not in _LABELS]
+    if len(places) != 63 or len(set(names)) != len(names):
+        raise ValueError(
+            f"{path}: line 1: {len(places)} columns of coordinates besides {', '.join(_LABELS)}; expected 63 "
+            "with different names."
+        )
+    if {names[k] for k in places} == set(_NAMED):
+        places = [names.index(name) for name in _NAMED]
+    points = [floats(path, 1, [row[k] for k in places]) for row in rows]
+    for number, line in lines:
+        cells = _cells(line, separator)
+        if len(cells) != len(names):
+            raise ValueError(f"{path}: line {number} has {len(cells)} cells, line 1 has {len(names)}.")
+        points.append(floats(path, number, [cells[k] for k in places]))
+        rows.append(cells)
+    labels = {name: [row[k].strip() for row in rows] for k, name in enumerate(names) if name in _LABELS}
+    return np.array(points, np.float64).reshape(-1, 21, 3), labels
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:  # cells of more than 128 kB
+        return []
+
+
+def _from_tree(path: Path, tree: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    if isinstance(tree, list) and tree and all(isinstance(item, dict) for item in tree):
+        points = [_joints(path, f"hand {k}", item[_name(path, item)])[0] for k, item in enumerate(tree)]
+        shared = [name for name in _LABELS if all(name in item for item in tree)]
+        return np.array(points), {name: [item[name] for item in tree] for name in shared}
+    if isinstance(tree, dict):
+        name = _name(path, tree)
+        return _joints(path, f"field {name!r}", tree[name]), {k: v for k, v in tree.items() if k != name}
+    return _joints(path, "the array", tree), {}
+
+
+def _name(path: Path, values: dict[str, Any]) -> str:
+    for name in _POINTS:
+        if name in values:
+            return name
+    raise ValueError(f"{path}: no points under any of {', '.join(_POINTS)}.")
+
+
+def _joints(path: Path, what: str, value: Any) -> np.ndarray:
+    points = numbers(path, what, value)
+    points = points[None] if points.shape == (21, 3) else points
+    if points.size == 0:
+        return np.zeros((0, 21, 3))
+    if points.ndim != 3 or points.shape[1:] != (21, 3):
+        raise ValueError(f"{path}: {what} has shape {points.shape}; expected (N, 21, 3) or (21, 3).")
+    return points
+
+
+def write(
+    path: Path, predictions: Predictions, *, order: str = "openpose", unit: Literal["m", "cm", "mm"] = "m",
+    mano_dir: str | Path | None = None,
+) -> Path:  # fmt: skip
+    """Write the joints of every row as .csv (named columns) or .json (one object).
+
+    Args:
+        path: the file; its suffix says which form.
+        predictions: any rows.
+        order: of the joints in JSON, as in `read`; columns of CSV are named.
+        unit: of the coordinates.
+        mano_dir: the user's MANO, where rows have MANO poses.
+
+    Raises:
+        MissingManoError: MANO is needed and not there.
+        ValueError: a row has no finite joints, or an argument is unknown.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".json"):
+        raise ValueError(f"{path}: unknown kind of file {suffix!r}; use .csv or .json.")
+    if unit not in _UNITS:
+        raise ValueError(f"unit: {unit!r} is not known; use one of {', '.join(_UNITS)}.")
+    points = joints_of(predictions, mano_dir, "smplx") / _UNITS[unit]
+    bad = ~np.isfinite(points).all((1, 2))
+    if bad.any():
+        raise ValueError(f"row {int(np.argmax(bad))}: has no finite joints.")
+    labels = {name: getattr(predictions, name).tolist() for name in _LABELS[:-1]}
+    if suffix == ".json":
+        arranged = skeleton.convert(points, source="openpose", target=order)
+        document = {"order": order, "unit": unit, "keypoints": np.round(arranged, 7).tolist(), **labels}
+        return write_atomically(path, lambda stream: stream.write(json.dumps(document).encode() + b"\n"))
+    if order != "openpose":
+        raise ValueError("order: the columns of a CSV are named; leave it out.")
+
+    def dump(stream: Any) -> None:
+        for cells in (
+            [*labels, *_NAMED],
+            *zip(*labels.values(), *points.reshape(-1, 63).T.tolist(), strict=True),
+        ):
+            stream.write((",".join(map(_cell, cells)) + "\n").encode())
+
+    return write_atomically(path, dump)
+
+
+def _cell(value: Any) -> str:
+    """A cell of a CSV file: quoted where it must be."""
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    text = str(value).replace("\r", " ").replace("\n", " ")
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"') else text
+
+
+def sniff(path: Path) -> bool:
+    """A CSV whose header has 63 columns of coordinates, a JSON that begins with points, an array of 21 joints."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        first = head(path).partition("\n")[0]
+        names = _cells(first, max(",;\t", key=first.count))
+        return len([name for name in names if name not in _LABELS]) == 63 and any(
+            "x" in n.lower() for n in names
+        )
+    start = head(path).lstrip()
+    if suffix == ".json":
+        named = start[:1] in "[{" and any(f'"{name}"' in start for name in _POINTS)
+        return not any(f'"{other}"' in start for other in ("grasp/1", "graph/1")) and (
+            named or (start.replace(" ", "")[:3] == "[[[" and not path.stem.startswith("pred"))
+        )
+    return suffix == ".npy" and "21, 3)" in start[:200]
+
+
+ADAPTER = Adapter(
+    "keypoints", read, write, sniff, "21 joints of each hand as .csv, .json or .npy, in and out"
+)

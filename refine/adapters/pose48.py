@@ -1,0 +1,175 @@
+"""48-number poses of TACO, OakInk and others built on manopth or manotorch: axis-angle about the wrist.
+
+Sources of truth: leolyliu/TACO-Instructions, ``dataset_utils/hand_pose_loader.py`` (``hand_pose`` 48, ``hand_trans`` 3,
+``hand_shape`` 10; manopth with ``use_pca=False, center_idx=0``, whose ``flat_hand_mean`` is true: the mesh is moved
+until its wrist is at zero, then translated, so that ``hand_trans`` is where the wrist is) and oakink/OakInk,
+``oikit/oi_shape/oi_shape.py``, ``utils.py`` (``pose, shape, tsl``; manotorch with ``center_idx=0``; in the frame of the
+object, centred on its bounding box).
+
+Reads .npz, .json and .pkl: one dictionary with arrays over frames, a dictionary of frames, or a list of them.
+
+===========  ======================================================
+pose 48      ``pose``, ``hand_pose``, ``theta``, ``mano_pose``
+shape 10     ``shape``, ``hand_shape``, ``betas``, ``beta``
+translation  ``tsl``, ``hand_tsl``, ``hand_trans``, ``trans``, ``transl``
+===========  ======================================================
+
+TACO's shapes stand in ``right_hand_shape.pkl`` beside ``right_hand.pkl``. Its pickles hold torch tensors, which run
+code when they are read and are refused; save them with ``.numpy()``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..predictions import Predictions
+from . import Adapter
+from .files import betas_rows, given_numbers, head, npz_names, numbers, read_tree, rigid
+from .hands import mean_pose, our_left, root_joints
+
+_POSE = ("pose", "hand_pose", "theta", "mano_pose")
+_SHAPE = ("shape", "hand_shape", "betas", "beta")
+_TRANSL = ("tsl", "hand_tsl", "hand_trans", "trans", "transl")
+
+
+def read(
+    path: Path,
+    *,
+    side: str | None = None,
+    betas: Any = None,
+    object_id: str = "",
+    object_pose: Any = None,
+    flat_hand_mean: bool = True,
+    pivot: Literal["wrist", "root"] = "wrist",
+    mano_dir: str | Path | None = None,
+) -> Predictions:
+    """Read poses of 48 numbers.
+
+    Args:
+        path: .npz, .json or .pkl, see above.
+        side: of the hands; None: "left" where the file's name says so, else "right".
+        betas: ten numbers, or a file of them, where the file has none.
+        object_id: name of the object.
+        object_pose: object to camera (or world), see `files.rigid`. None: a file with ``tsl`` (OakInk-Shape) is in
+            the object's frame; others lack it.
+        flat_hand_mean: whether the mean pose is in the angles already; False adds it.
+        pivot: "wrist": the translation is where the wrist is (``center_idx=0``); "root": it is added to MANO's mesh,
+            posed about its wrist joint.
+        mano_dir: the user's MANO: exact wrists of shapes, and the mean pose.
+
+    Raises:
+        MissingManoError: MANO is needed and not there.
+        ValueError: a field is missing or misshapen, or ``pivot`` is neither.
+    """
+    if pivot not in ("wrist", "root"):
+        raise ValueError(f"pivot: {pivot!r} is not known; use 'wrist' or 'root'.")
+    side = side or ("left" if "left" in path.stem.lower() else "right")
+    if side not in ("right", "left"):
+        raise ValueError(f"side: got {side!r}; use 'right' or 'left'.")
+    frames = _frames(path, read_tree(path))
+    parts = [_arrays(path, values) for _, values in frames]
+    pose = np.concatenate([part["pose"] for part in parts]) if parts else np.zeros((0, 48))
+    transl = np.concatenate([part["transl"] for part in parts]) if parts else np.zeros((0, 3))
+    rows = len(pose)
+    shape = _shapes(path, parts, betas, rows)
+    names = [
+        f"{name}/{k}" if len(part["pose"]) > 1 else name
+        for (name, _), part in zip(frames, parts, strict=True)
+        for k in range(len(part["pose"]))
+    ]
+    angles = pose[:, 3:].reshape(-1, 15, 3)
+    if not flat_hand_mean:
+        angles = angles + mean_pose(side, mano_dir)
+    sides = np.full(rows, side)
+    moved = np.zeros((rows, 3))
+    if side == "left":
+        shape, moved = our_left(shape, moved, mano_dir)
+    transl = transl - root_joints(shape, sides, mano_dir) if pivot == "wrist" else transl + moved
+    in_object_frame = object_pose is None and all("tsl" in values for _, values in frames)
+    columns: dict[str, Any] = {
+        "object_id": np.full(rows, object_id),
+        "side": sides,
+        "global_orient": pose[:, :3],
+        "hand_pose": angles,
+        "betas": shape,
+        "transl": transl,
+        "frame_id": np.array(names, np.str_) if len(frames) > 1 else np.arange(rows),
+    }
+    if not in_object_frame:
+        columns["object_pose"] = rigid(object_pose, rows)
+    return Predictions.from_columns(columns)
+
+
+def _frames(path: Path, tree: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Named dictionaries that each hold a pose."""
+    if isinstance(tree, list):
+        named = [(str(k), item) for k, item in enumerate(tree)]
+    elif isinstance(tree, dict) and not any(name in tree for name in _POSE):
+        items = ((str(name)[:200], item) for name, item in tree.items() if isinstance(item, dict))
+        named = sorted(items, key=lambda pair: pair[0])
+    else:
+        named = [("0", tree)]
+    if not named or any(not isinstance(item, dict) for _, item in named):
+        raise ValueError(f"{path}: no pose under any of {', '.join(_POSE)}.")
+    return named
+
+
+def _arrays(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """``pose (F, 48)``, ``transl (F, 3)`` and ``shape`` as it is, of one dictionary."""
+    found = {}
+    for what, names, width in (("pose", _POSE, 48), ("transl", _TRANSL, 3)):
+        name = next((name for name in names if name in values), None)
+        if name is None:
+            raise ValueError(f"{path}: no {what} under any of {', '.join(names)}.")
+        array = numbers(path, f"field {name!r}", values[name])
+        if array.size % width or (
+            array.size != width and (array.ndim < 2 or array.size != len(array) * width)
+        ):
+            raise ValueError(
+                f"{path}: field {name!r} has shape {array.shape}; expected ({width},) or (N, {width})."
+            )
+        found[what] = array.reshape(-1, width)
+    if len(found["pose"]) != len(found["transl"]):
+        raise ValueError(f"{path}: {len(found['pose'])} poses, but {len(found['transl'])} translations.")
+    name = next((name for name in _SHAPE if name in values), None)
+    if name is not None:
+        found["shape"] = betas_rows(values[name], len(found["pose"]), f"{path}: field {name!r}")
+    return found
+
+
+def _shapes(path: Path, parts: list[dict[str, Any]], betas: Any, rows: int) -> np.ndarray:
+    """Betas of every row: the option's, the file's, those of TACO's shape file, else zeros."""
+    if betas is not None:
+        return betas_rows(given_numbers(betas), rows)
+    if parts and all("shape" in part for part in parts):
+        return np.concatenate([part["shape"] for part in parts])
+    beside = path.with_name(f"{path.stem}_shape{path.suffix}")
+    if not beside.is_file():
+        return np.zeros((rows, 10))
+    values = read_tree(beside)
+    name = next((name for name in _SHAPE if isinstance(values, dict) and name in values), None)
+    if name is None:
+        raise ValueError(f"{beside}: no shape under any of {', '.join(_SHAPE)}.")
+    return betas_rows(values[name], rows, f"{beside}: field {name!r}")
+
+
+def sniff(path: Path) -> bool:
+    """An .npz or .json with a pose and a translation under TACO's or OakInk's names; TACO's and OakInk's files."""
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        names = set(npz_names(path))
+        return bool(names & {"pose", "hand_pose", "theta"}) and bool(
+            names & {"tsl", "hand_tsl", "hand_trans"}
+        )
+    if suffix in (".pkl", ".pickle"):
+        return path.is_file() and path.stem in ("hand_param", "right_hand", "left_hand")
+    start = head(path) if suffix == ".json" else ""
+    return any(f'"{name}"' in start for name in ("tsl", "hand_tsl", "hand_trans"))
+
+
+ADAPTER = Adapter(
+    "pose48", read, None, sniff, "48-number poses of TACO, OakInk and others (.npz, .json, .pkl)"
+)

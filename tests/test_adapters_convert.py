@@ -1,0 +1,186 @@
+"""The registry of formats, `regrasp convert`, and docs/formats.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adapter_files import hands, text
+from test_adapters_ho3d import dataset, pred
+
+from refine import cli
+from refine.adapters import MODULES, adapter, adapters, read_any, read_with, sniff, write_with
+from refine.adapters.files import read_yaml, rigid
+from refine.prediction_files import read_predictions, write_predictions
+from refine.predictions import COLUMNS, Predictions
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
+
+
+def predictions(count: int = 2) -> Predictions:
+    rng = np.random.default_rng(0)
+    joints = rng.normal(size=(count, 21, 3)) * 0.03 + [0, 0, 0.5]
+    return Predictions.from_columns(
+        {
+            "object_id": np.full(count, "mug"),
+            "side": np.full(count, "right"),
+            "keypoints_3d": joints,
+            "object_pose": np.tile(np.eye(4), (count, 1, 1)),
+        }
+    )
+
+
+# The registry ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["grasp", *MODULES])
+def test_every_format_keeps_to_the_protocol(name, tmp_path):
+    form = adapter(name)
+    assert form.name == name
+    assert form.description
+    for odd in (tmp_path, tmp_path / "missing.json", text(tmp_path / "a.txt", "hello")):
+        assert form.sniff(odd) is False
+    with pytest.raises(FileNotFoundError):
+        read_with(form, tmp_path / "missing.npz")
+    with pytest.raises(ValueError, match="'speed' does not apply"):
+        read_with(form, tmp_path / "a.txt", speed=3)
+    if name != "grasp":
+        source = __import__(f"refine.adapters.{name}", fromlist=["__doc__"]).__doc__
+        assert re.search(r"Sources? of truth|Nobody's format|Ours,", source)
+
+
+def test_unknown_formats_are_listed(tmp_path):
+    with pytest.raises(ValueError, match="hamer, ho3d, dexycb"):
+        adapter("smpl")
+    with pytest.raises(ValueError, match="Tried:") as error:
+        sniff(text(tmp_path / "a.txt", "hello"))
+    assert all(f"\n  {name}: " in str(error.value) for name in adapters())
+    with pytest.raises(FileNotFoundError):
+        sniff(tmp_path / "nothing")
+
+
+def test_formats_that_are_only_read_say_which_are_written(tmp_path):
+    with pytest.raises(ValueError, match="grasp, ho3d, dexycb, keypoints, contactopt"):
+        write_with(adapter("hamer"), tmp_path / "a.npz", predictions())
+
+
+def test_a_file_that_could_be_two_formats_asks(tmp_path):
+    content = json.dumps({"joints": [], "worldLandmarks": []})
+    with pytest.raises(ValueError, match="keypoints or mediapipe"):
+        sniff(text(tmp_path / "a.json", content))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".parquet"])
+def test_grasp_itself(tmp_path, suffix):
+    path = write_predictions(tmp_path / f"a{suffix}", predictions())
+    assert sniff(path) == "grasp"
+    np.testing.assert_array_equal(read_any(path).keypoints_3d, predictions().keypoints_3d)
+
+
+def test_messages_begin_with_the_file(tmp_path):
+    path = text(tmp_path / "a.csv", "1," * 62 + "1\n")
+    with pytest.raises(ValueError, match="unit") as error:
+        read_any(path, source="keypoints", unit="inch")
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("form", ["npy", "json", "txt", "csv"])
+def test_object_poses_from_files(tmp_path, form):
+    poses = np.tile(np.eye(4), (2, 1, 1))
+    poses[:, :3, 3] = [[1, 2, 3], [4, 5, 6]]
+    path = tmp_path / f"poses.{form}"
+    if form == "npy":
+        np.save(path, poses)
+    elif form == "json":
+        path.write_text(json.dumps(poses[:, :3].tolist()))
+    else:
+        np.savetxt(path, poses.reshape(2, 16), delimiter="," if form == "csv" else " ")
+    np.testing.assert_array_equal(rigid(path, 2), poses)
+    with pytest.raises(ValueError, match="got shape"):
+        rigid(path, 3)
+    with pytest.raises(FileNotFoundError):
+        rigid(tmp_path / "none.npy", 2)
+
+
+def test_yaml_as_datasets_write_it(tmp_path):
+    content = "# head\n---\na: 1\nb:\n- x\n- 'y z'\nc: [1, 2]\nd:\n  fx: 3.5\n  e:\n  - 7\nempty:\n"
+    path = text(tmp_path / "a.yml", content)
+    expected = {"a": "1", "b": ["x", "y z"], "c": ["1", "2"], "d": {"fx": "3.5", "e": ["7"]}, "empty": ""}
+    assert read_yaml(path) == expected
+    for wrong in ("- a\n", "a\n", " a: 1\n", "a: !!python/object:os.system\n- {b\n  c"):
+        with pytest.raises(ValueError, match="line"):
+            read_yaml(text(path, wrong))
+
+
+# The command ----------------------------------------------------------------------------------------
+
+
+def test_convert_from_ho3d(tmp_path, capsys):
+    folder = dataset(tmp_path / "HO3D", hands(3, place=(0.0, 0, -0.7)))
+    out = tmp_path / "out" / "abf10.npz"
+    assert cli.main(["convert", str(folder), str(out), "--from", "ho3d", "--to", "grasp"]) == 0
+    assert "3 rows: ho3d → grasp" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_predictions(out).transl, read_any(folder).transl)
+    assert cli.main(["convert", str(folder), str(tmp_path / "b.json")]) == 0  # the format is found by looking
+    assert len(read_predictions(tmp_path / "b.json")) == 3
+
+
+def test_convert_says_what_is_missing_for_refining(tmp_path, capsys):
+    path = pred(tmp_path / "pred.json", hands(2, place=(0.0, 0, -0.7)))
+    assert cli.main(["convert", str(path), str(tmp_path / "a.npz")]) == 1
+    assert "Give --object-id" in capsys.readouterr().err
+    np.save(tmp_path / "pose.npy", np.eye(4))
+    options = ["--object-id", "mug", "--object-pose", str(tmp_path / "pose.npy")]
+    assert cli.main(["convert", str(path), str(tmp_path / "a.npz"), *options]) == 0
+
+
+def test_convert_to_what_others_read(tmp_path):
+    path = write_predictions(tmp_path / "a.npz", predictions())
+    assert cli.main(["convert", str(path), str(tmp_path / "a.csv"), "--to", "keypoints", "--unit", "mm"]) == 0
+    assert cli.main(["convert", str(path), str(tmp_path / "hpe.txt"), "--to", "dexycb", "--kind", "hpe"]) == 0
+    assert len((tmp_path / "hpe.txt").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.npz", "b.npz", "--focal", "600"], "--focal: neither grasp takes it when read nor grasp"),
+        (["a.npz", "a.npz"], "is the input"),
+        (["a.npz", "b.npz", "--to", "hamer"], "is only read"),
+        (["a.npz", "b.npz", "--from", "smpl"], "'smpl' is not known"),
+        (["nothing.npz", "b.npz"], "no such file"),
+        (["a.npz", "b.xyz"], "unknown kind of file"),
+    ],
+)
+def test_convert_faults(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write_predictions(tmp_path / "a.npz", predictions())
+    assert cli.main(["convert", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz"]
+
+
+# The documentation ----------------------------------------------------------------------------------
+
+
+def table_rows() -> list[list[str]]:
+    lines = [line for line in DOCS.read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_docs_list_every_column_with_its_shape():
+    documented = {name: row for row in table_rows() for name in re.findall(r"`(\w+)`", row[0])}
+    assert set(COLUMNS) <= set(documented)
+    for name, column in COLUMNS.items():
+        shapes = [str(("N", *shape)).replace("'", "") for shape in column.shapes]
+        assert documented[name][1] == " or ".join(shapes), name
+
+
+def test_docs_list_every_format():
+    rows = {row[0].strip("`"): row for row in table_rows() if len(row) == 7}
+    assert set(MODULES) <= set(rows)
+    for name in MODULES:
+        assert bool(rows[name][2]) == (adapter(name).write is not None), name

@@ -1,0 +1,245 @@
+"""Plain keypoints and MediaPipe landmarks: 21 points of each hand, from which poses are fitted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from adapter_files import text
+
+from hand_models import Hand, HandPose, load_open_hand, skeleton
+from hand_models.anatomy import default_anatomy
+from refine.adapters import adapter, read_any, sniff, write_with
+from refine.prediction_poses import hand_poses
+from refine.predictions import Predictions, row_problems
+
+PLACE = torch.tensor([0.03, -0.02, 0.6])
+
+
+@pytest.fixture(scope="module")
+def poses() -> HandPose:
+    """Three right hands of mean shape and anatomically possible pose before the camera."""
+    g = torch.Generator().manual_seed(3)
+    mean = default_anatomy().mean.float().reshape(1, 15, 3)
+    orient = torch.randn(3, 3, generator=g)
+    bend = mean + torch.randn(3, 15, 3, generator=g) * torch.tensor([0.03, 0.03, 0.15])
+    return HandPose("right", orient, bend, torch.zeros(3, 10), PLACE + 0.05 * torch.randn(3, 3, generator=g))
+
+
+@pytest.fixture(scope="module")
+def joints(poses) -> np.ndarray:
+    return load_open_hand()(poses).joints.numpy()
+
+
+def near(fitted: Hand, given: Hand) -> None:
+    """Joints are met; the surface as well as joints alone determine it, girth being open."""
+    assert (fitted.joints - given.joints).norm(dim=-1).mean() < 1.5e-3
+    assert (fitted.vertices - given.vertices).norm(dim=-1).mean() < 8e-3
+
+
+# Keypoints ------------------------------------------------------------------------------------------
+
+
+def header(names: list[str]) -> str:
+    return ",".join(names)
+
+
+def line(points: np.ndarray, *labels: str) -> str:
+    return ",".join([*labels, *(repr(float(v)) for v in points.ravel())])
+
+
+def test_csv_with_a_header_in_millimetres_and_another_order(tmp_path, joints):
+    given = skeleton.convert(joints, source="openpose", target="fhab") * 1000
+    names = ["frame_id", "object_id", "side", *(f"{axis}{k}" for k in range(21) for axis in "xyz")]
+    rows = [line(given[k], f"f{k}", "mug", "right") for k in range(3)]
+    path = text(tmp_path / "joints.csv", "\ufeff" + header(names) + "\r\n" + "\r\n".join(rows) + "\r\n\r\n")
+    assert sniff(path) == "keypoints"
+    p = read_any(path, order="fhab", unit="mm", object_pose=np.eye(4))
+    np.testing.assert_allclose(p.keypoints_3d, joints, atol=1e-6)
+    assert p.frame_id.tolist() == ["f0", "f1", "f2"]
+    assert row_problems(p) == {}
+
+
+def test_named_columns_may_be_in_any_order(tmp_path, joints):
+    names = [f"{joint}_{axis}" for joint in skeleton.JOINT_NAMES for axis in "xyz"]
+    order = np.random.default_rng(0).permutation(63)
+    rows = [line(joints[k].ravel()[order]) for k in range(3)]
+    path = text(tmp_path / "a.csv", "\n".join([header([names[k] for k in order]), *rows]))
+    np.testing.assert_allclose(read_any(path).keypoints_3d, joints, atol=1e-6)
+
+
+def test_csv_without_a_header_needs_its_format_named(tmp_path, joints):
+    path = text(tmp_path / "a.csv", "\n".join(line(j) for j in joints))
+    np.testing.assert_allclose(read_any(path, source="keypoints").keypoints_3d, joints, atol=1e-6)
+    path = text(tmp_path / "b.csv", "\n".join(line(j, f"n{k}") for k, j in enumerate(joints)))
+    assert read_any(path, source="keypoints").frame_id.tolist() == ["n0", "n1", "n2"]
+
+
+def json_forms(joints: np.ndarray) -> list[Any]:
+    array = joints.tolist()
+    return [
+        array,
+        [{"keypoints": points, "frame_id": f"{k}"} for k, points in enumerate(array)],
+        {"joints": array, "side": "right", "unit": "m"},
+        {"xyz": (joints * 1000).tolist(), "unit": "mm", "object_id": ["a", "b", "c"]},
+        {
+            "keypoints_3d": skeleton.convert(joints, source="openpose", target="smplx").tolist(),
+            "order": "smplx",
+        },
+    ]
+
+
+@pytest.mark.parametrize("form", range(5))
+def test_json(tmp_path, joints, form):
+    path = text(tmp_path / "a.json", json.dumps(json_forms(joints)[form]))
+    assert sniff(path) == "keypoints"
+    np.testing.assert_allclose(read_any(path).keypoints_3d, joints, atol=1e-6)
+
+
+def test_npy_and_opengl(tmp_path, joints):
+    np.save(tmp_path / "a.npy", joints * [1, -1, -1])
+    assert sniff(tmp_path / "a.npy") == "keypoints"
+    p = read_any(tmp_path / "a.npy", axes="opengl", side="left")
+    np.testing.assert_allclose(p.keypoints_3d, joints, atol=1e-7)
+    assert p.side.tolist() == ["left"] * 3
+    np.save(tmp_path / "one.npy", joints[0])
+    assert len(read_any(tmp_path / "one.npy")) == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_out_and_in_again_through_the_surface(tmp_path, poses, joints, suffix):
+    model = load_open_hand()
+    p = Predictions.from_columns(
+        poses.as_arrays() | {"side": ["right"] * 3, "object_id": ['a,"b"', "b", ""], "hand_model": "open"}
+    )
+    out = write_with(adapter("keypoints"), tmp_path / f"a{suffix}", p, unit="mm")
+    back = read_any(out, unit="mm")
+    np.testing.assert_allclose(back.keypoints_3d, joints, atol=2e-6)
+    assert back.object_id.tolist() == p.object_id.tolist()
+    near(model(hand_poses(back, slice(None), model)), model(poses))
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("a,b\n1,2\n", {}, "line 1: 2 columns"),
+        (",".join(f"x{k}" for k in range(63)) + "\n" + "1," * 61 + "1\n", {}, "line 2 has 62 cells"),
+        (
+            ",".join(f"x{k}" for k in range(63)) + "\n" + "1," * 62 + "one\n",
+            {},
+            "line 2: 'one' is not a number",
+        ),
+        ("1," * 62 + "1\n", {"order": "mano16"}, "no fingertips"),
+        ("1," * 62 + "1\n", {"unit": "inch"}, "unit"),
+        ("1," * 62 + "1\n", {"axes": "maya"}, "axes"),
+    ],
+)
+def test_faults_are_named(tmp_path, content, options, message):
+    with pytest.raises(ValueError, match=message):
+        read_any(text(tmp_path / "a.csv", content), source="keypoints", **options)
+
+
+# MediaPipe ------------------------------------------------------------------------------------------
+
+SIZE, FOCAL = (640, 480), 600.0
+
+
+def results(joints: np.ndarray, scale: float = 0.85) -> list[dict[str, Any]]:
+    """What the landmarker says: metres about the hand's centre for a hand of another size; fractions of the image."""
+    out = []
+    for points in joints:
+        pixels = points[:, :2] / points[:, 2:] * FOCAL + np.array(SIZE) / 2
+        image = np.c_[pixels / SIZE, np.zeros(21)]
+        world = (points - points.mean(0)) * scale
+        out.append({"image": image, "world": world})
+    return out
+
+
+def landmarks(points: np.ndarray) -> list[dict[str, float]]:
+    return [dict(zip("xyz", map(float, p), strict=True)) for p in points]
+
+
+def mediapipe_forms(joints: np.ndarray) -> dict[str, Any]:
+    r = results(joints)
+    return {
+        "javascript": [
+            {"landmarks": [landmarks(f["image"])], "worldLandmarks": [landmarks(f["world"])],
+             "handedness": [[{"categoryName": "Right", "score": 0.9, "index": 0, "displayName": "Right"}]]}
+            for f in r
+        ],
+        "python": [
+            {"hand_landmarks": [f["image"].tolist()], "hand_world_landmarks": [f["world"].tolist()],
+             "handedness": [[{"category_name": "Right", "score": 0.9}]], "frame_id": f"n{k}"}
+            for k, f in enumerate(r)
+        ],
+        "legacy": {"width": 640, "height": 480, "frames": [
+            {"multi_hand_landmarks": [{"landmark": landmarks(f["image"])}],
+             "multi_hand_world_landmarks": [{"landmark": landmarks(f["world"])}],
+             "multi_handedness": [{"classification": [{"label": "Left", "score": 0.9, "index": 0}]}]}
+            for f in r
+        ]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["javascript", "python", "legacy"])
+def test_scale_place_and_pose_come_back(tmp_path, poses, joints, form):
+    path = text(tmp_path / "hands.json", json.dumps(mediapipe_forms(joints)[form]))
+    assert sniff(path) == "mediapipe"
+    p = read_any(path, image_size=SIZE, focal=FOCAL, object_id="mug", object_pose=np.eye(4))
+    np.testing.assert_allclose(p.keypoints_3d, joints, atol=1e-4)
+    assert p.side.tolist() == ["right"] * 3
+    assert p.hand_model.tolist() == ["open"] * 3
+    np.testing.assert_allclose(p.confidence, 0.9)
+    assert not p.metric_depth.any()
+    assert row_problems(p) == {}
+    model = load_open_hand()
+    near(model(hand_poses(p, slice(None), model)), model(poses))
+
+
+def test_left_hands_and_empty_frames(tmp_path, joints):
+    mirror = joints * [-1, 1, 1]
+    frames = mediapipe_forms(mirror)["javascript"]
+    for frame in frames:
+        frame["handedness"][0][0]["categoryName"] = "Left"
+    frames.insert(1, {"landmarks": [], "worldLandmarks": [], "handedness": []})
+    path = text(tmp_path / "hands.json", json.dumps(frames))
+    p = read_any(path, image_size=SIZE, focal=FOCAL)
+    assert p.side.tolist() == ["left"] * 3
+    assert p.frame_index.tolist() == [0, 2, 3]
+    np.testing.assert_allclose(p.keypoints_3d, mirror, atol=1e-4)
+    assert read_any(path, image_size=SIZE, mirrored=True).side.tolist() == ["right"] * 3
+
+
+def change(frames: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
+    return [frames[0] | fields]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"worldLandmarks": []}, "1 hands in the image, 0 in the world"),
+        ({"worldLandmarks": [[{"x": 1}]]}, "expected 21 landmarks"),
+        ({"worldLandmarks": [[1] * 21]}, "landmark"),
+        ({"handedness": [[{"categoryName": "Both"}]]}, "neither Left nor Right"),
+        ({"handedness": None}, "handedness"),
+    ],
+)
+def test_faults_name_the_frame(tmp_path, joints, fields, message):
+    content = change(mediapipe_forms(joints)["javascript"], **fields)
+    path = text(tmp_path / "hands.json", json.dumps(content))
+    with pytest.raises(ValueError, match=f"frame 0.*{message}"):
+        read_any(path, source="mediapipe", image_size=SIZE)
+    with pytest.raises(ValueError, match="image_size"):
+        read_any(text(tmp_path / "b.json", json.dumps(mediapipe_forms(joints)["javascript"])))
+
+
+def test_a_hand_that_cannot_be_placed_is_a_row_without_a_pose(tmp_path, joints: np.ndarray):
+    frames = mediapipe_forms(joints)["javascript"]
+    frames[1]["worldLandmarks"][0] = landmarks(np.zeros((21, 3)))
+    path: Path = text(tmp_path / "hands.json", json.dumps(frames))
+    p = read_any(path, image_size=SIZE, focal=FOCAL, object_id="mug", object_pose=np.eye(4))
+    assert list(row_problems(p)) == [1]
