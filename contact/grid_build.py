@@ -6,6 +6,8 @@ import hashlib
 import os
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ FORMAT = 1
 """Raised whenever the values that the builder writes change, so that older cached grids are not used."""
 CACHE_LIMIT_BYTES = 2_000_000_000
 """The oldest cached grids are deleted beyond this."""
+ABANDONED_SECONDS = 3600.0
+"""A temporary file of this age belongs to a writer that was killed."""
 
 
 def build_grid_arrays(
@@ -258,10 +262,19 @@ def _write(path: Path, values: np.ndarray, origin: np.ndarray, spacing: float) -
 
 
 def _prune(folder: Path) -> None:
-    """Delete the oldest grids beyond the limit."""
-    entries = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob("*.npz")), reverse=True)
+    """Delete the oldest grids beyond the limit, and what writers that were killed have left.
+
+    Other processes write and prune at the same time, so any file may be gone when it is looked at.
+    """
+    entries = []
+    for path in folder.iterdir():
+        with suppress(OSError):
+            status = path.stat()
+            entries.append((status.st_mtime, status.st_size, path))
     total = 0
-    for _, size, path in entries:
+    for changed, size, path in sorted(entries, reverse=True):
+        left_over = path.suffix == ".tmp" and time.time() - changed > ABANDONED_SECONDS
         total += size
-        if total > CACHE_LIMIT_BYTES:
-            path.unlink(missing_ok=True)
+        if left_over or (path.suffix == ".npz" and total > CACHE_LIMIT_BYTES):
+            with suppress(OSError):  # Windows does not delete what another process has open
+                path.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ estimates = Predictions(
 path = write_predictions(FOLDER / "estimates.npz", estimates)
 
 # 3. Refine. Rows come back in their order and in the camera's frame, whatever happens to any one of them.
-refine(RefineOptions(file=path, objects=FOLDER / "objects", out=FOLDER / "refined"))
+refine(RefineOptions(files=(path,), objects=FOLDER / "objects", out=FOLDER / "refined"))
 
 # 4. Read the results: the same columns, and those of the refinement.
 refined = read_predictions(FOLDER / "refined" / "estimates.refined.npz")

@@ -41,10 +41,18 @@ COMMANDS = {
     ),
     "refine": Command(
         "refine.commands.refine", "RefineOptions", "refine",
-        "Refine every row of a prediction file.",
+        "Refine every row of prediction files: one, a folder, a glob; carries on where it was stopped.",
         ("regrasp refine predictions.npz --objects meshes/ --out refined/",
-         "regrasp refine predictions.npz --objects meshes/ --out refined/ --mano-dir mano_v1_2",
+         "regrasp refine sequences/ --objects meshes/ --out refined/ --workers 8",
+         "regrasp refine pred.json --from ho3d --objects meshes/ --out refined/ --mano-dir mano_v1_2",
          "regrasp refine predictions.json --objects meshes/objects.json --out refined/ --method contactopt"),
+    ),
+    "convert": Command(
+        "refine.commands.convert", "ConvertOptions", "convert",
+        "Convert other people's prediction files to grasp/1, or to what a challenge asks for.",
+        ("regrasp convert IN OUT.npz",
+         "regrasp convert HO3D_v3/train/ABF10 abf10.npz --from ho3d --to grasp",
+         "regrasp convert refined.npz pred.json --to ho3d --mano-dir mano_v1_2"),
     ),
     "eval": Command(
         "refine.commands.eval", "EvalOptions", "evaluate",
@@ -65,6 +73,13 @@ COMMANDS = {
         "refine.commands.train", "TrainConfig", "train",
         "Train ContactNet on a corpus.",
         ("regrasp train --corpus runs/corpus",),
+    ),
+    "pose-graph": Command(
+        "refine.commands.pose_graph", "PoseGraphOptions", "pose_graph",
+        "Train the networks that lift graph keypoints, make .npy splits, draw learned adjacencies.",
+        ("regrasp pose-graph train --corpus runs/corpus --out runs/pose_graph",
+         "regrasp pose-graph splits FHAB/Hand_pose_annotation_v1 --from fhab --objects models/ --out splits/",
+         "regrasp pose-graph train --splits splits/ --out runs/fhab"),
     ),
 }  # fmt: skip
 
@@ -127,7 +142,7 @@ def _run(name: str, arguments: list[str]) -> int:
             prog=f"regrasp {name}",
             description=command.summary + examples,
             args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
         with _plain_warnings(sys.stderr):
             return getattr(module, command.run)(options)

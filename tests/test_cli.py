@@ -11,75 +11,32 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from batch_fakes import SHIFT, fake_refine, predictions, tiny_hand, with_cell
 
-from hand_models import HandPose
-from hand_models.model import PARENTS, HandModel
-from refine import cli, doctor
+from hand_models.model import HandModel
+from refine import cli, doctor, rows, shards
+from refine.batch_config import BatchConfig
 from refine.commands import demo, eval, hands
 from refine.commands import refine as command
 from refine.object_files import ObjectEntry
 from refine.prediction_files import read_predictions, write_predictions
 from refine.predictions import Predictions
 from refine.result import Status
+from refine.tally import Tally, report
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIFT = torch.tensor([0.01, -0.02, 0.03])
 
 
 @pytest.fixture(scope="module")
 def model() -> HandModel:
-    """A tiny hand: a root and a few points are enough here."""
-    g = torch.Generator().manual_seed(0)
-    weights, regressor = torch.rand(40, 16, generator=g), torch.rand(16, 40, generator=g)
-    faces, ids = torch.zeros(0, 3, dtype=torch.int64), torch.arange(5)
-    return HandModel(
-        "open", "right", torch.rand(40, 3, generator=g) * 0.1, torch.zeros(40, 3, 10), None,
-        regressor / regressor.sum(1, keepdim=True), weights / weights.sum(1, keepdim=True), faces, faces,
-        torch.eye(40)[:5], ids, ids, ids, PARENTS,
-    )  # fmt: skip
-
-
-def fake_refine(pose: HandPose, mesh: object) -> SimpleNamespace:
-    """Moves every hand by SHIFT in the object frame; refuses batches with a betas[0] of 13."""
-    if (pose.betas[:, 0] == 13).any():
-        raise RuntimeError("unlucky number")
-    size = len(pose)
-    measure = {
-        f"{n}_{w}": np.full(size, v)
-        for n in ("penetration_mm", "contact_ratio")
-        for w, v in (("before", 4), ("after", 1))
-    }
-    return SimpleNamespace(
-        pose=replace(pose, transl=pose.transl + SHIFT), status=[Status.REFINED] * size,
-        metrics=measure, steps=np.full(size, 9), score_before=np.zeros(size), score_after=np.ones(size),
-        uncertainty=torch.full((size, 21), 0.004),
-    )  # fmt: skip
-
-
-def predictions(count: int = 7) -> Predictions:
-    rng = np.random.default_rng(0)
-    pose = np.tile(np.eye(4), (count, 1, 1))
-    pose[:, :3, 3] = rng.normal(size=(count, 3)) * 0.1 + [0, 0, 0.7]
-    return Predictions.from_columns(
-        {"object_id": (["mug", "box"] * count)[:count], "side": (["right", "right", "left"] * count)[:count],
-         "hand_model": "open", "global_orient": rng.normal(size=(count, 3)), "betas": np.zeros((count, 10)),
-         "hand_pose": rng.normal(size=(count, 15, 3)) * 0.2, "transl": rng.normal(size=(count, 3)) * 0.1,
-         "object_pose": pose}
-    )  # fmt: skip
-
-
-def with_cell(p: Predictions, name: str, row: int, value: object) -> Predictions:
-    column = getattr(p, name).copy()
-    column[row] = value
-    return Predictions.from_columns(p.columns() | {name: column})
+    return tiny_hand()
 
 
 @pytest.fixture
 def loaded(monkeypatch) -> list[str]:
     """Objects that were opened, in order; no mesh is needed."""
     seen: list[str] = []
-    monkeypatch.setattr(command, "load_object", lambda entry: seen.append(entry.object_id))
+    monkeypatch.setattr(rows, "load_object", lambda entry: seen.append(entry.object_id))
     return seen
 
 
@@ -92,7 +49,7 @@ OBJECTS = {name: ObjectEntry(name, Path(name)) for name in ("mug", "box")}
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_every_row_is_refined_in_its_own_frame(model, loaded, batch_size):
     p = predictions()
-    out = command.refine_rows(p, OBJECTS, model, fake_refine, batch_size=batch_size)
+    out = rows.refine_rows(p, OBJECTS, model, fake_refine, batch_size=batch_size)
     assert out.status.tolist() == ["refined"] * len(p)
     assert out.reason.tolist() == [""] * len(p)
     np.testing.assert_allclose(out.transl, p.transl + SHIFT.numpy(), atol=1e-6)  # object_pose has no rotation
@@ -111,7 +68,7 @@ def test_the_camera_frame_is_turned_into_the_objects_and_back(model, loaded):
     turned = p.object_pose.copy()
     turned[:, :3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
     p = Predictions.from_columns(p.columns() | {"object_pose": turned})
-    out = command.refine_rows(p, OBJECTS, model, fake_refine)
+    out = rows.refine_rows(p, OBJECTS, model, fake_refine)
     moved = turned[:, :3, :3] @ SHIFT.numpy()
     np.testing.assert_allclose(out.transl, p.transl + moved, atol=1e-6)
 
@@ -127,7 +84,7 @@ def test_the_camera_frame_is_turned_into_the_objects_and_back(model, loaded):
 )
 def test_a_bad_row_fails_alone(model, loaded, name, value, reason):
     p = with_cell(predictions(), name, 3, value)
-    out = command.refine_rows(p, OBJECTS, model, fake_refine)
+    out = rows.refine_rows(p, OBJECTS, model, fake_refine)
     assert np.flatnonzero(out.status == "failed").tolist() == [3]
     assert reason in out.reason[3]
     np.testing.assert_array_equal(out.transl[3], p.transl[3])  # the input is kept
@@ -139,11 +96,11 @@ def test_a_bad_row_fails_alone(model, loaded, name, value, reason):
 def test_a_result_that_is_not_finite_is_a_failure(model, loaded):
     def refine(pose, mesh):
         result = fake_refine(pose, mesh)
-        result.pose.transl[0] = torch.nan
+        result.pose.transl[0] = float("nan")
         return result
 
     p = predictions()
-    out = command.refine_rows(p, OBJECTS, model, refine)
+    out = rows.refine_rows(p, OBJECTS, model, refine)
     failed = out.status == "failed"
     assert failed.sum() == 4  # the first of each object and side
     assert np.isfinite(out.transl).all()
@@ -158,7 +115,7 @@ def test_a_kept_row_stays_as_it_was(model, loaded):
 
     p = with_cell(predictions(3), "hand_model", 1, "mano")
     p = with_cell(p, "betas", 1, np.arange(10))
-    out = command.refine_rows(p, OBJECTS, model, keep)
+    out = rows.refine_rows(p, OBJECTS, model, keep)
     assert out.status.tolist() == ["kept"] * 3
     assert (out.steps == 9).all()
     for name, value in p.columns().items():
@@ -169,7 +126,7 @@ def test_what_no_row_is_to_blame_for_stops_the_command(workplace, monkeypatch, c
     def refine(pose, mesh):
         raise FileNotFoundError("weights: contact.safetensors is not there")
 
-    monkeypatch.setattr(command, "_refiner", lambda options, model: refine)
+    monkeypatch.setattr(BatchConfig, "refiner", lambda self, model: refine)
     assert cli.main(ARGUMENTS) == 2
     assert "weights" in capsys.readouterr().err
 
@@ -179,21 +136,21 @@ def test_an_unreadable_object_fails_its_rows(model, monkeypatch):
         if entry.object_id == "box":
             raise ValueError("box.obj: has no faces")
 
-    monkeypatch.setattr(command, "load_object", load)
-    out = command.refine_rows(predictions(), OBJECTS, model, fake_refine)
+    monkeypatch.setattr(rows, "load_object", load)
+    out = rows.refine_rows(predictions(), OBJECTS, model, fake_refine)
     assert (out.status == "failed").tolist() == [False, True] * 3 + [False]
     assert out.reason[1] == "box.obj: has no faces"
-    summary = command.summarise(out)
+    summary = Tally.of(out).summary()
     assert summary["status"] == {"refined": 4, "failed": 3}
     assert summary["mean"]["penetration_mm_after"] == 1
     assert summary["mean"]["volume_cm3_after"] is None
-    assert "3" in command.report(summary | {"seconds": 1.0})
+    assert "3" in report(summary | {"seconds": 1.0})
 
 
 def test_no_rows_give_no_rows(model, loaded):
-    out = command.refine_rows(predictions(0), OBJECTS, model, fake_refine)
+    out = rows.refine_rows(predictions(0), OBJECTS, model, fake_refine)
     assert len(out) == 0
-    assert "nothing to do" in command.report(command.summarise(out) | {"seconds": 0.0})
+    assert "nothing to do" in report(Tally.of(out).summary() | {"seconds": 0.0})
 
 
 # The command ----------------------------------------------------------------------------------------
@@ -205,14 +162,17 @@ def workplace(tmp_path, monkeypatch, model, loaded) -> Path:
     (tmp_path / "meshes").mkdir()
     for name in ("mug", "box"):
         (tmp_path / "meshes" / f"{name}.obj").write_text("")
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    (tmp_path / "w.json").write_text("{}")
     write_predictions(tmp_path / "p.npz", predictions())
     monkeypatch.setattr(hands.HandOptions, "load", lambda self: model)
-    monkeypatch.setattr(command, "_refiner", lambda options, model: fake_refine)
+    monkeypatch.setattr(BatchConfig, "refiner", lambda self, model: fake_refine)
+    monkeypatch.setattr(BatchConfig, "load_model", lambda self: model)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-ARGUMENTS = ["refine", "p.npz", "--objects", "meshes", "--out", "out"]
+ARGUMENTS = ["refine", "p.npz", "--objects", "meshes", "--weights", "w.safetensors", "--out", "out"]
 
 
 def test_refine_writes_results_and_summary(workplace, capsys):
@@ -244,6 +204,12 @@ def test_refine_says_by_its_status_that_rows_failed(workplace, capsys):
         (["refine", "p.npz", "--objects", ".", "--out", "out"], "holds no meshes"),
         ([*ARGUMENTS, "--batch-size", "0"], "--batch-size"),
         ([*ARGUMENTS, "--limit", "-1"], "--limit"),
+        ([*ARGUMENTS, "--steps", "0"], "--steps"),
+        ([*ARGUMENTS, "--workers", "0"], "--workers"),
+        ([*ARGUMENTS, "--address", "auto"], "--engine ray"),
+        ([*ARGUMENTS, "--from", "telepathy"], "the formats are grasp"),
+        ([*ARGUMENTS[:5], "gone.safetensors", *ARGUMENTS[6:]], "weights: "),
+        ([*ARGUMENTS, "--side", "left"], "'side' does not apply to format 'grasp'"),
         ([*ARGUMENTS[:-1], "p.npz"], "p.npz"),
         (["polish"], "no command 'polish'"),
     ],
@@ -258,11 +224,43 @@ def test_user_errors_are_one_line_and_status_2(workplace, capsys, arguments, wor
     assert not (workplace / "out").exists()
 
 
+def test_refine_takes_a_folder_and_carries_on(workplace, capsys):
+    write_predictions("in/day1/a.npz", predictions(3))
+    write_predictions("in/b.npz", with_cell(predictions(2), "transl", 0, np.nan))
+    arguments = ["refine", "in", *ARGUMENTS[2:], "--save-mesh", "--shard-rows", "2"]
+    assert cli.main(arguments) == 1
+    assert (workplace / "out" / "day1" / "a.refined.npz").is_file()
+    assert len(list((workplace / "out" / "b.meshes").iterdir())) == 1
+    printed = capsys.readouterr().out
+    assert "2 files; 1 rows or files failed" in printed
+    assert "there already" not in printed
+    assert cli.main(arguments) == 1
+    assert capsys.readouterr().out.count("there already") == 2
+    assert cli.main([*arguments, "--overwrite"]) == 1
+    assert "there already" not in capsys.readouterr().out
+
+
+def test_options_reach_the_refiner():
+    options = command.RefineOptions(
+        (Path("p.npz"),), Path("meshes"), Path("out"), steps=2, method="contactopt"
+    )
+    config = command.batch_config(options)
+    assert (config.refine.align.iterations, config.refine.settle.iterations) == (2, 2)
+    assert config.refine.method == "contactopt"
+    assert config.hand_model == "open"
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch, workplace, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main([*ARGUMENTS, "--device", "cuda"]) == 2
+    assert "--device cuda" in capsys.readouterr().err
+
+
 def test_objects_of_another_data_set_are_noticed(workplace, capsys):
     (workplace / "other").mkdir()
     (workplace / "other" / "cup.obj").write_text("")
-    assert cli.main(["refine", "p.npz", "--objects", "other", "--out", "out"]) == 2
-    assert "'mug' is not among cup" in capsys.readouterr().err
+    assert cli.main(["refine", "p.npz", "--objects", "other", *ARGUMENTS[4:]]) == 2
+    assert "'box' is not among cup" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["refine"], ["refine", "--bogus"], [*ARGUMENTS, "--method", "magic"]])
@@ -276,7 +274,7 @@ def test_interruption_and_debugging(workplace, monkeypatch, capsys):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "refine_rows", interrupt)
+    monkeypatch.setattr(shards, "refine_rows", interrupt)
     assert cli.main(ARGUMENTS) == 130
     monkeypatch.setenv("REGRASP_DEBUG", "1")
     assert cli.main(["refine", "gone.npz", *ARGUMENTS[2:]]) == 2
