@@ -1,0 +1,144 @@
+"""Grasps of the corpus, or rows of a prediction file, as the 29 points that `pose_graph` learns from."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contact.perturb import PROTOCOLS, perturb
+from hand_models import HandModel, HandPose
+from pose_graph.cameras import GraspSet
+
+from .metrics import box_corners
+from .prediction_files import write_atomically
+
+_POSE = ("global_orient", "hand_pose", "betas", "transl")
+SURFACE = 512
+"""Surface points kept of each object; the corpus orders them so that every prefix is spread over the whole."""
+
+
+def corpus_points(
+    folder: str | Path, model: HandModel, *, variants: int = 4, seed: int = 0
+) -> tuple[GraspSet, GraspSet]:
+    """The corpus as points: grasps to train on, and those on held-out objects.
+
+    Args:
+        folder: ``out`` of ``regrasp corpus``.
+        model: hand of the corpus.
+        variants: hands per training grasp: itself, and others near it (up to TOCH's B.1 noise), because
+            estimated hands must be lifted as they are, not as they ought to be.
+
+    Held out is each tenth object of a family, as in `contact.corpus.Corpus.split`.
+
+    Raises:
+        FileNotFoundError: there is no corpus.
+    """
+    parts: dict[bool, list[tuple[Tensor, int]]] = {False: [], True: []}
+    surfaces, normals, boxes = [], [], []
+    seen: dict[str, int] = {}
+    generator = torch.Generator().manual_seed(seed)
+    for path in sorted(Path(folder).glob("object_*.npz")):
+        with np.load(path, allow_pickle=False) as data:
+            if "global_orient" not in data:
+                continue
+            family = str(data["family"])
+            pose = HandPose.from_arrays(
+                {n: data[n] for n in ("global_orient", "hand_pose", "betas", "transl")}
+            )
+            vertices, points, outward = data["vertices"], data["points"][:SURFACE], data["normals"][:SURFACE]
+        seen[family] = seen.get(family, 0) + 1
+        held_out = seen[family] % 10 == 0
+        hands = [model.joints(pose)]
+        if not held_out:
+            for _ in range(variants - 1):
+                scale = torch.rand(len(pose), generator=generator)
+                hands.append(model.joints(perturb(pose, PROTOCOLS["toch-b1"], seed=generator, scale=scale)))
+        corners = torch.from_numpy(box_corners(vertices)).float()
+        for joints in hands:
+            both = torch.cat([joints, corners.expand(len(joints), -1, -1)], 1)
+            parts[held_out].append((both, len(surfaces)))
+        surfaces.append(torch.from_numpy(points).float())
+        normals.append(torch.from_numpy(outward).float())
+        boxes.append(corners[7] - corners[0])
+    if not parts[False]:
+        raise FileNotFoundError(
+            f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`."
+        )
+
+    def joined(pieces: list[tuple[Tensor, int]]) -> GraspSet:
+        points = torch.cat([p for p, _ in pieces]) if pieces else torch.zeros(0, 29, 3)
+        which = (
+            torch.cat([torch.full((len(p),), k) for p, k in pieces])
+            if pieces
+            else torch.zeros(0, dtype=torch.long)
+        )
+        return GraspSet(points, which, torch.stack(boxes)[which], torch.stack(surfaces), torch.stack(normals))
+
+    return joined(parts[False]), joined(parts[True])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Grasps on objects that no network has seen."""
+
+    meshes: tuple[tuple[np.ndarray, np.ndarray], ...]
+    """vertices (V, 3) metres and faces (F, 3) of each object"""
+    families: tuple[str, ...]
+    which: np.ndarray
+    """(N,) object of each grasp"""
+    pose: HandPose
+    """right hands, object frame"""
+
+
+def write_held_out(folder: str | Path, path: Path, *, objects: int = 16, grasps: int = 6) -> Path:
+    """Some grasps on held-out objects of a corpus in one small file: ``objects``, families in turn, ``grasps`` each."""
+    seen: dict[str, int] = {}
+    by_family: dict[str, list[Path]] = {}
+    for file in sorted(Path(folder).glob("object_*.npz")):
+        with np.load(file, allow_pickle=False) as data:
+            if "global_orient" not in data:
+                continue
+            family = str(data["family"])
+        seen[family] = seen.get(family, 0) + 1
+        if seen[family] % 10 == 0:
+            by_family.setdefault(family, []).append(file)
+    rounds = zip_longest(*by_family.values())
+    ordered = [file for files in rounds for file in files if file is not None]
+    columns: dict[str, list[np.ndarray]] = {}
+    for k, file in enumerate(ordered[:objects]):
+        with np.load(file, allow_pickle=False) as data:
+            count = min(grasps, len(data["global_orient"]))
+            row = {name: data[name][:count].astype(np.float32) for name in _POSE}
+            row |= {
+                "which": np.full(count, k), "vertices": data["vertices"].astype(np.float32),
+                "faces": data["faces"].astype(np.int32), "vertex_count": np.array([len(data["vertices"])]),
+                "face_count": np.array([len(data["faces"])]), "family": np.array([str(data["family"])]),
+            }  # fmt: skip
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    if not columns:
+        raise ValueError(f"corpus: {folder} is too small to hold objects out; make at least ten of a family.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: np.concatenate(values) for name, values in columns.items()})
+    return write_atomically(path, lambda stream: stream.write(buffer.getvalue()))
+
+
+def read_held_out(path: Path) -> HeldOut:
+    """Read what `write_held_out` wrote. Raises ``FileNotFoundError`` when it is not there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: is not there; `regrasp pose-graph train --corpus …` writes it.")
+    with np.load(path, allow_pickle=False) as data:
+        arrays = dict(data)
+    vertices = np.split(arrays["vertices"], np.cumsum(arrays["vertex_count"])[:-1])
+    faces = np.split(arrays["faces"], np.cumsum(arrays["face_count"])[:-1])
+    pose = HandPose.from_arrays({name: arrays[name] for name in _POSE})
+    return HeldOut(
+        tuple(zip(vertices, faces, strict=True)), tuple(arrays["family"].tolist()), arrays["which"], pose
+    )
