@@ -14,9 +14,9 @@ import numpy as np
 from .manifest import Manifest
 from .prediction_files import (
     plain_values,
-    write_parquet,
     read_predictions,
     write_atomically,
+    write_parquet,
     write_predictions,
 )
 from .predictions import COLUMNS, SCHEMA, Predictions

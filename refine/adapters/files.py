@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hand_models.safe_pickle import UnsafePickleError, GuardedUnpickler, to_array
+from hand_models.safe_pickle import GuardedUnpickler, UnsafePickleError, to_array
 
 from ..prediction_files import MAX_NPZ_BYTES, parse_npy, read_json
 
