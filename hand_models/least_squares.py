@@ -55,6 +55,11 @@ class NormalEquations:
         torch.diagonal(hessian, dim1=1, dim2=2)[:, start:stop] += slope * slope
         return NormalEquations(self.cost + 0.5 * (residual * residual).sum(1), gradient, hessian)
 
+    def promised(self, step: Tensor) -> Tensor:
+        """Decrease ``(B,)`` of the cost that the model expects of ``step (B, D)``."""
+        curvature = (self.hessian @ step[..., None])[..., 0]
+        return -((self.gradient + 0.5 * curvature) * step).sum(1)
+
     def __getitem__(self, index: Tensor) -> NormalEquations:
         return NormalEquations(self.cost[index], self.gradient[index], self.hessian[index])
 
@@ -66,7 +71,7 @@ class Termination:
     iterations: int = 30
     """At most this many evaluations after the first."""
     relative_decrease: float = 1e-4
-    """Converged when an accepted step lowers the cost by less than this share."""
+    """Converged when a step lowers the cost by less than this share, or promises to."""
     damping: float = 1e-2
     """Initial damping, relative to the diagonal of the Hessian."""
     shrink: float = 0.3
@@ -133,10 +138,14 @@ def minimize(
     damping = torch.full_like(initial_cost, termination.damping)
     used = torch.zeros_like(active)
     for _ in range(termination.iterations):
+        current = equations[active]
+        step = _step(current, damping[active])
+        # A step that does not even promise a decrease that counts is not worth an evaluation.
+        worthwhile = current.promised(step) > termination.relative_decrease * current.cost
+        active, current, step = active[worthwhile], current[worthwhile], step[worthwhile]
         if len(active) == 0:
             break
-        current = equations[active]
-        trial_pose = pose[active].retract(_step(current, damping[active]))
+        trial_pose = pose[active].retract(step)
         trial = linearize(trial_pose, active)
         used[active] += 1
         better = trial.cost < current.cost  # False for NaN, so a bad step is never taken

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from .config import RefineConfig
     from .result import RefineResult, Status
 
-__all__ = ["HandPose", "ObjectMesh", "RefineConfig", "RefineResult", "Status", "load_hand_model", "refine_grasp"]
+__all__ = [
+    "HandPose",
+    "ObjectMesh",
+    "RefineConfig",
+    "RefineResult",
+    "Status",
+    "load_hand_model",
+    "refine_grasp",
+]
 
 _HOME = {
     "refine_grasp": "refine.api", "RefineConfig": "refine.config", "RefineResult": "refine.result",

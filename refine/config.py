@@ -53,8 +53,14 @@ class RefineConfig:
     """return the input (status ``kept``) when the result is not more plausible"""
     margin: float | None = None
     """log odds by which a result must be more plausible than its input; None for the fitted one"""
-    batch_size: int = 128
-    """grasps optimised together"""
+    hypotheses: int = 1
+    """plausible contact fields tried per grasp; the solution that scores best is taken"""
+    finalists: int = 1
+    """of the hypotheses, how many are settled on the surface: those that score best before"""
+    batch_size: int = 64
+    """problems solved together, which bounds memory: grasps times hypotheses"""
+    device: str = "cpu"
+    """where network and optimiser run, as PyTorch calls it: "cpu", "cuda", "cuda:1" """
     skin_points: int = 350
     """how many of the hand model's contact points take part"""
     volumes: bool = True
@@ -65,6 +71,6 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if self.method not in ("regrasp", "contactopt"):
             raise ValueError(f"method: got {self.method!r}; choose 'regrasp' or 'contactopt'.")
-        for name in ("batch_size", "skin_points"):
+        for name in ("hypotheses", "finalists", "batch_size", "skin_points"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; give 1 or more.")

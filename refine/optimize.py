@@ -17,6 +17,7 @@ from contact.object_set import ObjectSet
 from hand_models import HandModel, HandPose
 from hand_models.anatomy import Anatomy, default_anatomy
 from hand_models.least_squares import NormalEquations, Solution, minimize
+from hand_models.model import HandJacobian
 from hand_models.pose import TANGENT_DIM
 
 from .config import CostConfig, RefineConfig
@@ -53,6 +54,25 @@ class Targets:
         return Targets(*(value[index] for value in self.__dict__.values()))
 
 
+@dataclass(frozen=True)
+class Spheres:
+    """Balls that hands may not enter, ``S`` for each of ``B`` problems."""
+
+    centres: Tensor
+    """(B, S, 3) metres"""
+    radius: Tensor
+    """(S,)"""
+
+    def __getitem__(self, index: Tensor) -> Spheres:
+        return Spheres(self.centres[index], self.radius)
+
+    def query(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed distance ``(B, P)`` of ``points (B, P, 3)`` to the nearest ball, and its gradient ``(B, P, 3)``."""
+        distance, nearest = (torch.cdist(points, self.centres) - self.radius).min(2)
+        offset = points - self.centres.gather(1, nearest[..., None].expand(-1, -1, 3))
+        return distance, torch.nn.functional.normalize(offset, dim=-1)
+
+
 def make_targets(
     model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, skin: Tensor,
     config: CostConfig,
@@ -63,16 +83,21 @@ def make_targets(
     weight, chosen = confidence.topk(count, dim=1)
 
     def pick(t: Tensor) -> Tensor:
-        return t.gather(1, chosen) if t.ndim == 2 else t.gather(1, chosen[..., None].expand(-1, -1, t.shape[-1]))
+        return (
+            t.gather(1, chosen) if t.ndim == 2 else t.gather(1, chosen[..., None].expand(-1, -1, t.shape[-1]))
+        )
 
     gap = pick(field.gap)[..., None]
     places = pick(objects.points[which]) + gap * pick(objects.normals[which])
-    on_hand = torch.cdist(pick(field.canonical), model.rest_canonical[skin].expand(len(which), -1, -1)).argmin(2)
+    on_hand = torch.cdist(
+        pick(field.canonical), model.rest_canonical[skin].expand(len(which), -1, -1)
+    ).argmin(2)
     weight = weight * (config.correspondence / weight.sum(1, keepdim=True).clamp_min(1.0))
     touch = field.hand_contact[:, : len(skin)]
     touch = touch * (touch > 0.2)
     touch = touch * (config.contact / touch.sum(1, keepdim=True).clamp_min(4.0))
-    assert field.joints is not None and field.joints_var is not None
+    assert field.joints is not None
+    assert field.joints_var is not None
     return Targets(
         which=which,
         initial_angles=default_anatomy().to(pose.hand_pose).to_anatomical(pose.hand_pose),
@@ -97,44 +122,81 @@ def soft_tissue(objects: ObjectSet, which: Tensor, points: Tensor, config: CostC
 
 
 def optimise(
-    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, config: RefineConfig
+    model: HandModel,
+    objects: ObjectSet,
+    which: Tensor,
+    pose: HandPose,
+    field: ContactField,
+    config: RefineConfig,
 ) -> Solution:
-    """Refine ``B`` right hands.
+    """Refine ``B`` right hands: `align`, then `settle`.
 
     Args:
         which: ``(B,)`` object of each hand.
         pose: inputs, object frame.
-        field: predictions for them, with joints.
+        field: predictions for them, with joints; over the first object points if not over all.
 
     Returns:
         The solution of the second solve; ``iterations`` counts both.
     """
+    first = align(model, objects, which, pose, field, config)
+    second = settle(model, objects, which, pose, field, config, first.pose)
+    return replace(second, iterations=first.iterations + second.iterations)
+
+
+def align(
+    model: HandModel,
+    objects: ObjectSet,
+    which: Tensor,
+    pose: HandPose,
+    field: ContactField,
+    config: RefineConfig,
+) -> Solution:
+    """Bring ``B`` right hands to where the field sees them, through anything in between. See `optimise`."""
     skin = model.contact_points[: config.skin_points]
     targets = make_targets(model, objects, which, pose, field, skin, config.costs)
     anatomy = default_anatomy().to(pose.transl)
 
-    def align(state: HandPose, index: Tensor) -> NormalEquations:
+    def linearize(state: HandPose, index: Tensor) -> NormalEquations:
         t = targets[index]
         jacobian = model.jacobian(state, skin)
-        equations = NormalEquations.zeros(len(index), TANGENT_DIM, state.transl)
-        equations = equations.add(*costs.correspondence(jacobian.joints, t.joints, t.joints_weight, t.joints_std))
-        chosen = jacobian.vertices.select(t.places_skin)
-        equations = equations.add(*costs.correspondence(chosen, t.places, t.places_weight, t.places_std))
+        equations = _to_targets(jacobian, t)
         return _add_priors(equations, state, t, anatomy, config.costs)
 
-    first = minimize(align, pose, config.align)
-    with torch.no_grad():
-        points = model(first.pose).vertices[:, skin]
-        targets = replace(targets, allowance=soft_tissue(objects, which, points, config.costs))
+    return minimize(linearize, pose, config.align)
 
-    def settle(state: HandPose, index: Tensor) -> NormalEquations:
+
+def settle(
+    model: HandModel,
+    objects: ObjectSet,
+    which: Tensor,
+    pose: HandPose,
+    field: ContactField,
+    config: RefineConfig,
+    start: HandPose,
+    obstacles: Spheres | None = None,
+) -> Solution:
+    """Settle ``B`` right hands on the surface: touching where contact is seen, not sinking in. See `optimise`.
+
+    Args:
+        start: where settling begins.
+        obstacles: what else the hands may not enter, such as another hand. Where they do at ``start``, they are
+            to give way by half: the other does the rest.
+    """
+    skin = model.contact_points[: config.skin_points]
+    targets = make_targets(model, objects, which, pose, field, skin, config.costs)
+    anatomy = default_anatomy().to(pose.transl)
+    with torch.no_grad():
+        points = model(start).vertices[:, skin]
+        targets = replace(targets, allowance=soft_tissue(objects, which, points, config.costs))
+        if obstacles is not None:
+            skin_gives, flesh_gives = _give_way(model, start, points, obstacles)
+
+    def linearize(state: HandPose, index: Tensor) -> NormalEquations:
         t = targets[index]
         c = config.costs
         jacobian = model.jacobian(state, skin)
-        equations = NormalEquations.zeros(len(index), TANGENT_DIM, state.transl)
-        equations = equations.add(*costs.correspondence(jacobian.joints, t.joints, t.joints_weight, t.joints_std))
-        chosen = jacobian.vertices.select(t.places_skin)
-        equations = equations.add(*costs.correspondence(chosen, t.places, t.places_weight, t.places_std))
+        equations = _to_targets(jacobian, t)
         distance, gradient = objects.grid.query(jacobian.vertices.points, t.which)
         spheres, radius = costs.inner_spheres(jacobian.joints)
         inner, inner_gradient = objects.grid.query(spheres.points, t.which)
@@ -147,10 +209,54 @@ def optimise(
             costs.self_penetration(spheres, radius, c.self_penetration_std),
         ):
             equations = equations.add(*residual)
+        if obstacles is not None:
+            others = obstacles[index]
+            for body, gives in ((jacobian.vertices, skin_gives), (spheres, flesh_gives)):
+                away, outward = others.query(body.points)
+                overlap = costs.penetration(body, away, outward, gives[index], c.penetration_std)
+                equations = equations.add(*overlap)
         return _add_priors(equations, state, t, anatomy, c)
 
-    second = minimize(settle, first.pose, config.settle)
-    return replace(second, iterations=first.iterations + second.iterations)
+    return minimize(linearize, start, config.settle)
+
+
+def _to_targets(jacobian: HandJacobian, targets: Targets) -> NormalEquations:
+    """Joints and corresponding skin to where they are seen."""
+    t, joints = targets, jacobian.joints
+    equations = NormalEquations.zeros(len(joints.points), TANGENT_DIM, joints.points)
+    equations = equations.add(*costs.correspondence(joints, t.joints, t.joints_weight, t.joints_std))
+    chosen = jacobian.vertices.select(t.places_skin)
+    return equations.add(*costs.correspondence(chosen, t.places, t.places_weight, t.places_std))
+
+
+def inner_spheres(model: HandModel, pose: HandPose) -> Spheres:
+    """Flesh of the hands, `contact.costs.inner_spheres`."""
+    nothing = torch.zeros(0, dtype=torch.long, device=pose.transl.device)
+    spheres, radius = costs.inner_spheres(model.jacobian(pose, nothing).joints)
+    return Spheres(spheres.points, radius)
+
+
+def _give_way(model: HandModel, pose: HandPose, skin: Tensor, obstacles: Spheres) -> tuple[Tensor, Tensor]:
+    """How deep skin ``(B, P)`` and centres of inner spheres ``(B, S)`` may remain in obstacles: half of now."""
+    flesh = inner_spheres(model, pose)
+    deep = -obstacles.query(skin)[0]
+    close = flesh.radius - obstacles.query(flesh.centres)[0]
+    return 0.5 * deep.clamp_min(0), 0.5 * close.clamp_min(0) - flesh.radius
+
+
+@torch.no_grad()
+def joint_variance(model: HandModel, pose: HandPose, hessian: Tensor) -> Tensor:
+    """Variance ``(B, 21)`` of the joints in the posterior of solved problems, square metres, mean of three axes.
+
+    The Laplace approximation: the unknowns are normal around the solution with the inverse of the
+    Gauss–Newton Hessian ``(B, 51, 51)`` as covariance, and the joints move with them along their Jacobian.
+    """
+    nothing = torch.zeros(0, dtype=torch.long, device=hessian.device)
+    rows = model.jacobian(pose, nothing).joints.dense()  # (B, 51, 3, 21)
+    diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
+    factor, _ = torch.linalg.cholesky_ex(hessian + torch.diag_embed(1e-6 * diagonal + 1e-9))
+    half = torch.linalg.solve_triangular(factor, rows.flatten(2), upper=False)
+    return half.square().sum(1).unflatten(-1, (3, -1)).mean(1)
 
 
 def _add_priors(

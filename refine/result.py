@@ -67,7 +67,10 @@ class RefineResult:
     score_after: np.ndarray
     """(B,) of the returned hand"""
     uncertainty: np.ndarray
-    """(B, 21) metres: predicted standard deviation of each joint, root mean square of three axes"""
+    """(B, 21) metres: standard deviation of each returned joint about its true place, root mean square of three
+    axes; calibrated, so that 68 % of errors along an axis lie within it. For a ``refined`` row from the posterior
+    of the solved problem and the spread of its hypotheses; for a ``kept`` row it is how far off the prediction
+    believes the input to be: its distance from where the network sees the joint, and how sure the network is"""
     steps: np.ndarray
     """(B,) optimiser evaluations"""
     object: ObjectMesh

@@ -401,6 +401,8 @@ def test_new_weights_under_an_old_name_are_read_anew(hands, can, always, weights
     [
         ({"method": "best"}, "method: got 'best'"),
         ({"batch_size": 0}, "batch_size"),
+        ({"hypotheses": 0}, "hypotheses: got 0; give 1 or more"),
+        ({"finalists": 0}, "finalists"),
         ({"skin_points": 0}, "skin_points"),
     ],
 )

@@ -86,7 +86,9 @@ def test_robust_residual_is_scipys_pseudo_huber(scale: float) -> None:
     )
     expected = pseudo_huber(scale, distance[0].numpy())
     assert loss[0] == pytest.approx(expected.sum(), rel=1e-9)
-    np.testing.assert_allclose(residual[0], rows[0, 2] * distance[0], rtol=1e-12)  # a step of -distance is zero
+    np.testing.assert_allclose(
+        residual[0], rows[0, 2] * distance[0], rtol=1e-12
+    )  # a step of -distance is zero
     assert torch.equal(residual.sign(), distance.sign())
     slope = rows[0, 2] * residual[0]  # derivative of the loss by the distance
     torch.testing.assert_close(

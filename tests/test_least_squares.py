@@ -178,6 +178,27 @@ def test_uphill_steps_are_refused() -> None:
 # Independence ---------------------------------------------------------------------------------------
 
 
+def test_an_optimum_costs_no_evaluation() -> None:
+    """Where no step promises a decrease that counts, none is tried."""
+    source, target, start = scattered(6, noise=0.3)
+    solved = minimize(alignment(source, target), start, TIGHT)
+    again = minimize(alignment(source, target), solved.pose)
+    assert (again.iterations == 0).all()
+    assert again.converged.all()
+    same_rows(again.pose, solved.pose)
+
+
+def test_the_promised_decrease_is_the_models() -> None:
+    """On a linear problem the model is exact, so the promise of its own step is kept to the last digit."""
+    linearize, _, _ = linear_problem(3, 80)
+    start = HandPose.zeros(3).to(torch.float64)
+    equations = linearize(start, torch.arange(3))
+    step = torch.randn(3, 61, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    step[:, 3:6] = 0
+    after = linearize(start.retract(step), torch.arange(3))
+    torch.testing.assert_close(equations.promised(step), equations.cost - after.cost)
+
+
 def test_batch_is_a_loop() -> None:
     source, target, start = scattered(6, noise=0.3)
     together = minimize(alignment(source, target), start)

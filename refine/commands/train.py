@@ -12,12 +12,15 @@ log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> int:
-    """Train ContactNet, write its weights and card, and fit the score that decides what is kept."""
+    """Train ContactNet, write its weights and card, and fit the score and the uncertainty of what it leads to."""
     from ..calibrate import CalibrationConfig, calibrate
+    from ..calibrate_uncertainty import calibrate_uncertainty
 
     weights = train_network(config)
+    held_out = CalibrationConfig(corpus=config.corpus, weights=weights, tracking=config.tracking)
     try:
-        calibrate(CalibrationConfig(corpus=config.corpus, weights=weights, tracking=config.tracking))
+        calibrate(held_out)
+        calibrate_uncertainty(held_out)  # of what the score lets through
     except ValueError as error:  # a corpus too small to hold anything out still trains a network
-        log.warning("the score was not fitted: %s", error)
+        log.warning("score and uncertainty were not fitted: %s", error)
     return 0

@@ -1,0 +1,364 @@
+"""Ours against ContactOpt's procedure, in one run: same machine, same hand, same grasps, same contact targets.
+
+    python benchmarks/bench_refine.py            the whole comparison; half an hour on two cores
+    python benchmarks/bench_refine.py --quick    the same code on fewer grasps, at most 45 s
+
+Ours is `refine_right_hands` with one and with eight hypotheses; the other is `refine.baseline.contactopt`, 250
+steps of AMSGrad from 8 starts, all starts of several grasps in one batch of the size that is fastest here. Both
+aim at the contact maps that our network predicts. Every step of the descent does the same work, so its time per
+grasp is the median step's times 250. With --quick its quality is that of one start, the input itself, and not
+of eight.
+
+Errors are to the measured joints. The noise is that of the named protocols, seed 0. Grasps: see real_grasps.py.
+Printed are a Markdown table and, last, one JSON object; --out FILE also writes the table to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from real_grasps import reference_grasps, validation_folder
+from torch import Tensor
+
+from contact.field import ContactField, field_from_pose
+from contact.object_set import ObjectSet
+from contact.objects import ObjectMesh
+from contact.perturb import perturb
+from hand_models import HandModel, HandPose, load_hand_model
+from refine import RefineConfig, refine_grasp
+from refine.baseline import contactopt
+from refine.hypotheses import Refined, refine_right_hands, weights_path
+from refine.metrics import contact_ratio, fraction_improved, intersection_volume, mpjpe
+from refine.object_files import find_objects, load_object
+from refine.optimize import optimise
+from refine.uncertainty import coverage, load_scale
+
+SEED = 0
+STEPS, STARTS = 250, 8
+FEW, MANY = 1, 8
+OURS = {FEW: "ours, K=1", MANY: "ours, K=8"}
+THEIRS = "ContactOpt's procedure"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    grasps: int
+    """of each protocol"""
+    baseline_grasps: int
+    """of those, how many the procedure is run on to the end"""
+    baseline_starts: int
+    batches: tuple[int, ...]
+    """grasps per call of ours"""
+    baseline_batches: tuple[int, ...]
+    """grasps per call of the procedure; the step's time is taken from a few steps"""
+    chunks: tuple[int, ...]
+    """grasps side by side in the procedure, the fastest of which counts"""
+    oracle: bool
+
+
+WHOLE = Plan(289, 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), True)
+QUICK = Plan(64, 6, 1, (1, 64), (64,), (8,), False)
+PROTOCOLS = ("contactopt", "image", "none")
+
+
+@dataclass(frozen=True)
+class Grasps:
+    """Real grasps and the hands fitted to them."""
+
+    model: HandModel
+    clean: HandPose
+    joints: Tensor
+    """(N, 21, 3) as measured, metres, object frame"""
+    meshes: list[ObjectMesh]
+    which: Tensor
+
+    def take(self, rows: Tensor) -> Grasps:
+        """Some of them."""
+        return replace(self, clean=self.clean[rows], joints=self.joints[rows], which=self.which[rows])
+
+    def objects(self) -> list[ObjectMesh]:
+        """One per grasp."""
+        return [self.meshes[i] for i in self.which.tolist()]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over grasps."""
+
+    error: np.ndarray
+    """(N,) metres, mean joint error"""
+    volume: np.ndarray
+    """(N,) cubic metres"""
+    contact: np.ndarray
+    """(N,)"""
+
+    @staticmethod
+    def of(grasps: Grasps, pose: HandPose) -> Quality:
+        hand, objects = grasps.model(pose), grasps.objects()
+        volume = intersection_volume(hand.vertices, grasps.model.faces_for(pose.side), objects)
+        return Quality(mpjpe(hand.joints, grasps.joints), volume, contact_ratio(hand.vertices, objects))
+
+    def head(self, count: int) -> Quality:
+        """Of the first ``count`` grasps."""
+        return Quality(self.error[:count], self.volume[:count], self.contact[:count])
+
+
+def load_grasps(folder: Path, count: int) -> Grasps:
+    """``count`` grasps in an order that mixes the objects, always the same; prefixes are spread as well."""
+    model = load_hand_model("open")
+    reference = reference_grasps(folder, model)
+    order = np.random.default_rng(SEED).permutation(len(reference))[:count]
+    rows = reference.take(order)
+    names = sorted(set(rows.object_id.tolist()))
+    entries = find_objects(folder / "ycb")
+    meshes = [load_object(entries[name]) for name in names]
+    which = torch.tensor([names.index(name) for name in rows.object_id.tolist()])
+    fields = ("global_orient", "hand_pose", "betas", "transl")
+    clean = HandPose.from_arrays({name: getattr(rows, name) for name in fields})
+    return Grasps(model, clean, torch.from_numpy(rows.keypoints_3d).float(), meshes, which)
+
+
+def refine(grasps: Grasps, noisy: HandPose, hypotheses: int) -> Refined:
+    """Ours on all hands."""
+    config = RefineConfig(hypotheses=hypotheses)
+    return refine_right_hands(noisy, grasps.meshes, grasps.which, grasps.model, config, SEED)
+
+
+def descend(
+    grasps: Grasps, noisy: HandPose, field: ContactField, steps: int, starts: int, chunk: int
+) -> tuple[HandPose, float]:
+    """The procedure, and its seconds per grasp, scaled to 250 steps from 8 starts."""
+    marks = [time.perf_counter()]
+
+    def tick(done: int, total: int, loss: Tensor) -> None:
+        marks.append(time.perf_counter())
+
+    found = contactopt(
+        grasps.model, noisy, grasps.objects(), field,
+        iterations=steps, restarts=starts, seed=SEED, chunk=chunk, progress=tick,
+    )  # fmt: skip
+    step = float(np.median(np.diff(marks)))
+    calls = -(-len(noisy) // chunk)
+    return found, step * calls * STEPS * (STARTS / starts) / len(noisy)
+
+
+def peak_gb() -> float:
+    """Largest memory this process has held since `forget_peak`, or since it started."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def forget_peak() -> None:
+    """Start measuring the peak anew, where the system lets us."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def time_ours(grasps: Grasps, noisy: HandPose, batch: int, hypotheses: int, repeats: int) -> float:
+    """Median seconds per grasp; grasps are repeated where there are too few."""
+    rows = torch.arange(batch) % len(noisy)
+    some, hands = grasps.take(rows), noisy[rows]
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        refine(some, hands, hypotheses)
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken)) / batch
+
+
+def time_one(grasps: Grasps, noisy: HandPose, repeats: int) -> float:
+    """Median seconds of `refine_grasp` for one hand, eight hypotheses, mesh and weights in memory."""
+    config, taken = RefineConfig(hypotheses=MANY), []
+    for row in range(repeats + 1):
+        mesh = grasps.objects()[row % len(noisy)]
+        started = time.perf_counter()
+        refine_grasp(noisy[row % len(noisy)], mesh, config=config, hand_model=grasps.model, seed=SEED)
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken[1:]))
+
+
+def oracle(grasps: Grasps, noisy: HandPose, field: ContactField) -> HandPose:
+    """Our optimiser with the true contact and correspondence; of the joints it knows what the network says."""
+    truth = field_from_pose(grasps.model, grasps.clean, grasps.objects())
+    near = torch.full_like(truth.gap, 0.003**2)
+    truth = replace(truth, canonical_var=near, gap_var=near, joints=field.joints, joints_var=field.joints_var)
+    objects = ObjectSet.of(grasps.meshes)
+    parts = [
+        optimise(grasps.model, objects, grasps.which[r], noisy[r], truth[r], RefineConfig()).pose
+        for r in torch.arange(len(noisy)).split(64)
+    ]
+    return HandPose.cat(parts)
+
+
+def measure_quality(grasps: Grasps, plan: Plan, figures: dict[str, float]) -> dict[str, dict[str, Quality]]:
+    """Every protocol and method; adds figures that need more than means."""
+    found: dict[str, dict[str, Quality]] = {}
+    scale = load_scale(weights_path(RefineConfig()))
+    few = torch.arange(min(plan.baseline_grasps, len(grasps.which)))
+    for protocol in PROTOCOLS:
+        noisy = perturb(grasps.clean, protocol, seed=SEED)
+        rows = {"input": Quality.of(grasps, noisy)}
+        for hypotheses, name in OURS.items():
+            refined = refine(grasps, noisy, hypotheses)
+            rows[name] = Quality.of(grasps, refined.pose)
+            error = grasps.model.joints(refined.pose) - grasps.joints
+            std = scale.std(refined.variance, refined.accepted)
+            figures[f"{protocol}_coverage_68_k{hypotheses}"] = coverage(std, error)
+            figures[f"{protocol}_kept_k{hypotheses}"] = float((~refined.accepted).float().mean())
+        if protocol == "contactopt":
+            pose, _ = descend(
+                grasps.take(few), noisy[few], refined.field[few], STEPS, plan.baseline_starts, 8
+            )
+            rows[THEIRS] = Quality.of(grasps.take(few), pose)
+        if plan.oracle:
+            rows["ours, true contact"] = Quality.of(grasps, oracle(grasps, noisy, refined.field))
+        found[protocol] = rows
+    return found
+
+
+def measure_times(grasps: Grasps, plan: Plan) -> tuple[dict[str, dict[int, float]], float, float]:
+    """Seconds per grasp by method and batch, seconds of one call for one grasp, peak memory in GB."""
+    noisy = perturb(grasps.clean, "contactopt", seed=SEED)
+    refine(grasps.take(torch.arange(2)), noisy[:2], MANY)  # reads the weights
+    times: dict[str, dict[int, float]] = {name: {} for name in (*OURS.values(), THEIRS)}
+    forget_peak()
+    times[OURS[MANY]][64] = time_ours(grasps, noisy, 64, MANY, 1)
+    memory = peak_gb()
+    for hypotheses, name in OURS.items():
+        for batch in plan.batches:
+            if batch not in times[name]:
+                times[name][batch] = time_ours(grasps, noisy, batch, hypotheses, 3 if batch <= 16 else 1)
+    field = refine(grasps, noisy, FEW).field
+    for batch in plan.baseline_batches:
+        rows = torch.arange(batch) % len(noisy)
+        chunks = sorted({min(batch, chunk) for chunk in plan.chunks})
+        times[THEIRS][batch] = min(
+            descend(grasps.take(rows[:chunk]), noisy[rows[:chunk]], field[rows[:chunk]], 3, STARTS, chunk)[1]
+            for chunk in chunks
+        )
+    return times, time_one(grasps, noisy, 5), memory
+
+
+def key_figures(
+    found: Mapping[str, Mapping[str, Quality]], times: Mapping[str, Mapping[int, float]]
+) -> dict[str, float]:
+    """Ratios of ours, eight hypotheses, to the procedure on the same grasps, and the means of ours."""
+    ours, theirs = found["contactopt"][OURS[MANY]], found["contactopt"][THEIRS]
+    same = ours.head(len(theirs.error))
+    rise = 1e3 * (found["none"][OURS[MANY]].error - found["none"]["input"].error)
+    figures = {
+        "speedup_k8": times[THEIRS][64] / times[OURS[MANY]][64],
+        "mpjpe_ratio": same.error.mean() / theirs.error.mean(),
+        "volume_ratio": same.volume.mean() / max(theirs.volume.mean(), 1e-9),
+        "contact_ratio_ratio": same.contact.mean() / max(theirs.contact.mean(), 1e-9),
+        "none_mpjpe_rise_mm": rise.mean(),
+        "none_worse_by_5mm": (rise > 5).mean(),
+    }
+    for protocol in ("contactopt", "image"):
+        rows = found[protocol]
+        figures[f"{protocol}_mpjpe_after_mm"] = 1e3 * rows[OURS[MANY]].error.mean()
+        figures[f"{protocol}_fraction_improved"] = fraction_improved(
+            rows["input"].error, rows[OURS[MANY]].error
+        )
+    return {name: float(value) for name, value in figures.items()}
+
+
+def table(
+    plan: Plan,
+    found: Mapping[str, Mapping[str, Quality]],
+    times: Mapping[str, Mapping[int, float]],
+    figures: Mapping[str, float],
+) -> str:
+    """The comparison in Markdown."""
+    starts = "8 starts" if plan.baseline_starts == STARTS else "ONE start (quick run)"
+    lines = [
+        f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, noise seed {SEED}. "
+        f"{THEIRS}: {STEPS} steps, quality from {starts}; times are the median of 3 steps × {STEPS}, 8 starts.",
+        "",
+        "| noise | method | grasps | joint error, mm | improved | volume, cm³ | contact ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    few = plan.baseline_grasps
+    for protocol, rows in found.items():
+        cells = [(name, quality, rows["input"]) for name, quality in rows.items()]
+        if THEIRS in rows:
+            cells += [
+                (f"{n}, same grasps", rows[n].head(few), rows["input"].head(few))
+                for n in ("input", *OURS.values())
+            ]
+        for name, q, before in cells:
+            improved = fraction_improved(before.error[: len(q.error)], q.error)
+            share = "" if name.startswith("input") else f"{100 * improved:.0f} %"
+            lines.append(
+                f"| {protocol} | {name} | {len(q.error)} | {1e3 * q.error.mean():.1f} | {share} "
+                f"| {1e6 * q.volume.mean():.2f} | {q.contact.mean():.3f} |"
+            )
+    batches = sorted({batch for row in times.values() for batch in row})
+    lines += [
+        "",
+        "| seconds per grasp | " + " | ".join(f"B={b}" for b in batches) + " |",
+        "|---" * (len(batches) + 1) + "|",
+    ]
+    for name, row in times.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row[b]:.4f}" if b in row else "" for b in batches) + " |")
+    lines += [
+        "",
+        f"One grasp, K=8, `refine_grasp` with mesh and weights in memory: {figures['single_grasp_s']:.3f} s. "
+        f"Peak memory of the process at B=64, K=8: {figures['peak_memory_gb']:.2f} GB. "
+        f"B=64, K=8: {figures['speedup_k8']:.0f} times faster than {THEIRS}.",
+    ]
+    return "\n".join(lines)
+
+
+def benchmark(quick: bool) -> tuple[dict[str, float], str] | None:
+    """Figures and table; None when the grasps are not there."""
+    folder = validation_folder()
+    if folder is None:
+        return None
+    plan = QUICK if quick else WHOLE
+    grasps = load_grasps(folder, plan.grasps)
+    times, single, memory = measure_times(grasps, plan)
+    figures: dict[str, float] = {"single_grasp_s": single, "peak_memory_gb": memory}
+    found = measure_quality(grasps, plan, figures)
+    figures = key_figures(found, times) | figures
+    return figures, table(plan, found, times, figures)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer grasps, one start of the procedure")
+    parser.add_argument("--out", type=Path, help="Markdown file to write the table to")
+    options = parser.parse_args(arguments)
+    outcome = benchmark(options.quick)
+    if outcome is None:
+        message = "no validation grasps: set REGRASP_REAL_DATA to their folder (see real_grasps.py)"
+        print(message, file=sys.stderr)
+        print(json.dumps({"skipped": message}))
+        return 0
+    figures, text = outcome
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps({name: round(value, 5) for name, value in figures.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

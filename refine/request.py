@@ -1,0 +1,149 @@
+"""What was asked for and how it is answered: from any form of input to right hands at an object, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contact.hierarchy import LEVELS
+from contact.objects import ObjectMesh
+from hand_models import HandModel, HandPose
+
+from .config import RefineConfig
+from .hypotheses import Refined
+from .inputs import as_hand_pose, as_object_pose, check_reach
+from .metrics import contact_ratio, intersection_volume, penetration_depth
+from .prediction_poses import into_camera_frame, into_object_frame
+from .result import RefineResult, statuses
+from .uncertainty import UncertaintyScale
+
+
+@dataclass(frozen=True)
+class Request:
+    """``B`` hands of one side on one object."""
+
+    given: HandPose
+    """as they came"""
+    pose: HandPose
+    """in the object's frame"""
+    object: ObjectMesh
+    camera: Tensor | None
+    """(B, 4, 4) object to camera, when the hands came in the camera's frame"""
+    finite: Tensor
+    """(B,) bool"""
+    model: HandModel
+
+    @staticmethod
+    def make(
+        hand_pose: Any,
+        obj: ObjectMesh,
+        object_pose: Any,
+        side: str,
+        model: HandModel,
+        name: str = "hand_pose",
+    ) -> Request:
+        """Read the arguments of `refine_grasp`.
+
+        Raises:
+            ValueError: an argument is of the wrong kind, shape, unit or frame; all hands are NaN.
+        """
+        given = as_hand_pose(hand_pose, model, side)
+        camera = None
+        if object_pose is not None:
+            rotation, translation = as_object_pose(object_pose, len(given))
+            camera = torch.eye(4).repeat(len(given), 1, 1)
+            camera[:, :3, :3], camera[:, :3, 3] = rotation, translation
+        finite = given.finite()
+        if not finite.any():
+            raise ValueError(f"{name}: every hand holds NaN or infinity; check the estimator's output.")
+        pose = into_object_frame(given, camera, model)
+        check_reach(pose, model, obj.points.mean(0), float(obj.diameter))
+        return Request(given, pose, obj, camera, finite, model)
+
+    @property
+    def mirrored(self) -> bool:
+        """Everything inside is a right hand: a left one is refined in the mirror."""
+        return self.pose.side == "left"
+
+    def right_model(self) -> HandModel:
+        """The right hand's model."""
+        return self.model if self.model.side == "right" else self.model.mirrored()
+
+    def right_hands(self) -> HandPose:
+        """The finite hands as right hands."""
+        return (self.pose.mirrored() if self.mirrored else self.pose)[self.finite]
+
+    def scene(self) -> ObjectMesh:
+        """The object as right hands hold it."""
+        return self.object.mirrored() if self.mirrored else self.object
+
+    def answer(self, refined: Refined, scale: UncertaintyScale, config: RefineConfig) -> RefineResult:
+        """The result, from what became of `right_hands`."""
+        rows, count = self.finite.nonzero()[:, 0], len(self.pose)
+        outcome = refined.pose.mirrored() if self.mirrored else refined.pose
+        field = refined.field.mirrored() if self.mirrored else refined.field
+        pose = fill(self.pose, rows, outcome)
+        accepted = torch.zeros(count, dtype=torch.bool).index_copy(0, rows, refined.accepted)
+        before, after = self.model(self.pose), self.model(pose)
+        back = into_camera_frame(pose, self.camera, self.model)
+
+        def everywhere(values: Tensor) -> Tensor:
+            return values.new_full((count, *values.shape[1:]), torch.nan).index_copy(0, rows, values)
+
+        return RefineResult(
+            # A pose that was kept is returned as it came, not as two changes of frame left it.
+            pose=fill(self.given, accepted.nonzero()[:, 0], back[accepted]),
+            initial_pose=self.given,
+            vertices_before=before.vertices,
+            vertices_after=after.vertices,
+            joints_before=before.joints,
+            joints_after=after.joints,
+            contact=field.map(everywhere),
+            metrics=self._measure(before.vertices, after.vertices, config),
+            status=statuses(self.finite.tolist(), accepted.tolist()),
+            score_before=everywhere(refined.score_before).numpy(),
+            score_after=everywhere(refined.score_after).numpy(),
+            uncertainty=everywhere(scale.std(refined.variance, refined.accepted)).numpy(),
+            steps=everywhere(refined.steps.float()).nan_to_num(0).numpy().astype(np.int64),
+            object=self.object,
+            object_pose=None if self.camera is None else self.camera.numpy(),
+            faces=self.model.faces_for(self.pose.side).numpy(),
+            hand_model=self.model,
+        )
+
+    def _measure(self, before: Tensor, after: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:
+        """Penetration depth, intersection volume and contact of the hands before and after."""
+        faces, usable = self.model.faces_for(self.pose.side), self.finite.numpy()
+        result: dict[str, np.ndarray] = {}
+        for when, vertices in (("before", before[self.finite]), ("after", after[self.finite])):
+            values = {
+                "penetration_mm": 1000 * penetration_depth(vertices, self.object),
+                "contact_ratio": contact_ratio(vertices, self.object),
+            }
+            if config.volumes:
+                values["volume_cm3"] = 1e6 * intersection_volume(vertices, faces, self.object)
+            for name, value in values.items():
+                full = np.full(len(usable), np.nan, np.float32)
+                full[usable] = np.asarray(value)
+                result[f"{name}_{when}"] = full
+        return result
+
+
+def as_object(object_mesh: Any) -> ObjectMesh:
+    """The object in the form the network needs; ``ValueError`` when it was made with other points."""
+    obj = ObjectMesh.from_any(object_mesh)
+    if len(obj.points) != LEVELS[0]:
+        raise ValueError(
+            f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."
+        )
+    return obj
+
+
+def fill(pose: HandPose, rows: Tensor, new: HandPose) -> HandPose:
+    """``pose`` with the hands at ``rows`` replaced."""
+    names = ("global_orient", "hand_pose", "betas", "transl")
+    return HandPose(pose.side, *(getattr(pose, n).index_copy(0, rows, getattr(new, n)) for n in names))

@@ -1,0 +1,158 @@
+"""Uncertainty: the posterior against closed forms and against samples, and what calibration must achieve."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from contact.corpus import Corpus, CorpusConfig, build_object
+from contact.network import ContactNet, NetworkConfig
+from contact.synthesis import SynthesisConfig
+from contact.weights import card_path, save_weights
+from hand_models import HandModel, HandPose, load_open_hand
+from hand_models.pose import TANGENT_DIM
+from refine import calibrate_uncertainty as fitting
+from refine.calibrate import CalibrationConfig
+from refine.optimize import joint_variance
+from refine.uncertainty import COVERAGE, UncertaintyScale, coverage, fit_scale, load_scale
+
+
+@pytest.fixture(scope="module")
+def model() -> HandModel:
+    return load_open_hand()
+
+
+def bent_hand(batch: int = 1) -> HandPose:
+    generator = torch.Generator().manual_seed(0)
+    return HandPose(
+        "right", 0.5 * torch.randn(batch, 3, generator=generator),
+        0.3 * torch.randn(batch, 15, 3, generator=generator), torch.zeros(batch, 10), torch.zeros(batch, 3),
+    )  # fmt: skip
+
+
+def information(pose: HandPose, std: torch.Tensor) -> torch.Tensor:
+    """Hessian of independent unknowns of these standard deviations."""
+    return torch.diag_embed((std**-2).expand(len(pose), TANGENT_DIM))
+
+
+def test_a_hand_that_only_moves_moves_all_joints_alike(model):
+    std = torch.full((TANGENT_DIM,), 1e-4)
+    std[:3] = torch.tensor([0.003, 0.004, 0.012])
+    variance = joint_variance(model, bent_hand(), information(bent_hand(), std))
+    torch.testing.assert_close(variance.sqrt(), torch.full((1, 21), 0.0075), rtol=0.01, atol=0)
+
+
+def test_the_posterior_is_what_samples_of_it_show(model):
+    pose, generator = bent_hand(), torch.Generator().manual_seed(1)
+    root = torch.randn(TANGENT_DIM, TANGENT_DIM, generator=generator) / TANGENT_DIM**0.5
+    root = 1e-3 * (root + torch.eye(TANGENT_DIM))
+    hessian = torch.linalg.inv((root @ root.T).double()).float()[None]
+    many = pose.repeat_interleave(4000)
+    moved = many.retract(torch.randn(4000, TANGENT_DIM, generator=generator) @ root.T)
+    sampled = model.joints(moved).var(0).mean(-1)
+    torch.testing.assert_close(joint_variance(model, pose, hessian)[0], sampled, rtol=0.1, atol=0)
+
+
+def test_fingertips_are_less_certain_than_knuckles_when_angles_are_unknown(model):
+    std = torch.full((TANGENT_DIM,), 1e-4)
+    std[6:] = 0.1
+    variance = joint_variance(model, bent_hand(3), information(bent_hand(3), std))
+    for finger in range(5):
+        chain = variance[:, 1 + 4 * finger : 5 + 4 * finger]
+        assert (chain.diff(dim=1) > 0).all()
+    assert (variance[:, 0] < 1e-6).all()
+
+
+def normal_errors(variance: torch.Tensor, factor: float, seed: int) -> torch.Tensor:
+    draw = torch.randn(*variance.shape, 3, generator=torch.Generator().manual_seed(seed))
+    return draw * factor * variance.sqrt()[..., None]
+
+
+def test_the_fit_finds_the_factors_of_normal_errors():
+    variance = 1e-4 * torch.rand(600, 21, generator=torch.Generator().manual_seed(0)) + 1e-6
+    accepted = torch.arange(600) % 3 > 0
+    factor = torch.where(accepted, 2.5, 0.7)[:, None, None]
+    error = normal_errors(variance, 1.0, 1) * factor
+    scale = fit_scale(variance, error, accepted)
+    assert scale.refined == pytest.approx(2.5, rel=0.03)
+    assert scale.kept == pytest.approx(0.7, rel=0.03)
+    fresh = normal_errors(variance, 1.0, 2) * factor
+    assert coverage(scale.std(variance, accepted), fresh) == pytest.approx(COVERAGE, abs=0.01)
+
+
+def test_errors_with_heavy_tails_are_covered_too():
+    variance = torch.full((400, 21), 1e-6)
+    generator = torch.Generator().manual_seed(0)
+    error = 1e-3 * torch.empty(400, 21, 3).cauchy_(generator=generator)
+    scale = fit_scale(variance, error, torch.ones(400, dtype=torch.bool))
+    assert coverage(scale.std(variance, torch.ones(400, dtype=torch.bool)), error) == pytest.approx(
+        COVERAGE, abs=0.002
+    )
+
+
+def test_an_outcome_that_never_happens_is_calibrated_as_all():
+    variance = torch.full((50, 21), 1e-6)
+    scale = fit_scale(variance, normal_errors(variance, 3.0, 0), torch.ones(50, dtype=torch.bool))
+    assert scale.kept == scale.refined
+
+
+def test_too_few_hands_are_refused():
+    with pytest.raises(ValueError, match=r"error: 42 joints; give 100 or more"):
+        fit_scale(torch.ones(2, 21), torch.ones(2, 21, 3), torch.ones(2, dtype=torch.bool))
+
+
+def test_the_card_brings_the_factors_back(tmp_path):
+    weights = tmp_path / "w.safetensors"
+    assert load_scale(weights) == UncertaintyScale()
+    weights.with_suffix(".json").write_text(json.dumps({"network": {}}))
+    assert load_scale(weights) == UncertaintyScale()
+    card = {"uncertainty": {"refined": 1.5, "kept": 2, "coverage": 0.68, "coverage_none": 0.7}}
+    weights.with_suffix(".json").write_text(json.dumps(card))
+    assert load_scale(weights) == UncertaintyScale(1.5, 2.0)
+
+
+# On the corpus --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    small = NetworkConfig(fine=8, middle=8, token=8, layers=2, heads=1)
+    return save_weights(ContactNet(small), {"seed": 0}, tmp_path / "w.safetensors")
+
+
+def test_noisy_hands_are_refined_and_measured(weights, tmp_path, model, monkeypatch):
+    synthesis = SynthesisConfig(candidates=10)
+    corpus = CorpusConfig(tmp_path, objects=1, grasps_per_object=5, resolution=32, synthesis=synthesis)
+    threads = torch.get_num_threads()
+    build_object(corpus, 0)
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(Corpus, "split", lambda self: (torch.arange(0), torch.arange(len(self))))
+    config = CalibrationConfig(corpus.out, weights, grasps=3, protocols=("image", "none"))
+    outcomes = fitting.run_outcomes(config, model)
+    assert outcomes.variance.shape == (6, 21)
+    assert outcomes.protocol.tolist() == [0, 0, 0, 1, 1, 1]
+    kept = ~outcomes.accepted[3:]
+    assert (outcomes.error[3:][kept].abs() < 1e-6).all()  # under `none` the input is the truth
+    assert (outcomes.error[:3].norm(dim=-1).mean(1) > 1e-3).all()
+
+
+def test_the_card_receives_the_factors_and_how_well_they_hold(weights, tmp_path, model, monkeypatch):
+    variance = 1e-4 * torch.rand(800, 21, generator=torch.Generator().manual_seed(0)) + 1e-6
+    accepted, protocol = torch.arange(800) % 3 > 0, torch.arange(800) // 400
+    error = normal_errors(variance, 1.7, 3)
+    error[(protocol == 1) & ~accepted] = 0  # not noisy and kept: nothing to learn from
+    outcomes = fitting.Outcomes(variance, error, accepted, protocol)
+    monkeypatch.setattr(fitting, "run_outcomes", lambda config, model: outcomes)
+    config = CalibrationConfig(tmp_path, weights, protocols=("image", "none"))
+    found = fitting.calibrate_uncertainty(config, model)
+    assert load_scale(weights) == UncertaintyScale(found["refined"], found["kept"])
+    assert found["refined"] == pytest.approx(1.7, rel=0.05)
+    assert found["kept"] == pytest.approx(1.7, rel=0.05)
+    assert found["coverage_image"] == pytest.approx(COVERAGE, abs=0.02)
+    assert found["coverage_none"] == pytest.approx((2 * COVERAGE + 1) / 3, abs=0.02)
+    card = json.loads(card_path(weights).read_text())
+    assert card["seed"] == 0
+    assert card["uncertainty"] == found
