@@ -34,7 +34,7 @@ class TrainConfig:
     corpus: Path = Path("runs/corpus")
     out: Path = Path("runs/contact")
     """checkpoints, log and weights"""
-    steps: int = 6000
+    steps: int = 2600
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
@@ -56,7 +56,7 @@ class TrainConfig:
     """weight of a nat that the latent says about the truth"""
     points: int = 512
     """object points a step learns from, of the 2,048: neighbours say much the same"""
-    evaluate_every: int = 500
+    evaluate_every: int = 200
     device: str = "cpu"
     seed: int = 0
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -37,7 +37,7 @@ class CalibrationConfig:
     corpus: Path = TrainConfig.corpus
     weights: Path = TrainConfig.out / "weights.safetensors"
     """network weights; their card receives the score"""
-    grasps: int = 1024
+    grasps: int = 512
     """held-out grasps, each under every protocol"""
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: Protocol = TRACKING

@@ -13,13 +13,13 @@ from hand_models.least_squares import Termination
 class CostConfig:
     """Weights of the optimiser's costs. Lengths in metres, angles in radians."""
 
-    joints: float = 0.3
+    joints: float = 1.0
     """each predicted joint's share: the 21 share their errors, so they count as fewer"""
     correspondence: float = 12.0
     """how many independent observations all correspondences together are worth"""
     correspondences: int = 160
     """object points used, the most certain ones"""
-    contact: float = 10.0
+    contact: float = 5.0
     """how many independent observations all touching skin is worth"""
     contact_std: float = 0.003
     """distance of touching skin from the surface that counts as one"""
