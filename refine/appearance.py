@@ -145,7 +145,10 @@ def subdivide(
     )
     tri = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)][parent]
     corner = fine_v[fine_f]
-    bary = np.stack([trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # slivers without area, shaded evenly below
+        bary = np.stack(
+            [trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1
+        )
     fine_n = _unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
     return fine_v.astype(np.float32), fine_f.astype(np.int64), fine_n.astype(np.float32)
 

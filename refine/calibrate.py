@@ -43,7 +43,8 @@ class CalibrationConfig:
     tracking: Protocol = TRACKING
     """error that counts as true, as in training"""
     confidence: float = 0.9
-    """probability of being better that a result must have to be returned"""
+    """probability of being better that a result must have to be returned; one half will do where the input
+    cannot be right"""
     seed: int = 1
 
 
@@ -111,7 +112,7 @@ def fit_score(trials: Trials, confidence: float) -> ScoreWeights:
     found = minimise(loss, np.array([1.0, 0.1, 0.1, 0.0]), bounds=[(0, None)] * 3 + [(None, None)])
     error, depth, gap = found.x[:3] / unit
     margin = math.log(confidence / (1 - confidence)) - found.x[3]
-    return ScoreWeights(float(error), float(depth), float(gap), float(margin))
+    return ScoreWeights(float(error), float(depth), float(gap), float(margin), -float(found.x[3]))
 
 
 def calibrate(

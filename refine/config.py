@@ -52,7 +52,7 @@ class RefineConfig:
     gate: bool = True
     """return the input (status ``kept``) when the result is not more plausible"""
     margin: float | None = None
-    """log odds by which a result must be more plausible than its input; None for the fitted one"""
+    """log odds by which a result must be more plausible than its input; None for the fitted ones"""
     hypotheses: int = 1
     """plausible contact fields tried per grasp; the solution that scores best is taken"""
     finalists: int = 1

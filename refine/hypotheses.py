@@ -26,7 +26,7 @@ from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
 from .optimize import align, joint_variance, settle
-from .score import ScoreWeights, load_score, plausibility, score
+from .score import ScoreWeights, load_score, margin_against, plausibility, score
 
 DRAWN_POINTS = 512
 """Object points that drawn fields cover: of the mean prediction's 2,048 the optimiser uses 160."""
@@ -43,6 +43,8 @@ class Refined:
     """(B,) bool"""
     score_before: Tensor
     """(B,)"""
+    margin: Tensor
+    """(B,) how much higher than before a result had to score to be accepted"""
     score_after: Tensor
     """(B,) of the returned hand"""
     steps: Tensor
@@ -87,7 +89,6 @@ def refine_right_hands(
     device = torch.device(config.device)
     weights = weights_path(config)
     network, judge = load_weights(weights).to(device), load_score(weights)
-    margin = judge.margin if config.margin is None else config.margin
     model, objects = model.to(device), ObjectSet.of(meshes).to(device)
     parts = []
     for rows in torch.arange(len(pose)).split(max(1, config.batch_size // config.hypotheses)):
@@ -100,7 +101,9 @@ def refine_right_hands(
         else:
             fields = draw_fields(sight, field, config.hypotheses, seed)
             best = solve_best(model, objects, index, given, field, fields, judge, config)
-        before = score(plausibility(model, objects, index, given, field), judge)
+        as_given = plausibility(model, objects, index, given, field)
+        before = score(as_given, judge)
+        margin = margin_against(as_given, judge, config.margin)
         accepted = best.pose.finite() & ((best.score > before + margin) | (not config.gate))
         own = expected_variance(model.joints(given), field)
         parts.append(
@@ -109,12 +112,13 @@ def refine_right_hands(
                 field.to("cpu"),
                 accepted.cpu(),
                 before.cpu(),
+                margin.cpu(),
                 torch.where(accepted, best.score, before).cpu(),
                 best.steps.cpu(),
                 torch.where(accepted[:, None], best.variance, own).cpu(),
             )
         )
-    names = ("accepted", "score_before", "score_after", "steps", "variance")
+    names = ("accepted", "score_before", "margin", "score_after", "steps", "variance")
     return Refined(
         HandPose.cat([p.pose for p in parts]),
         ContactField.cat([p.field for p in parts]),

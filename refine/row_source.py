@@ -13,8 +13,8 @@ from .adapters import adapter, read_with, sniff
 from .prediction_files import arrow_column, read_predictions
 from .predictions import COLUMNS, Predictions
 
-SHARED_OPTIONS = ("mano_dir",)
-"""Options that are for the hand model too, and so not refused by formats that have no use for them."""
+SHARED_OPTIONS = ("mano_dir", "objects")
+"""Options that are for the hand model and the refinement too, and so not refused by formats that have no use for them."""
 
 
 def form_of(path: Path, source: str | None) -> str:

@@ -20,7 +20,10 @@ from contact.object_set import ObjectSet
 from contact.weights import card_path
 from hand_models import HandModel, HandPose
 
+from .optimize import inner_spheres
+
 _MEAN_NORM = 8 / math.pi  # squared mean length of a standard normal vector in three dimensions
+_DEEPEST, _FARTHEST = 0.012, 0.01  # metres: tracked grasps, soft tissue and all, hardly ever go beyond
 _LEAST_ERROR = 0.001  # metres: below a millimetre all hands are alike
 
 
@@ -31,9 +34,11 @@ class Plausibility:
     expected_error: Tensor
     """mean distance of the joints from where they truly are, as far as the prediction knows"""
     depth: Tensor
-    """deepest penetration"""
+    """deepest penetration, of the skin or of the flesh by a thin wall"""
     float_gap: Tensor
     """mean distance of skin that should touch from the surface"""
+    apart: Tensor
+    """distance of the closest skin from the surface, 0 where it touches or enters"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class ScoreWeights:
     """per metre"""
     margin: float = 2.0
     """how much higher than its input a result must score to be returned instead of it"""
+    margin_impossible: float = 0.0
+    """the same against an input that cannot be right, see `possible`"""
     depth_free: float = 0.004
     """metres of penetration that tell nothing: real grasps as tracked have them too"""
 
@@ -66,7 +73,22 @@ def plausibility(
     skin = distance[:, model.contact_points].abs().clamp_max(0.02)
     touch = field.hand_contact * (field.hand_contact > 0.2)
     gap = (skin * touch).sum(1) / touch.sum(1).clamp_min(1.0)
-    return Plausibility(expected, (-distance.amin(1)).clamp_min(0), gap)
+    closest = distance.amin(1)
+    # A thin wall is no deeper than itself under the skin; the flesh around it tells how far it has gone in.
+    flesh = inner_spheres(model, pose)
+    within = (flesh.radius - objects.grid.query(flesh.centres, which)[0]).amax(1)
+    return Plausibility(expected, torch.maximum(-closest, within).clamp_min(0), gap, closest.clamp_min(0))
+
+
+def possible(parts: Plausibility) -> Tensor:
+    """``(B,)`` whether a hand may be a true grasp as measured: not far inside the object, and not off it."""
+    return (parts.depth <= _DEEPEST) & (parts.apart <= _FARTHEST)
+
+
+def margin_against(parts: Plausibility, weights: ScoreWeights, override: float | None = None) -> Tensor:
+    """``(B,)`` how much higher than the hands ``parts`` a result must score; ``override`` where it is given."""
+    usual, lower = (weights.margin, weights.margin_impossible) if override is None else (override, override)
+    return torch.where(possible(parts), usual, lower).to(parts.depth)
 
 
 def features(parts: Plausibility, depth_free: float = ScoreWeights.depth_free) -> Tensor:

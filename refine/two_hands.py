@@ -98,7 +98,6 @@ def refine_two_hands(
         )
     weights = weights_path(config)
     judge = load_score(weights)
-    margin = judge.margin if config.margin is None else config.margin
     both = requests[0].finite & requests[1].finite
     found = [_alone(request, config, seed) for request in requests]
     overlap = torch.zeros(2, 2, len(both))  # of the first hand as given or refined with the second so
@@ -107,7 +106,7 @@ def refine_two_hands(
     if config.gate:
         scores = [_everywhere(r, f) for r, f in zip(requests, found, strict=True)]
         before, after = (torch.stack(column) for column in zip(*scores, strict=True))
-        accepted = decide(before, after - margin, judge.depth * (overlap - judge.depth_free).clamp_min(0))
+        accepted = decide(before, after, judge.depth * (overlap - judge.depth_free).clamp_min(0))
         found = [_gated(r, f, a[r.finite]) for r, f, a in zip(requests, found, accepted, strict=True)]
     else:
         accepted = torch.stack([request.finite for request in requests])
@@ -143,9 +142,9 @@ def _alone(request: Request, config: RefineConfig, seed: int) -> Refined:
 
 
 def _everywhere(request: Request, refined: Refined) -> tuple[Tensor, Tensor]:
-    """Scores ``(B,)`` before and after; a failed hand has a result that is never taken."""
+    """Scores ``(B,)`` before, and after less the margin; a failed hand has a result that is never taken."""
     before, after = torch.zeros(len(request.pose)), torch.full((len(request.pose),), -torch.inf)
-    before[request.finite], after[request.finite] = refined.score_before, refined.score_after
+    before[request.finite], after[request.finite] = refined.score_before, refined.score_after - refined.margin
     return before, after
 
 

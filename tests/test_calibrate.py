@@ -32,6 +32,7 @@ def test_the_odds_that_made_the_data_are_found():
     assert found.error == pytest.approx(2.0, rel=0.1)
     assert found.depth == pytest.approx(200.0, rel=0.15)
     assert 0.0 <= found.gap < 20.0
+    assert found.margin_impossible == pytest.approx(1.0, abs=0.2)  # even odds, against odds of -1 at par
 
 
 @pytest.mark.parametrize("confidence", [0.7, 0.9])

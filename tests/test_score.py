@@ -15,7 +15,15 @@ from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
 from contact.weights import card_path
 from hand_models import HandModel, HandPose, load_open_hand
-from refine.score import Plausibility, ScoreWeights, load_score, plausibility, score
+from refine.score import (
+    Plausibility,
+    ScoreWeights,
+    load_score,
+    margin_against,
+    plausibility,
+    possible,
+    score,
+)
 
 SIGMA = 0.01
 RADIUS = 0.03
@@ -91,6 +99,20 @@ def test_depth_is_the_deepest_skin(model, objects, ball, hands):
         assert float(parts.depth) > 0.5 * depth
     away = plausibility(model, objects, which(pose), hands[1:], field)
     assert float(away.depth) == 0.0
+    assert float(away.apart) == pytest.approx(0.015, abs=1e-3)
+
+
+def test_a_finger_through_a_thin_wall_is_deep(model):
+    """Half a millimetre of wall hides no more than that of the skin, but the middle of a finger lies in it."""
+    wall = ObjectMesh.from_any(trimesh.creation.box([0.2, 0.2, 0.002]), resolution=96, cache=False)
+    pose = HandPose.zeros(1)
+    tip = model.joints(pose)[0, 7]  # the index finger's end joint, in the middle of the wall
+    pose = replace(pose, transl=pose.transl - tip)
+    field = predicted(model, pose, wall)
+    parts = plausibility(model, ObjectSet.of([wall]), which(pose), pose, field)
+    distance, _ = wall.grid.query(model(pose).vertices, which(pose))
+    assert float(-distance.amin()) < 0.003
+    assert float(parts.depth) > 0.004
 
 
 def test_gap_is_that_of_skin_that_ought_to_touch(model, objects, ball, hands):
@@ -121,7 +143,7 @@ def test_a_mirrored_scene_scores_the_same(model, ball, hands):
 
 
 def parts_of(error: float = 0.01, depth: float = 0.006, gap: float = 0.002) -> Plausibility:
-    return Plausibility(*(torch.tensor([v]) for v in (error, depth, gap)))
+    return Plausibility(*(torch.tensor([v]) for v in (error, depth, gap, 0.0)))
 
 
 def test_everything_worse_scores_lower():
@@ -138,6 +160,16 @@ def test_units_of_the_weights():
     assert middle - float(score(parts_of(0.01 * math.e, 0.003), weights)) == pytest.approx(2.0, abs=1e-4)
     assert middle - float(score(parts_of(0.01, 0.005), weights)) == pytest.approx(0.6, abs=1e-4)
     assert middle - float(score(parts_of(0.01, 0.003, 0.004), weights)) == pytest.approx(0.1, abs=1e-4)
+
+
+def test_an_input_that_cannot_be_right_is_easier_to_beat():
+    weights = ScoreWeights(margin=3.0, margin_impossible=0.5)
+    depth = torch.tensor([0.0, 0.011, 0.013, 0.0, 0.0])
+    apart = torch.tensor([0.0, 0.0, 0.0, 0.009, 0.011])
+    parts = Plausibility(torch.full((5,), 0.01), depth, torch.zeros(5), apart)
+    assert possible(parts).tolist() == [True, True, False, True, False]
+    assert margin_against(parts, weights).tolist() == [3.0, 3.0, 0.5, 3.0, 0.5]
+    assert margin_against(parts, weights, 9.0).tolist() == [9.0] * 5
 
 
 def test_the_fitted_score_is_read_from_the_card(tmp_path):
