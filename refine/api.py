@@ -12,6 +12,7 @@ from hand_models import HandModel, HandPose, load_hand_model
 from .config import RefineConfig
 from .hypotheses import predict_field as predict_field
 from .hypotheses import refine_right_hands, weights_path
+from .priors import PosePrior
 from .request import Request, as_object
 from .result import RefineResult
 from .two_hands import TwoHandResult, is_pair, refine_two_hands
@@ -28,6 +29,7 @@ def refine_grasp(
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
     seed: int = 0,
+    prior: PosePrior | None = None,
 ) -> TwoHandResult: ...
 
 
@@ -41,6 +43,7 @@ def refine_grasp(
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
     seed: int = 0,
+    prior: PosePrior | None = None,
 ) -> RefineResult: ...
 
 
@@ -53,6 +56,7 @@ def refine_grasp(
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
     seed: int = 0,
+    prior: PosePrior | None = None,
 ) -> RefineResult | TwoHandResult:
     """Make a roughly right grasp physically right.
 
@@ -74,6 +78,8 @@ def refine_grasp(
         config: see `RefineConfig`.
         hand_model: None for the open hand; `hand_models.load_hand_model("mano")` for MANO.
         seed: of everything random; equal inputs and seeds give equal results.
+        prior: how sure each number of the ``B`` hands is, in the object's frame, where more is known of that than
+            "roughly right"; see `refine.initialize`. For single hands.
 
     Returns:
         `RefineResult`; hands with NaN or infinity come back as they are, status ``failed``. For two hands a
@@ -86,11 +92,20 @@ def refine_grasp(
     config, model = _options(config, hand_model)
     obj = as_object(object_mesh)
     if is_pair(hand_pose):
+        if prior is not None:
+            raise ValueError("prior: is for single hands; refine the two one by one, or leave it out.")
         return refine_two_hands(hand_pose, obj, object_pose, model, config, seed)
     request = Request.make(hand_pose, obj, object_pose, side, model)
     hands = request.right_hands()
+    if prior is not None:
+        if len(prior.factor) != len(request.pose) or prior.mean.side != request.pose.side:
+            raise ValueError(
+                f"prior: of {len(prior.factor)} {prior.mean.side} hands; expected one for each of the "
+                f"{len(request.pose)} {request.pose.side} hands."
+            )
+        prior = (prior.mirrored() if request.mirrored else prior)[request.finite]
     which = torch.zeros(len(hands), dtype=torch.long)
-    refined = refine_right_hands(hands, [request.scene()], which, request.right_model(), config, seed)
+    refined = refine_right_hands(hands, [request.scene()], which, request.right_model(), config, seed, prior)
     return request.answer(refined, load_scale(weights_path(config)), config)
 
 

@@ -26,6 +26,7 @@ from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
 from .optimize import align, joint_variance, settle
+from .priors import PosePrior
 from .score import ScoreWeights, load_score, margin_against, plausibility, score
 
 DRAWN_POINTS = 512
@@ -74,6 +75,7 @@ def refine_right_hands(
     model: HandModel,
     config: RefineConfig,
     seed: int = 0,
+    prior: PosePrior | None = None,
 ) -> Refined:
     """Refine ``B`` finite right hands in their objects' frames.
 
@@ -81,6 +83,7 @@ def refine_right_hands(
 
     Args:
         which: ``(B,)`` which of the meshes each hand holds.
+        prior: what else is known of the hands; the method "contactopt" has no use for it.
 
     Raises:
         FileNotFoundError: the weights do not exist.
@@ -100,7 +103,8 @@ def refine_right_hands(
             best = _descend(model, objects, held, index, given, field, judge, seed)
         else:
             fields = draw_fields(sight, field, config.hypotheses, seed)
-            best = solve_best(model, objects, index, given, field, fields, judge, config)
+            known = None if prior is None else prior[rows].to(device)
+            best = solve_best(model, objects, index, given, field, fields, judge, config, known)
         as_given = plausibility(model, objects, index, given, field)
         before = score(as_given, judge)
         margin = margin_against(as_given, judge, config.margin)
@@ -209,6 +213,7 @@ def solve_best(
     fields: ContactField,
     judge: ScoreWeights,
     config: RefineConfig,
+    prior: PosePrior | None = None,
 ) -> Candidates:
     """Solve every hypothesis and choose, per hand, the solution that scores best against the mean prediction.
 
@@ -219,6 +224,7 @@ def solve_best(
         pose: ``B`` noisy right hands.
         mean: their mean prediction.
         fields: ``K · B`` rows, field by field.
+        prior: what else is known of the hands.
 
     Returns:
         The variance is `solved_variance` of the chosen solution and that of the other hypotheses around it,
@@ -232,12 +238,16 @@ def solve_best(
         return score(parts, judge).nan_to_num(-torch.inf).reshape(-1, batch)
 
     owner = hand.repeat(count)
-    aligned = align(model, objects, which[owner], pose[owner], fields, config)
+    known = None if prior is None else prior[owner]
+    aligned = align(model, objects, which[owner], pose[owner], fields, config, known)
     # A single hypothesis has won before it is scored.
     first = judged(aligned.pose, owner) if count > 1 else mean.contact.new_zeros(1, batch)
     finals = first.topk(min(config.finalists, count), dim=0).indices  # (F, B)
     rows, owner = (finals * batch + hand).flatten(), hand.repeat(len(finals))
-    settled = settle(model, objects, which[owner], pose[owner], fields[rows], config, aligned.pose[rows])
+    known = None if prior is None else prior[owner]
+    settled = settle(
+        model, objects, which[owner], pose[owner], fields[rows], config, aligned.pose[rows], prior=known
+    )
     scores = judged(settled.pose, owner)
     chosen = scores.argmax(0) * batch + hand
     origin = rows[chosen]

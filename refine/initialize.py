@@ -195,7 +195,7 @@ def refine_start(
     """
     result = refine_grasp(
         start.hand_pose, start.object, object_pose=start.object_pose, config=config, hand_model=start.hand_model,
-        seed=seed,
+        seed=seed, prior=start.prior,
     )  # fmt: skip
     if not optimise_object:
         return RefinedStart(result, result.pose, start.object_pose)

@@ -21,6 +21,7 @@ from hand_models.model import HandJacobian
 from hand_models.pose import TANGENT_DIM
 
 from .config import CostConfig, RefineConfig
+from .priors import PosePrior
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def optimise(
     pose: HandPose,
     field: ContactField,
     config: RefineConfig,
+    prior: PosePrior | None = None,
 ) -> Solution:
     """Refine ``B`` right hands: `align`, then `settle`.
 
@@ -135,12 +137,13 @@ def optimise(
         which: ``(B,)`` object of each hand.
         pose: inputs, object frame.
         field: predictions for them, with joints; over the first object points if not over all.
+        prior: what else is known of the hands, such as from keypoints; it takes part in both solves.
 
     Returns:
         The solution of the second solve; ``iterations`` counts both.
     """
-    first = align(model, objects, which, pose, field, config)
-    second = settle(model, objects, which, pose, field, config, first.pose)
+    first = align(model, objects, which, pose, field, config, prior)
+    second = settle(model, objects, which, pose, field, config, first.pose, prior=prior)
     return replace(second, iterations=first.iterations + second.iterations)
 
 
@@ -151,6 +154,7 @@ def align(
     pose: HandPose,
     field: ContactField,
     config: RefineConfig,
+    prior: PosePrior | None = None,
 ) -> Solution:
     """Bring ``B`` right hands to where the field sees them, through anything in between. See `optimise`."""
     skin = model.contact_points[: config.skin_points]
@@ -161,6 +165,8 @@ def align(
         t = targets[index]
         jacobian = model.jacobian(state, skin)
         equations = _to_targets(jacobian, t)
+        if prior is not None:
+            equations = equations.add(*prior[index].residual(state))
         return _add_priors(equations, state, t, anatomy, config.costs)
 
     return minimize(linearize, pose, config.align)
@@ -175,6 +181,7 @@ def settle(
     config: RefineConfig,
     start: HandPose,
     obstacles: Spheres | None = None,
+    prior: PosePrior | None = None,
 ) -> Solution:
     """Settle ``B`` right hands on the surface: touching where contact is seen, not sinking in. See `optimise`.
 
@@ -215,6 +222,8 @@ def settle(
                 away, outward = others.query(body.points)
                 overlap = costs.penetration(body, away, outward, gives[index], c.penetration_std)
                 equations = equations.add(*overlap)
+        if prior is not None:
+            equations = equations.add(*prior[index].residual(state))
         return _add_priors(equations, state, t, anatomy, c)
 
     return minimize(linearize, start, config.settle)

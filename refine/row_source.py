@@ -14,7 +14,7 @@ from .prediction_files import arrow_column, read_predictions
 from .predictions import COLUMNS, Predictions
 
 SHARED_OPTIONS = ("mano_dir", "objects")
-"""Options that are for the hand model and the refinement too, and so not refused by formats that have no use for them."""
+"""Options that others than the reader need too, and so not refused by formats that have no use for them."""
 
 
 def form_of(path: Path, source: str | None) -> str:

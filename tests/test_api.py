@@ -22,6 +22,7 @@ from refine import RefineConfig, RefineResult, Status, baseline, cli, refine_gra
 from refine.metrics import contact_ratio, intersection_volume, mpjpe, penetration_depth
 from refine.prediction_files import read_predictions, write_predictions
 from refine.predictions import Predictions
+from refine.priors import PosePrior
 from refine.result import statuses
 
 RADIUS = 0.032
@@ -210,6 +211,29 @@ def test_the_result_moves_with_hand_and_object(model, hands, can, always, result
 
 
 # Do no harm -----------------------------------------------------------------------------------------
+
+
+def test_a_prior_counts_as_much_as_it_is_sure(model, hands, can, always, result):
+    """Sure of the input, the hands stay; sure of nothing, the prior changes nothing; and left hands mirror it."""
+
+    def refined(std: float, pose: HandPose = hands, scene: ObjectMesh = can) -> HandPose:
+        prior = PosePrior.from_covariance(pose, (std**2 * torch.eye(51)).expand(len(pose), -1, -1))
+        return refine_grasp(pose, scene, config=always, prior=prior).pose
+
+    assert distance_mm(model, refined(1e-5), hands).max() < 0.1
+    assert distance_mm(model, refined(1e3), result.pose).max() < 0.5
+    between = distance_mm(model, refined(0.01), hands)
+    assert (between < distance_mm(model, result.pose, hands)).all()
+    mirrored = refined(0.01, hands.mirrored(), can.mirrored())
+    assert distance_mm(model, mirrored.mirrored(), refined(0.01)).max() < 1.5
+
+
+def test_a_prior_of_other_hands_is_refused(hands, can, always):
+    prior = PosePrior.from_covariance(hands[:1], 1e-4 * torch.eye(51)[None])
+    with pytest.raises(ValueError, match="prior: of 1 right hands"):
+        refine_grasp(hands, can, config=always, prior=prior)
+    with pytest.raises(ValueError, match="prior: is for single hands"):
+        refine_grasp([hands, hands.mirrored()], can, config=always, prior=prior)
 
 
 def test_kept_hands_come_back_to_the_bit(hands, can, config):
