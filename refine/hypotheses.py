@@ -107,7 +107,7 @@ def refine_right_hands(
             best = solve_best(model, objects, index, given, field, fields, judge, config, known)
         as_given = plausibility(model, objects, index, given, field)
         before = score(as_given, judge)
-        margin = margin_against(as_given, judge, config.margin)
+        margin = margin_against(as_given, judge, config.margin, stated=prior is not None)
         accepted = best.pose.finite() & ((best.score > before + margin) | (not config.gate))
         own = expected_variance(model.joints(given), field)
         parts.append(

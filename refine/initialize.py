@@ -35,6 +35,9 @@ POINT_SIGMA = 0.01
 PIXEL_SIGMA = 5.0
 """The same of keypoints, in pixels of a camera like FHAB's (focal length `FOCAL`)."""
 FOCAL = 1395.75
+_DEPTH_BESIDE = (
+    0.035  # deviation of the hand's depth beside the object's, as a share of it: what lifting leaves
+)
 _LEAST = 2.0  # pixels; detectors are not better than this
 
 
@@ -158,12 +161,16 @@ def _start(
         seen.points[:, JOINTS:], corners, sigma=seen.sigma[:, JOINTS:], joints=_filled(of_hand), grid=scene.grid,
         search=search,
     )  # fmt: skip
+    renamed = corners[laid.order]
+    of_object = seen.of(slice(JOINTS, NODES))
+    rigid = fit_rigid(of_object, renamed, laid.rotation, laid.translation)
+    if of_hand.rays is not None:
+        laid_corners = renamed @ rigid.rotation.transpose(1, 2) + rigid.translation[:, None]
+        of_hand = _as_deep_as(of_hand, of_object, laid_corners)
     weights = torch.nan_to_num((POINT_SIGMA / of_hand.sigma) ** 2, posinf=0.0)
     joints = torch.where(weights[..., None] > 0, of_hand.points, torch.full_like(of_hand.points, torch.nan))
     first = solve_joints(joints, right, weights=weights, config=FitConfig(point_sigma=POINT_SIGMA)).pose
     solution = fit_hand(of_hand, first, right)
-    renamed = corners[laid.order]
-    rigid = fit_rigid(seen.of(slice(JOINTS, NODES)), renamed, laid.rotation, laid.translation)
     pose = torch.eye(4).repeat(len(first), 1, 1)
     pose[:, :3, :3], pose[:, :3, 3] = rigid.rotation, rigid.translation
     inside = into_object_frame(solution.pose, pose, right)
@@ -242,6 +249,19 @@ def _seen(lifted: Lifted, keypoints: Tensor, camera: Tensor) -> PointEvidence:
     rays = torch.where(there[..., None], rays, lifted.points[..., :2] / depth[..., None])
     sigma = torch.where(there, _pixel_sigma(lifted.confidence) / FOCAL, lifted.sigma / depth)
     return PointEvidence(lifted.points, lifted.sigma, rays, sigma)
+
+
+def _as_deep_as(of_hand: PointEvidence, of_object: PointEvidence, laid: Tensor) -> PointEvidence:
+    """The hand's evidence moved along the line of sight as far as the object's turned out to be misplaced.
+
+    Lifting errs mostly in the depth of hand and object together. The object's size is known, so where its corners
+    were laid, ``laid (B, 8, 3)``, tells that error.
+    """
+    known = of_object.sigma.isfinite()
+    depths = torch.stack([laid[..., 2], of_object.points[..., 2]])
+    there, lifted = torch.where(known, depths, torch.zeros_like(depths)).sum(2).clamp_min(0.05)
+    ratio = (there / lifted).clamp(0.5, 2.0)
+    return replace(of_hand, points=of_hand.points * ratio[:, None, None], depth_sigma=_DEPTH_BESIDE)
 
 
 def _mirrored(evidence: PointEvidence, order: Tensor) -> PointEvidence:

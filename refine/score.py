@@ -85,9 +85,18 @@ def possible(parts: Plausibility) -> Tensor:
     return (parts.depth <= _DEEPEST) & (parts.apart <= _FARTHEST)
 
 
-def margin_against(parts: Plausibility, weights: ScoreWeights, override: float | None = None) -> Tensor:
-    """``(B,)`` how much higher than the hands ``parts`` a result must score; ``override`` where it is given."""
+def margin_against(
+    parts: Plausibility, weights: ScoreWeights, override: float | None = None, *, stated: bool = False
+) -> Tensor:
+    """``(B,)`` how much higher than the hands ``parts`` a result must score.
+
+    Args:
+        override: for all, where it is given.
+        stated: how good the hands are was stated and has been weighed in solving; none is needed any more.
+    """
     usual, lower = (weights.margin, weights.margin_impossible) if override is None else (override, override)
+    if stated and override is None:
+        usual = lower = 0.0
     return torch.where(possible(parts), usual, lower).to(parts.depth)
 
 

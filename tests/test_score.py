@@ -170,6 +170,8 @@ def test_an_input_that_cannot_be_right_is_easier_to_beat():
     assert possible(parts).tolist() == [True, True, False, True, False]
     assert margin_against(parts, weights).tolist() == [3.0, 3.0, 0.5, 3.0, 0.5]
     assert margin_against(parts, weights, 9.0).tolist() == [9.0] * 5
+    assert margin_against(parts, weights, stated=True).tolist() == [0.0] * 5
+    assert margin_against(parts, weights, 9.0, stated=True).tolist() == [9.0] * 5
 
 
 def test_the_fitted_score_is_read_from_the_card(tmp_path):
