@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class LiftTraining:
     """How a network is trained; the defaults made the shipped weights."""
 
-    steps: int = 4000
+    steps: int = 3000
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
@@ -37,8 +37,8 @@ class LiftTraining:
     warmup: int = 100
     average: float = 0.998
     """decay of the moving average of the weights, which is what is evaluated and saved"""
-    affinity: float = 0.0
-    """weight of the physical affinity loss"""
+    affinity: float = 0.1
+    """weight of the physical affinity loss, for grasps whose object's surface is known"""
     affinity_from: float = 0.5
     """share of the steps after which it sets in: it speaks of millimetres, and misleads a network that errs by more"""
     keypoints: float = 0.1
@@ -268,7 +268,7 @@ def _keep(
     partial.replace(checkpoint)
 
 
-KINDS: dict[str, tuple[Literal["context", "unet", "mlp"], float]] = {
-    "context": ("context", 0.1), "context_plain": ("context", 0.0), "unet": ("unet", 0.0), "mlp": ("mlp", 0.0),
+KINDS: dict[str, tuple[Literal["context", "unet", "mlp"], bool]] = {
+    "context": ("context", True), "context_plain": ("context", False), "unet": ("unet", False), "mlp": ("mlp", False),
 }  # fmt: skip
-"""What is trained for comparison: a network, and the weight of the affinity loss."""
+"""What is trained for comparison: a network, and whether the affinity loss takes part."""

@@ -107,8 +107,8 @@ def _train(options: TrainOptions) -> int:
         card = {"splits": options.splits.name}
     card |= {"grasps": len(grasps), "grasps_held_out": len(held_out)}
     for kind in options.kinds:
-        network, affinity = KINDS[kind]
-        training = replace(options.training, affinity=affinity if grasps.surface is not None else 0.0)
+        network, with_affinity = KINDS[kind]
+        training = options.training if with_affinity else replace(options.training, affinity=0.0)
         command = f"regrasp pose-graph train --kinds {kind}"
         path = train(
             grasps, LiftConfig(kind=network), training, options.out, kind, held_out=held_out if len(held_out) else None,
