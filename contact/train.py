@@ -118,12 +118,10 @@ def _stream(
         step += 1
 
 
-def _predict(
-    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor | slice = slice(None)
-) -> Prediction:
-    """Network output for a batch at the object points ``at``, on the batch's device."""
+def _predict(network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch) -> Prediction:
+    """Network output for a batch, on the batch's device."""
     hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
-    return network(batch.observation, hierarchy, *_skin(model, batch), at)
+    return network(batch.observation, hierarchy, *_skin(model, batch))
 
 
 def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:

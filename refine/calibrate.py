@@ -6,7 +6,6 @@ regression that says best, from what can be known at run time, whether the resul
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +15,17 @@ import torch
 from scipy.optimize import minimize as minimise
 from torch import Tensor
 
-from contact.corpus import Corpus, load_corpus, load_object
+from contact.corpus import load_corpus, load_object
 from contact.object_set import ObjectSet
+from contact.objects import ObjectMesh
 from contact.perturb import PROTOCOLS, TRACKING, Protocol, perturb
 from contact.train import TrainConfig
-from contact.weights import card_path, load_network
-from hand_models import HandModel, load_hand_model
+from contact.weights import load_network, read_card, write_card
+from hand_models import HandModel, HandPose, load_hand_model
 
 from .api import predict_field
 from .config import RefineConfig
 from .optimize import optimise
-from .prediction_files import write_atomically, write_json
 from .score import ScoreWeights, features, plausibility
 
 
@@ -65,18 +64,14 @@ class Trials:
 @torch.no_grad()
 def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
     """Refine noisy held-out grasps without a gate."""
-    corpus = load_corpus(config.corpus)
-    _, held_out = corpus.split()
-    if len(held_out) == 0:
-        raise ValueError(f"corpus: {config.corpus} holds nothing out; it takes ten objects of some family.")
     generator = torch.Generator().manual_seed(config.seed)
-    held_out = held_out[torch.randperm(len(held_out), generator=generator)[: config.grasps]]
-    objects, which = _objects(config.corpus, corpus, held_out)
+    grasps, meshes, which = held_out_grasps(config, generator)
+    objects = ObjectSet.of(meshes)
     network, options = load_network(config.weights), RefineConfig()
     parts = []
-    for rows in torch.arange(len(held_out)).split(64):
+    for rows in torch.arange(len(grasps)).split(64):
         for name in config.protocols:
-            truth = perturb(corpus.pose[held_out[rows]], config.tracking, seed=generator)
+            truth = perturb(grasps[rows], config.tracking, seed=generator)
             noisy = perturb(truth, PROTOCOLS[name], seed=generator)
             field = predict_field(network, model, objects, which[rows], noisy)
             found = optimise(model, objects, which[rows], noisy, field, options).pose
@@ -90,10 +85,23 @@ def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
     return Trials(before, after, error_before, error_after)
 
 
-def _objects(folder: Path, corpus: Corpus, grasps: Tensor) -> tuple[ObjectSet, Tensor]:
-    """The objects of some grasps, and which of them each grasp belongs to."""
-    used, which = corpus.which[grasps].unique(return_inverse=True)
-    return ObjectSet.of([load_object(folder, corpus.numbers[g]) for g in used.tolist()]), which
+def held_out_grasps(
+    config: CalibrationConfig, generator: torch.Generator
+) -> tuple[HandPose, list[ObjectMesh], Tensor]:
+    """Some grasps that training did not see, their objects, and which of these each grasp is on.
+
+    Raises:
+        FileNotFoundError: there is no corpus.
+        ValueError: it is too small to hold objects out.
+    """
+    corpus = load_corpus(config.corpus)
+    _, held_out = corpus.split()
+    if len(held_out) == 0:
+        raise ValueError(f"corpus: {config.corpus} holds nothing out; it takes ten objects of some family.")
+    chosen = held_out[torch.randperm(len(held_out), generator=generator)[: config.grasps]]
+    used, which = corpus.which[chosen].unique(return_inverse=True)
+    meshes = [load_object(config.corpus, corpus.numbers[g]) for g in used.tolist()]
+    return corpus.pose[chosen], meshes, which
 
 
 def fit_score(trials: Trials, confidence: float) -> ScoreWeights:
@@ -125,8 +133,5 @@ def calibrate(
         ValueError: the corpus is too small to hold objects out.
     """
     weights = fit_score(run_trials(config, model or load_hand_model("open")), config.confidence)
-    path = card_path(config.weights)
-    card = json.loads(path.read_text(encoding="utf-8"))
-    card["score"] = asdict(weights)
-    write_atomically(path, lambda stream: write_json(stream, card))
+    write_card(config.weights, read_card(config.weights) | {"score": asdict(weights)})
     return weights

@@ -12,21 +12,18 @@ factors of `refine.uncertainty.UncertaintyScale` are then read off the errors an
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from contact.corpus import load_corpus, load_object
 from contact.perturb import PROTOCOLS, perturb
-from contact.weights import card_path
+from contact.weights import read_card, write_card
 from hand_models import HandModel, load_hand_model
 
-from .calibrate import CalibrationConfig
+from .calibrate import CalibrationConfig, held_out_grasps
 from .config import RefineConfig
 from .hypotheses import refine_right_hands
-from .prediction_files import write_atomically, write_json
 from .uncertainty import coverage, fit_scale
 
 
@@ -51,18 +48,12 @@ def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
         FileNotFoundError: corpus or weights are not there.
         ValueError: the corpus is too small to hold objects out.
     """
-    corpus = load_corpus(config.corpus)
-    _, held_out = corpus.split()
-    if len(held_out) == 0:
-        raise ValueError(f"corpus: {config.corpus} holds nothing out; it takes ten objects of some family.")
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = held_out[torch.randperm(len(held_out), generator=generator)[: config.grasps]]
-    used, which = corpus.which[chosen].unique(return_inverse=True)
-    meshes = [load_object(config.corpus, corpus.numbers[g]) for g in used.tolist()]
+    grasps, meshes, which = held_out_grasps(config, generator)
     options = RefineConfig(weights=config.weights)
     parts = []
     for number, name in enumerate(config.protocols):
-        truth = perturb(corpus.pose[chosen], config.tracking, seed=generator)
+        truth = perturb(grasps, config.tracking, seed=generator)
         noisy = perturb(truth, PROTOCOLS[name], seed=generator)
         refined = refine_right_hands(noisy, meshes, which, model, options, config.seed)
         error = model.joints(refined.pose) - model.joints(truth)
@@ -94,8 +85,5 @@ def calibrate_uncertainty(config: CalibrationConfig, model: HandModel | None = N
     for number, name in enumerate(config.protocols):
         rows = ~fitted & (outcomes.protocol == number)
         found[f"coverage_{name}"] = coverage(std[rows], error[rows])
-    path = card_path(config.weights)
-    card = json.loads(path.read_text(encoding="utf-8"))
-    card["uncertainty"] = found
-    write_atomically(path, lambda stream: write_json(stream, card))
+    write_card(config.weights, read_card(config.weights) | {"uncertainty": found})
     return found

@@ -7,7 +7,6 @@ the weights' card.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from contact.field import ContactField
 from contact.object_set import ObjectSet
-from contact.weights import card_path
+from contact.weights import read_card
 from hand_models import HandModel, HandPose
 
 from .optimize import inner_spheres
@@ -94,10 +93,11 @@ def margin_against(
         override: for all, where it is given.
         stated: how good the hands are was stated and has been weighed in solving; none is needed any more.
     """
-    usual, lower = (weights.margin, weights.margin_impossible) if override is None else (override, override)
     if stated and override is None:
-        usual = lower = 0.0
-    return torch.where(possible(parts), usual, lower).to(parts.depth)
+        override = 0.0
+    if override is not None:
+        return torch.full_like(parts.depth, override)
+    return torch.where(possible(parts), weights.margin, weights.margin_impossible).to(parts.depth)
 
 
 def features(parts: Plausibility, depth_free: float = ScoreWeights.depth_free) -> Tensor:
@@ -114,7 +114,6 @@ def score(parts: Plausibility, weights: ScoreWeights = ScoreWeights()) -> Tensor
 
 def load_score(weights: Path) -> ScoreWeights:
     """The score that was fitted for the network in ``weights``; the default where its card has none."""
-    path = card_path(weights)
-    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    fitted = read_card(weights).get("score", {})
     known = asdict(ScoreWeights())
-    return ScoreWeights(**{k: float(v) for k, v in card.get("score", {}).items() if k in known})
+    return ScoreWeights(**{k: float(v) for k, v in fitted.items() if k in known})

@@ -9,7 +9,6 @@ factors lie in the weights' card.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from contact.weights import card_path
+from contact.weights import read_card
 
 COVERAGE = math.erf(math.sqrt(0.5))
 """68.27 %: the share of normal errors within one standard deviation."""
@@ -83,7 +82,6 @@ def _quantile(values: Tensor, share: float) -> float:
 
 def load_scale(weights: Path) -> UncertaintyScale:
     """The factors fitted for the network in ``weights``; ones where its card has none."""
-    path = card_path(weights)
-    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    fitted = read_card(weights).get("uncertainty", {})
     known = asdict(UncertaintyScale())
-    return UncertaintyScale(**{k: float(v) for k, v in card.get("uncertainty", {}).items() if k in known})
+    return UncertaintyScale(**{k: float(v) for k, v in fitted.items() if k in known})

@@ -20,6 +20,20 @@ def card_path(weights: Path) -> Path:
     return weights.with_suffix(".json")
 
 
+def read_card(weights: Path) -> dict[str, Any]:
+    """What the card beside ``weights`` says; empty where there is none."""
+    path = card_path(weights)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_card(weights: Path, card: dict[str, Any]) -> None:
+    """Put ``card`` beside ``weights``, under a temporary name first."""
+    path = card_path(weights)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(card, indent=1, default=str) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
 def save_weights(network: ContactNet, card: dict[str, Any], path: str | Path) -> Path:
     """Write weights and card, each under a temporary name first; make the folder when absent.
 
@@ -44,10 +58,7 @@ def save_weights(network: ContactNet, card: dict[str, Any], path: str | Path) ->
     partial = path.with_name(path.name + ".partial")
     save_file(state, partial)
     partial.replace(path)
-    text = json.dumps({"network": asdict(network.config), **card}, indent=1, default=str)
-    partial = path.with_name(card_path(path).name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(card_path(path))
+    write_card(path, {"network": asdict(network.config), **card})
     return path
 
 
@@ -68,9 +79,7 @@ def load_network(path: str | Path | None = None) -> ContactNet:
                 f"weights: {needed} is not there; train with `regrasp train` or reinstall regrasp."
             )
     try:
-        network = ContactNet(
-            NetworkConfig(**json.loads(card_path(weights).read_text(encoding="utf-8"))["network"])
-        )
+        network = ContactNet(NetworkConfig(**read_card(weights)["network"]))
         network.load_state_dict(load_file(weights))
     except Exception as error:
         # torch lists every tensor that does not fit: the beginning says enough.

@@ -14,7 +14,7 @@ import torch
 
 from hand_models import HandPose, MissingManoError, find_mano, load_hand_model, load_mano, load_mano_pca
 from hand_models.mano import ManoFields, read_fields
-from hand_models.rotations import exp_so3, log_so3
+from hand_models.rotations import exp_so3, log_so3, mirror_axis_angle
 
 from ..predictions import Predictions, has_joints, has_pose
 
@@ -71,7 +71,7 @@ def quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:
 
 def mirrored(rotation: np.ndarray) -> np.ndarray:
     """``(..., 3)`` axis-angle in a mirror that flips x."""
-    return rotation * np.array([1.0, -1.0, -1.0])
+    return mirror_axis_angle(torch.from_numpy(np.asarray(rotation, np.float64))).numpy()
 
 
 def moved(
