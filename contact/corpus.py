@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .objects import ObjectMesh
 
 log = logging.getLogger(__name__)
-_COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can")
+_COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can", "pitcher", "box", "cup")
 """Families that come up twice or more: what most things in a kitchen are shaped like."""
 _UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
 _UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)  # standing, lying on a side, upside down
@@ -44,9 +44,9 @@ class CorpusConfig:
 
     out: Path = Path("runs/corpus")
     """folder, made when absent"""
-    objects: int = 640
+    objects: int = 900
     """procedural objects, the families in turn, common ones more often"""
-    grasps_per_object: int = 32
+    grasps_per_object: int = 64
     """at most"""
     seed: int = 0
     workers: int = 2
@@ -89,7 +89,7 @@ def build_object(config: CorpusConfig, index: int) -> int:
     kept, kinds = [], np.zeros(0, np.int64)
     if placement is not None:
         pose = close_hands(model, obj, placement, shapes, up, config.synthesis)
-        good = holds(find_contacts(model, obj, pose), config.synthesis).nonzero()[:, 0]
+        good = holds(find_contacts(model, obj, pose), placement.squeeze, config.synthesis).nonzero()[:, 0]
         good = good[: config.grasps_per_object]
         kept, kinds = pose[good], placement.kind[good].numpy()
     arrays = {

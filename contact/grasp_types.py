@@ -38,6 +38,8 @@ class GraspType:
     """whether the palm touches too"""
     spread: float = 0.0
     """degrees of extra abduction between the outer fingers"""
+    idle: tuple[float, float, float] = (36, 40, 18)
+    """degrees of the joints of fingers that take no part: at ease beside the others"""
 
     def touching_bones(self) -> list[int]:
         """Bones that are drawn to the object, thumb included."""
@@ -50,23 +52,38 @@ class GraspType:
 
 
 _ALL = ("index", "middle", "ring", "pinky")
+_THREE = ("index", "middle", "ring")
+_TWO = ("index", "middle")
 GRASP_TYPES = (
-    GraspType("large diameter", 0.05, _ALL, (32, 36, 16), (0.045, 0.110), 3, palm=True),
-    GraspType("medium wrap", 0.04, _ALL, (50, 50, 26), (0.020, 0.060), 3, palm=True),
-    GraspType("power sphere", 0.03, _ALL, (28, 34, 14), (0.045, 0.110), 3, palm=True, spread=12),
-    GraspType("palmar prismatic 4", 0.10, _ALL, (34, 43, 12), (0.010, 0.110), 2),
-    GraspType("prismatic 4 tips", 0.34, _ALL, (36, 43, 13), (0.004, 0.118), 1),
-    GraspType("precision disk", 0.10, _ALL, (32, 40, 13), (0.045, 0.118), 1, spread=12),
-    GraspType("prismatic 3", 0.16, ("index", "middle", "ring"), (34, 43, 13), (0.004, 0.105), 1),
-    GraspType("tripod", 0.12, ("index", "middle"), (34, 43, 13), (0.004, 0.090), 1),
-    GraspType("palmar pinch", 0.06, ("index",), (34, 43, 13), (0.002, 0.060), 1),
+    # Power: the palm holds too.
+    GraspType("large diameter", 0.04, _ALL, (28, 34, 15), (0.050, 0.118), 3, palm=True),
+    GraspType("medium wrap", 0.02, _ALL, (50, 50, 26), (0.025, 0.060), 3, palm=True),
+    GraspType("small diameter", 0.02, _ALL, (60, 58, 32), (0.010, 0.032), 3, palm=True),
+    GraspType("power sphere", 0.02, _ALL, (28, 34, 14), (0.045, 0.118), 3, palm=True, spread=12),
+    GraspType("power disk", 0.02, _ALL, (30, 36, 18), (0.055, 0.118), 2, palm=True, spread=15),
+    GraspType(
+        "index finger extension", 0.02, _ALL[1:], (50, 50, 26), (0.015, 0.060), 3, palm=True, idle=(12, 12, 6)
+    ),
+    # Between power and precision: fingers lie along the thing.
+    GraspType("palmar prismatic 4", 0.04, _ALL, (34, 43, 12), (0.010, 0.118), 2),
+    GraspType("palmar prismatic 3", 0.06, _THREE, (34, 43, 12), (0.010, 0.118), 2),
+    GraspType("parallel extension", 0.03, _ALL, (38, 28, 8), (0.004, 0.070), 2),
+    GraspType("ring", 0.02, ("index",), (34, 43, 20), (0.020, 0.080), 2),
+    # Precision: pads only.
+    GraspType("prismatic 4", 0.10, _ALL, (34, 42, 13), (0.015, 0.118), 1),
+    GraspType("prismatic 3", 0.25, _THREE, (34, 42, 13), (0.015, 0.118), 1),
+    GraspType("prismatic 2", 0.06, _TWO, (36, 40, 12), (0.004, 0.090), 1),
+    GraspType("precision disk", 0.05, _ALL, (32, 40, 13), (0.045, 0.118), 1, spread=12),
+    GraspType("quadpod", 0.11, _THREE, (34, 42, 13), (0.015, 0.110), 1, spread=12),
+    GraspType("tripod", 0.08, _TWO, (34, 43, 13), (0.004, 0.100), 1, spread=8),
+    GraspType("palmar pinch", 0.04, ("index",), (34, 43, 13), (0.002, 0.070), 1),
+    GraspType("tip pinch", 0.02, ("index",), (42, 52, 26), (0.002, 0.040), 1),
 )
 # Degrees. Wide things are met by fingers straight at the knuckle and still bent at the middle joint, the
 # index finger before the others (Santello et al., J. Neuroscience 18, 1998, the first synergy).
 _OPEN_FLEXION = (-12, 21, 8)
 _CASCADE = (-11, -3, 2, 3)  # of the knuckle: index, middle, little, ring
 _SPREAD = (6, 1, -6, -1)  # between fingers at ease, which lie less close than the prior's parallel ones
-_CURLED = (55, 49, 35)  # fingers not in use curl out of the way
 _THUMB_CLOSED = ((8, -6, 0), (-7, -13, 6), (6, 12, 2))  # from the prior: opposed, its end bent to the fingers
 _THUMB_OPENING = ((-16, 14, 3), (0, 6, 0), (-2, 0, 0))
 
@@ -128,7 +145,7 @@ def preshapes(model: HandModel, steps: int = 12) -> tuple[Preshape, ...]:
             held = finger in kind.fingers
             joints = slice(3 * k, 3 * k + 3)
             lean = torch.tensor([_CASCADE[k], 0.0, 0.0])
-            closed[joints, 0] = torch.deg2rad(torch.tensor(kind.flexion if held else _CURLED) + lean)
+            closed[joints, 0] = torch.deg2rad(torch.tensor(kind.flexion if held else kind.idle) + lean)
             closed[3 * k, 1] += math.radians(_SPREAD[k] + kind.spread * (1, 0.3, -1, -0.5)[k])
             opened[joints] = closed[joints]
             if held:

@@ -35,22 +35,25 @@ class SynthesisConfig:
 
     candidates: int = 96
     """attempts per object"""
-    off_centre: float = 1.0
+    off_centre: float = 0.8
     """standard deviation of where on the object people grasp, in units of the object's own spread"""
     pitch: tuple[float, float] = (-0.4, 0.45)
     """mean and deviation of the upward component of the reaching direction (-1: straight down)"""
     shape_std: float = 0.8
     """standard deviation of the sampled betas"""
-    crosswise: float = 1.5
+    crosswise: float = 2.5
     """log odds of closing across the object's longest axis against closing along it"""
-    ahead: float = 0.01
+    ahead: float = 0.006
     """metres that the bulk of the object lies ahead of the grasp and to the thumb's side, which makes a direction
     of reach e times as likely"""
-    squeeze: tuple[float, float] = (0.0, 0.0025)
-    """metres the skin is pressed in, from a light touch to a firm hold"""
+    squeeze: float = 0.006
+    """metres the skin is pressed in: the deviation of a half-normal distribution, from light touch to firm hold"""
+    yielding: float = 0.2
+    """share of the object's width that the skin is pressed in at most"""
     clearance: float = 0.002
     """metres that bones which do not take part stay off the surface"""
-    max_penetration: float = 0.004
+    max_penetration: float = 0.003
+    """metres that skin may sink in deeper than it is pressed"""
     touch: float = 0.002
     """metres within which skin counts as touching"""
     opposition: float = -0.3
@@ -113,7 +116,7 @@ def place(
     likely = torch.exp(-away / (2 * config.off_centre**2))
     # Nor lengthways, if they can help it; and narrow places give more pairs than their share of grasps.
     longest = torch.linalg.svd(obj.points - mean, full_matrices=False).Vh[0]
-    likely = likely * torch.exp(-config.crosswise * (axis @ longest) ** 2) * (0.1 + width / 0.05)
+    likely = likely * torch.exp(-config.crosswise * (axis @ longest) ** 2) * (0.05 + (width / 0.05) ** 3)
 
     usable, kinds = [], []
     for k, shape in enumerate(shapes):
@@ -186,8 +189,10 @@ def place(
     )
     jitter = 0.006 * torch.randn(len(row), 3, generator=generator)
     pose = replace(pose, transl=wrist[row, turn] + jitter - model.root(pose))
-    low, high = config.squeeze
-    squeeze = low + (high - low) * torch.rand(len(row), generator=generator)
+    squeeze = (config.squeeze * torch.randn(len(row), generator=generator).abs()).clamp_max(
+        2 * config.squeeze
+    )
+    squeeze = squeeze.minimum(config.yielding * width[pair[row]])
     centres = centre[pair[row]]
     hollow = obj.grid.query(centres[None])[0][0] > 0
     return Placement(pose, kind[row], angles, squeeze, hollow)
@@ -313,15 +318,15 @@ def object_inside_hand(model: HandModel, vertices: Tensor, points: Tensor) -> Te
     return torch.stack(depth)
 
 
-def holds(contacts: Contacts, config: SynthesisConfig) -> Tensor:
-    """(B,) bool: shallow, the thumb opposed by a finger, and force closure."""
+def holds(contacts: Contacts, squeeze: Tensor, config: SynthesisConfig) -> Tensor:
+    """(B,) bool: no deeper than pressed ``squeeze (B,)``, the thumb opposed by a finger, and force closure."""
     touching = contacts.distance < config.touch
     fingers = torch.tensor([b for b in range(1, 16) if b not in THUMB])
     thumb = list(THUMB)
     cosine = contacts.normal[:, thumb] @ contacts.normal[:, fingers].transpose(1, 2)
     both = touching[:, thumb][:, :, None] & touching[:, fingers][:, None]
     opposed = ((cosine < config.opposition) & both).flatten(1).any(1)
-    good = opposed & (contacts.depth <= config.max_penetration)
+    good = opposed & (contacts.depth <= squeeze + config.max_penetration)
     for row in good.nonzero()[:, 0].tolist():
         mask = touching[row]
         good[row] = force_closure(

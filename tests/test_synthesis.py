@@ -31,6 +31,7 @@ from refine.metrics import penetration_depth
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 CONFIG = SynthesisConfig(candidates=16)
+TOUCH = torch.tensor([0.001])  # metres pressed in by a light touch
 X = np.array([1.0, 0.0, 0.0])
 
 
@@ -161,17 +162,18 @@ def contacts_of(bones: dict[int, tuple[np.ndarray, np.ndarray]], depth: float = 
 def test_a_hand_holds_when_shallow_opposed_and_closed():
     points, normals = pinch()
     thumb_and_index = {15: (points[0], normals[0]), 3: (points[1], normals[1])}
-    assert holds(contacts_of(thumb_and_index), CONFIG).all()
-    assert not holds(contacts_of(thumb_and_index, depth=0.0045), CONFIG).any()
+    assert holds(contacts_of(thumb_and_index), TOUCH, CONFIG).all()
+    assert not holds(contacts_of(thumb_and_index, depth=0.0045), TOUCH, CONFIG).any()
+    assert holds(contacts_of(thumb_and_index, depth=0.0045), 2 * TOUCH, CONFIG).all()  # a firmer hold
     two_fingers = {3: (points[0], normals[0]), 6: (points[1], normals[1])}  # no thumb
-    assert not holds(contacts_of(two_fingers), CONFIG).any()
+    assert not holds(contacts_of(two_fingers), TOUCH, CONFIG).any()
     same_side = {15: (points[0], normals[0]), 3: (points[0] + [0, 0.02, 0], normals[0])}
-    assert not holds(contacts_of(same_side), CONFIG).any()
+    assert not holds(contacts_of(same_side), TOUCH, CONFIG).any()
     askew, _ = pinch(offset=0.1)  # opposed, but the line between them leaves the cones
-    assert not holds(contacts_of({15: (askew[0], X), 3: (askew[1], -X)}), CONFIG).any()
+    assert not holds(contacts_of({15: (askew[0], X), 3: (askew[1], -X)}), TOUCH, CONFIG).any()
     nearly = contacts_of(thumb_and_index)
     nearly.distance[0, 3] = 0.0021  # metres: no touch
-    assert not holds(nearly, CONFIG).any()
+    assert not holds(nearly, TOUCH, CONFIG).any()
 
 
 def test_contacts_are_those_of_the_skin(model, cylinder, closed):
@@ -236,7 +238,9 @@ def test_a_placed_hand_reaches_round_the_object(model, cylinder, shapes, placeme
     wrist = joints[:, 0]
     assert (cylinder.grid.query(wrist[None])[0] > 0).all()
     assert (placement.squeeze >= 0).all()
-    assert (placement.squeeze <= SynthesisConfig().squeeze[1]).all()
+    assert (placement.squeeze <= 2 * CONFIG.squeeze).all()
+    assert (placement.squeeze <= CONFIG.yielding * max(s.kind.width[1] for s in shapes)).all()
+    assert placement.squeeze.std() > 0.001  # light touches and firm holds
     assert not placement.across.any()  # nothing hollow about it
 
 
@@ -247,18 +251,18 @@ def test_an_object_too_wide_for_a_hand_has_no_placement(model, shapes):
 
 def test_closed_hands_hold_without_sinking_in_or_through_the_table(model, cylinder, closed, placement):
     contacts = find_contacts(model, cylinder, closed)
-    good = holds(contacts, CONFIG)
+    good = holds(contacts, placement.squeeze, CONFIG)
     assert good.sum() >= 4
-    assert (contacts.depth[good] <= CONFIG.max_penetration).all()
+    assert (contacts.depth[good] <= placement.squeeze[good] + CONFIG.max_penetration).all()
     assert closed.finite().all()
     floor = -0.06
     lowest = model(closed[good]).vertices[..., 2].amin(1)
     assert (lowest > floor - 0.006).all()
     assert (default_anatomy().violation(closed.hand_pose[good]).abs() < 0.35).all()
     before = find_contacts(model, cylinder, placement.pose)
-    touching = (contacts.distance.abs() < CONFIG.touch).sum(1)
+    touching = (contacts.distance < CONFIG.touch).sum(1)
     assert (touching[good] >= 2).all()
-    assert touching.sum() > (before.distance.abs() < CONFIG.touch).sum()
+    assert touching.sum() > (before.distance < CONFIG.touch).sum()
 
 
 def test_closing_is_reproducible_and_row_by_row(model, cylinder, shapes, placement, closed):
