@@ -203,12 +203,24 @@ def report(lifted: dict[str, float], names: Sequence[str], refined: dict[str, di
         "mpjpe_wrist_mm",
         "mpjpe_object_mm",
         "inside_mm",
+        "depth_mm",
+        "inside_share",
         "pck_50mm",
         "auc_50mm",
         "sigma_ratio",
     )
     lines = [f"{'lifting, held-out objects':28}" + "".join(f"{n:>15}" for n in names)]
     lines += [f"  {row:26}" + "".join(f"{lifted[f'{n}_{row}']:15.2f}" for n in names) for row in rows]
+    if {"context", "context_plain"} <= set(names):
+        changes = (
+            f"{label} {100 * (lifted[f'context_{row}'] / max(lifted[f'context_plain_{row}'], 1e-9) - 1):+.1f} %"
+            for label, row in (
+                ("mean depth", "depth_mm"),
+                ("joints inside", "inside_share"),
+                ("MPJPE", "mpjpe_mm"),
+            )
+        )
+        lines.append(f"  what the affinity loss changes: {', '.join(changes)}")
     for title, figures in refined.items():
         head = f"{title}, {figures['grasps']} grasps"
         lines.append(f"{head:28}" + "".join(f"{stage:>15}" for stage in STAGES))

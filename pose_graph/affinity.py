@@ -25,8 +25,10 @@ class AffinityConfig:
     """a joint touches when its flesh, in truth, ends nearer to the surface than this"""
     slack: float = 0.003
     """how far from the surface the flesh of a touching joint may end at no cost"""
-    unit: float = 0.01
-    """distance that costs 1"""
+    unit: float = 0.05
+    """distance that costs 1, as of the points in training"""
+    attraction: float = 0.1
+    """weight of attraction; of repulsion it is 1"""
 
 
 def kabsch(source: Tensor, target: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -65,19 +67,21 @@ def surface_distance(points: Tensor, surface: Tensor, normals: Tensor) -> Tensor
 def affinity_loss(
     distance: Tensor, true_distance: Tensor, config: AffinityConfig = AffinityConfig()
 ) -> Tensor:
-    """Mean over grasps and joints of repulsion plus attraction.
+    """Mean over grasps and joints of repulsion plus weighted attraction.
 
     Args:
         distance: ``(B, 21)`` metres, signed, of the predicted joints from the object.
         true_distance: ``(B, 21)`` of the true ones: says which joints touch, and how near they come where that
             is nearer than `FLESH`.
 
-    With r the joint's flesh, or its true distance where that is less: repulsion ``max(0, r - d)²``; attraction of
-    touching joints ``max(0, d - r - slack)²``; both in `AffinityConfig.unit`.
+    With r the joint's flesh, or its true distance where that is less: repulsion ``max(0, r - d)``; attraction of
+    touching joints ``max(0, d - max(flesh, true) - slack)``; both in `AffinityConfig.unit`. Both are linear: the
+    farthest out are noise of the lifting, which no push mends, and squares would let them decide. Attraction as
+    strong as repulsion would sink joints in: those that touch are more often seen too far away than too deep.
     """
     flesh = distance.new_tensor(FLESH)
     rest = torch.minimum(flesh.expand_as(true_distance), true_distance)
     touching = (true_distance - flesh < config.touching).to(distance)
-    inside = ((rest - distance) / config.unit).clamp_min(0)
-    apart = ((distance - torch.maximum(flesh, true_distance) - config.slack) / config.unit).clamp(0, 5)
-    return (inside.clamp_max(5) ** 2 + touching * apart**2).mean()
+    inside = (rest - distance).clamp_min(0)
+    apart = (distance - torch.maximum(flesh, true_distance) - config.slack).clamp_min(0)
+    return (inside + config.attraction * touching * apart).mean() / config.unit

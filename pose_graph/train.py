@@ -37,10 +37,15 @@ class LiftTraining:
     warmup: int = 100
     average: float = 0.998
     """decay of the moving average of the weights, which is what is evaluated and saved"""
-    affinity: float = 0.1
-    """weight of the physical affinity loss, for grasps whose object's surface is known"""
-    affinity_from: float = 0.5
-    """share of the steps after which it sets in: it speaks of millimetres, and misleads a network that errs by more"""
+    affinity: float = 0.5
+    """weight of the physical affinity loss, for grasps whose object's surface is known; it takes part at the end"""
+    last_steps: int = 300
+    """steps at the end in which only the last layer learns, with the affinity loss or, at weight 0, without: it
+    speaks of millimetres, and has nothing to tell a network that still errs by more"""
+    last_batch: int = 256
+    """batch size of these"""
+    last_rate: float = 3e-4
+    """largest learning rate of these"""
     keypoints: float = 0.1
     """weight of the corrected keypoints"""
     surface_points: int = 384
@@ -92,8 +97,7 @@ def train(
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
         index = _balanced(grasps, config.batch_size, generator)
-        near = step >= config.affinity_from * config.steps
-        terms = losses(model, grasps, index, config, generator, with_affinity=near)
+        terms = losses(model, grasps, index, config, generator, with_affinity=False)
         loss = sum(terms.values())
         optimiser.zero_grad()
         loss.backward()
@@ -108,6 +112,7 @@ def train(
             log.info("%s step %d: %s", name, step + 1, {k: round(v, 3) for k, v in running.items()})
             seconds = before + time.monotonic() - began
             _keep(checkpoint, recipe, model, averaged, optimiser, step + 1, seconds)
+    finish(averaged, grasps, config)
     scores = {} if held_out is None else evaluate(averaged, held_out, config.cameras)
     seconds = before + time.monotonic() - began
     card = {
@@ -115,6 +120,28 @@ def train(
         "seconds": round(seconds), "held_out": {k: round(v, 3) for k, v in scores.items()},
     }  # fmt: skip
     return save_network(averaged, card, out / f"{name}.safetensors")
+
+
+def finish(network: LiftNet, grasps: GraspSet, config: LiftTraining) -> None:
+    """Train the last layer of an otherwise finished network, in place, with the affinity loss taking part.
+
+    Networks that differ in the weight of that loss only see the same grasps through the same cameras, and start
+    from the same features: what they come to differ in is its doing.
+    """
+    layer = [module for module in network.body.modules() if isinstance(module, torch.nn.Linear)][-1]
+    network.eval().requires_grad_(False)
+    layer.requires_grad_(True)
+    optimiser = torch.optim.Adam(layer.parameters(), lr=config.last_rate)
+    for step in range(config.last_steps):
+        share = 0.5 * (1 + math.cos(math.pi * step / config.last_steps)) * min(1.0, (step + 1) / 20)
+        optimiser.param_groups[0]["lr"] = config.last_rate * share
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + config.steps + step)
+        index = _balanced(grasps, config.last_batch, generator)
+        loss = sum(losses(network, grasps, index, config, generator).values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    layer.requires_grad_(False)
 
 
 def losses(
@@ -176,7 +203,8 @@ def evaluate(
     ``mpjpe_mm`` and ``mpcpe_mm`` in the camera's frame, ``mpjpe_wrist_mm`` with the wrists laid on each other,
     ``mpjpe_object_mm`` in the frame of the (predicted, true) object, ``sigma_ratio`` the root mean square error
     among the points in predicted standard deviations, and with surfaces ``inside_mm`` how deep joints' flesh
-    lies inside the object, deepest joint of each grasp, less what is so in truth.
+    lies inside the object, deepest joint of each grasp, less what is so in truth, ``depth_mm`` the mean over all
+    joints of how deep they lie inside themselves (0 outside), and ``inside_share`` how many do.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, float] = {}
@@ -195,8 +223,11 @@ def evaluate(
             which = grasps.which[part]
             surface, normals = grasps.surface[which].to(found), grasps.normals[which].to(found)
             true_distance = surface_distance(local[:, :JOINTS], surface, normals)
-            deeper = (true_distance.clamp_max(0.004) - surface_distance(joints, surface, normals)).amax(1)
+            distance = surface_distance(joints, surface, normals)
+            deeper = (true_distance.clamp_max(0.004) - distance).amax(1)
             values["inside_mm"] = 1000 * deeper.clamp_min(0)
+            values["depth_mm"] = 1000 * (-distance).clamp_min(0).mean(1)
+            values["inside_share"] = (distance < 0).float().mean(1)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + float(value.sum()) / (views * len(grasps))
     sums["sigma_ratio"] = math.sqrt(sums["sigma_ratio"])

@@ -296,6 +296,7 @@ def test_affinity_loss_is_zero_at_the_truth_and_pulls_the_right_way():
     affinity_loss(away, true).backward()
     assert (away.grad[0, [0, 2]] > 0).all()  # touching joints are drawn in
     assert away.grad[0, 1] == 0  # free ones are not
+    assert (away.grad[0, [0, 2]].abs() < inside.grad[0, [0, 2]].abs()).all()  # pushed out more than drawn in
 
 
 def test_joints_follow_the_predicted_object():
@@ -318,6 +319,8 @@ def training(**change) -> LiftTraining:
         "checkpoint_every": 10,
         "average": 0.9,
         "surface_points": 32,
+        "last_steps": 5,
+        "last_batch": 16,
     }
     return LiftTraining(**(values | change))
 
@@ -366,6 +369,20 @@ def test_the_affinity_loss_takes_part(tmp_path):
     terms["affinity"].backward()
     assert any(p.grad is not None and p.grad.any() for p in network.parameters())
     assert "affinity" not in losses(network, grasps(), torch.arange(12), training(affinity=0.0), generator())
+
+
+def test_the_affinity_loss_changes_the_last_layer_only_and_for_its_purpose(tmp_path):
+    data = grasps()
+    config = LiftConfig(kind="context", **SMALL)
+    found = {}
+    for weight in (0.0, 5.0):
+        change = training(affinity=weight, last_steps=60, last_rate=3e-3)
+        found[weight] = load_network(train(data, config, change, tmp_path / str(weight), "net"))
+    plain, ours = (dict(found[weight].named_parameters()) for weight in (0.0, 5.0))
+    changed = {name for name in plain if not torch.equal(plain[name], ours[name])}
+    assert changed == {"body.regress.layers.2.weight", "body.regress.layers.2.bias"}
+    inside = {w: evaluate(network, data, CameraConfig())["inside_mm"] for w, network in found.items()}
+    assert inside[5.0] < inside[0.0]
 
 
 def test_weights_round_trip(tmp_path):
