@@ -156,6 +156,15 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
     return config.out
 
 
+def count_grasps(folder: Path) -> list[int]:
+    """Grasps of every object that is made, in the order of their numbers; empty where nothing is."""
+    counts = []
+    for path in sorted(folder.glob("object_*.npz")):
+        with np.load(path, allow_pickle=False) as data:
+            counts.append(len(data["kind"]))
+    return counts
+
+
 def corpus_hash(folder: Path) -> str:
     """SHA-256 over the object files' names and bytes, in order: names the corpus in a weight card."""
     digest = hashlib.sha256()

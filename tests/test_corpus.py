@@ -18,6 +18,7 @@ from contact.objects import ObjectMesh
 from contact.shapes import FAMILIES
 from contact.synthesis import SynthesisConfig
 from hand_models import load_open_hand
+from refine.commands.corpus import corpus as corpus_command
 
 SMALL = CorpusConfig(
     objects=2, workers=1, resolution=32, grasps_per_object=5, synthesis=SynthesisConfig(candidates=10)
@@ -74,6 +75,16 @@ def test_a_file_holds_object_grasps_and_their_contact(built):
         assert arrays["points"].shape == (2048, 3)
         assert (arrays["hand_contact"].max(1) > 60).all()  # every hand touches
         assert arrays["near"].any(1).all()
+
+
+def test_the_command_says_what_it_made(built, capsys):
+    """Nothing is missing from the built corpus, so that it only counts."""
+    assert corpus_command(replace(built, objects=2)) == 0
+    said = capsys.readouterr().out
+    grasps = sum(len(arrays["kind"]) for arrays in contents(built.out).values())
+    assert f"{grasps:,} grasps on 2 objects" in said
+    assert corpus_hash(built.out) in said
+    assert "a minute" not in said
 
 
 def test_loaded_truth_is_that_of_the_poses(built):
