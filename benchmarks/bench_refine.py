@@ -9,6 +9,9 @@ aim at the contact maps that our network predicts. Every step of the descent doe
 grasp is the median step's times 250. With --quick its quality is that of one start, the input itself, and not
 of eight.
 
+Beside them stand two ablations: "equal trust" weighs all that the network says by its mean precision, and the
+oracle is given the true contact field and no joints, so that what it leaves is the optimiser's own.
+
 Errors are to the measured joints. The noise is that of the named protocols, seed 0. Grasps: see real_grasps.py.
 Printed are a Markdown table and, last, one JSON object; --out FILE also writes the table to a file.
 """
@@ -37,6 +40,7 @@ from contact.perturb import perturb
 from hand_models import HandModel, HandPose, load_hand_model
 from refine import RefineConfig, refine_grasp
 from refine.baseline import contactopt
+from refine.config import CostConfig
 from refine.hypotheses import Refined, refine_right_hands, weights_path
 from refine.metrics import contact_ratio, fraction_improved, intersection_volume, mpjpe
 from refine.object_files import find_objects, load_object
@@ -65,12 +69,13 @@ class Plan:
     """grasps per call of the procedure; the step's time is taken from a few steps"""
     chunks: tuple[int, ...]
     """grasps side by side in the procedure, the fastest of which counts"""
-    oracle: bool
+    ablations: tuple[str, ...]
+    """protocols for which ours is also run with the true contact, and without variable trust"""
 
 
-WHOLE = Plan(289, 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), True)
-QUICK = Plan(64, 6, 1, (1, 64), (64,), (8,), False)
 PROTOCOLS = ("contactopt", "image", "none")
+WHOLE = Plan(289, 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), PROTOCOLS)
+QUICK = Plan(64, 6, 1, (1, 64), (64,), (8,), ("contactopt",))
 
 
 @dataclass(frozen=True)
@@ -130,9 +135,9 @@ def load_grasps(folder: Path, count: int) -> Grasps:
     return Grasps(model, clean, torch.from_numpy(rows.keypoints_3d).float(), meshes, which)
 
 
-def refine(grasps: Grasps, noisy: HandPose, hypotheses: int) -> Refined:
+def refine(grasps: Grasps, noisy: HandPose, hypotheses: int, *, trust: bool = True) -> Refined:
     """Ours on all hands."""
-    config = RefineConfig(hypotheses=hypotheses)
+    config = RefineConfig(hypotheses=hypotheses, costs=CostConfig(trust=trust))
     return refine_right_hands(noisy, grasps.meshes, grasps.which, grasps.model, config, SEED)
 
 
@@ -192,11 +197,12 @@ def time_one(grasps: Grasps, noisy: HandPose, repeats: int) -> float:
     return float(np.median(taken[1:]))
 
 
-def oracle(grasps: Grasps, noisy: HandPose, field: ContactField) -> HandPose:
-    """Our optimiser with the true contact and correspondence; of the joints it knows what the network says."""
+def oracle(grasps: Grasps, noisy: HandPose) -> HandPose:
+    """Our optimiser with the true contact and correspondence, and nothing said of where the joints are."""
     truth = field_from_pose(grasps.model, grasps.clean, grasps.objects())
-    near = torch.full_like(truth.gap, 0.003**2)
-    truth = replace(truth, canonical_var=near, gap_var=near, joints=field.joints, joints_var=field.joints_var)
+    near, joints = torch.full_like(truth.gap, 0.003**2), grasps.model.joints(noisy)
+    nowhere = torch.ones_like(joints[..., 0])  # a metre
+    truth = replace(truth, canonical_var=near, gap_var=near, joints=joints, joints_var=nowhere)
     objects = ObjectSet.of(grasps.meshes)
     parts = [
         optimise(grasps.model, objects, grasps.which[r], noisy[r], truth[r], RefineConfig()).pose
@@ -225,8 +231,10 @@ def measure_quality(grasps: Grasps, plan: Plan, figures: dict[str, float]) -> di
                 grasps.take(few), noisy[few], refined.field[few], STEPS, plan.baseline_starts, 8
             )
             rows[THEIRS] = Quality.of(grasps.take(few), pose)
-        if plan.oracle:
-            rows["ours, true contact"] = Quality.of(grasps, oracle(grasps, noisy, refined.field))
+        if protocol in plan.ablations:
+            rows["oracle: true contact"] = Quality.of(grasps, oracle(grasps, noisy))
+            even = refine(grasps, noisy, FEW, trust=False)
+            rows[f"{OURS[FEW]}, equal trust"] = Quality.of(grasps, even.pose)
         found[protocol] = rows
     return found
 

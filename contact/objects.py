@@ -96,7 +96,7 @@ class ObjectMesh:
                 return source if name is None else replace(source, name=name)
             name = source.name if name is None else name
             n_points = len(source.points)
-        vertices, faces, found_name = _read_source(source)
+        vertices, faces, found_name = read_source(source)
         vertices, faces, closed = clean_mesh(vertices * (1.0 if scale is None else scale), faces)
         _check_size(vertices)
         if not closed:
@@ -163,7 +163,7 @@ class ObjectMesh:
         return replace(self, **{part: getattr(self, part).to(device) for part in parts})
 
 
-def _read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
+def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
     """Vertices, faces and a name from any accepted source, not yet checked for content."""
     if isinstance(source, ObjectMesh):
         return source.vertices.cpu().double().numpy(), source.faces.cpu().numpy(), source.name

@@ -47,6 +47,12 @@ class NormalEquations:
             self.hessian + rows @ rows.transpose(1, 2),
         )
 
+    def __add__(self, other: NormalEquations) -> NormalEquations:
+        """With the residuals of both."""
+        return NormalEquations(
+            self.cost + other.cost, self.gradient + other.gradient, self.hessian + other.hessian
+        )
+
     def add_diagonal(self, residual: Tensor, slope: Tensor, start: int) -> NormalEquations:
         """With one residual per unknown ``start:``, ``(B, n)``, each depending on that unknown alone."""
         stop = start + residual.shape[1]
@@ -97,10 +103,36 @@ class Solution:
     """(B,) bool: stopped before the limit, at a finite cost"""
 
 
-def _scatter(pose: HandPose, index: Tensor, rows: HandPose) -> HandPose:
-    """``pose`` with the hands at ``index`` replaced."""
+@dataclass(frozen=True)
+class _Problems:
+    """Problems that are under way together."""
+
+    index: Tensor
+    """(b,) which of the batch they are"""
+    pose: HandPose
+    equations: NormalEquations
+    damping: Tensor
+    """(b,)"""
+
+    def __getitem__(self, rows: Tensor) -> _Problems:
+        return _Problems(self.index[rows], self.pose[rows], self.equations[rows], self.damping[rows])
+
+
+def _better(better: Tensor, new: _Problems, old: _Problems) -> _Problems:
+    """Problem by problem ``new`` where ``better (b,)``, else ``old``; the damping is that of ``new``."""
+    if better.all():
+        return new
+    if not better.any():
+        return _Problems(old.index, old.pose, old.equations, new.damping)
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b)
+
     names = ("global_orient", "hand_pose", "betas", "transl")
-    return HandPose(pose.side, *(getattr(pose, n).index_copy(0, index, getattr(rows, n)) for n in names))
+    pose = HandPose(new.pose.side, *(pick(getattr(new.pose, n), getattr(old.pose, n)) for n in names))
+    parts = ("cost", "gradient", "hessian")
+    equations = NormalEquations(*(pick(getattr(new.equations, n), getattr(old.equations, n)) for n in parts))
+    return _Problems(new.index, pose, equations, new.damping)
 
 
 def _step(equations: NormalEquations, damping: Tensor) -> Tensor:
@@ -131,38 +163,55 @@ def minimize(
         Per problem the pose of lowest cost that was met. One whose cost is NaN from the start keeps its pose
         and counts as not converged; the others do not notice it.
     """
-    pose = initial
-    active = torch.arange(len(initial), device=initial.transl.device)
-    equations = linearize(pose, active)
+    index = torch.arange(len(initial), device=initial.transl.device)
+    equations = linearize(initial, index)
     initial_cost = equations.cost
-    damping = torch.full_like(initial_cost, termination.damping)
-    used = torch.zeros_like(active)
-    for _ in range(termination.iterations):
-        current = equations[active]
-        step = _step(current, damping[active])
+    running = _Problems(index, initial, equations, torch.full_like(initial_cost, termination.damping))
+    finished: list[_Problems] = []
+    used: list[Tensor] = []
+
+    def retire(done: Tensor, evaluations: int) -> None:
+        nonlocal running
+        if done.any():
+            finished.append(running[done])
+            used.append(torch.full_like(finished[-1].index, evaluations))
+            running = running[~done]
+
+    for evaluations in range(termination.iterations):
+        step = _step(running.equations, running.damping)
         # A step that does not even promise a decrease that counts is not worth an evaluation.
-        worthwhile = current.promised(step) > termination.relative_decrease * current.cost
-        active, current, step = active[worthwhile], current[worthwhile], step[worthwhile]
-        if len(active) == 0:
+        least = termination.relative_decrease * running.equations.cost
+        worthwhile = running.equations.promised(step) > least
+        retire(~worthwhile, evaluations)
+        if len(running.index) == 0:
             break
-        trial_pose = pose[active].retract(step)
-        trial = linearize(trial_pose, active)
-        used[active] += 1
-        better = trial.cost < current.cost  # False for NaN, so a bad step is never taken
-        decrease = (current.cost - trial.cost) / current.cost.clamp_min(1e-20)
-        taken = active[better]
-        pose = _scatter(pose, taken, trial_pose[better])
-        equations = NormalEquations(
-            equations.cost.index_copy(0, taken, trial.cost[better]),
-            equations.gradient.index_copy(0, taken, trial.gradient[better]),
-            equations.hessian.index_copy(0, taken, trial.hessian[better]),
-        )
+        before = running.equations.cost
+        pose = running.pose.retract(step if len(step) == len(before) else step[worthwhile])
+        trial = linearize(pose, running.index)
+        better = trial.cost < before  # False for NaN, so a bad step is never taken
+        decrease = (before - trial.cost) / before.clamp_min(1e-20)
         factor = torch.where(better, termination.shrink, termination.grow)
-        damping[active] = (damping[active] * factor).clamp_min(1e-6)
-        finished = (better & (decrease < termination.relative_decrease)) | (
-            ~better & (damping[active] > termination.max_damping)
+        damping = (running.damping * factor).clamp_min(1e-6)
+        running = _better(better, _Problems(running.index, pose, trial, damping), running)
+        retire(
+            (better & (decrease < termination.relative_decrease))
+            | (~better & (damping > termination.max_damping)),
+            evaluations + 1,
         )
-        active = active[~finished]
-    converged = equations.cost.isfinite()
-    converged[active] = False
-    return Solution(pose, equations, initial_cost, used, converged)
+    stopped = sum(len(part.index) for part in finished)
+    finished.append(running)
+    used.append(torch.full_like(running.index, termination.iterations))
+    order = torch.cat([part.index for part in finished]).argsort()
+    equations = NormalEquations(
+        *(
+            torch.cat([getattr(p.equations, n) for p in finished])[order]
+            for n in ("cost", "gradient", "hessian")
+        )
+    )
+    return Solution(
+        HandPose.cat([part.pose for part in finished])[order],
+        equations,
+        initial_cost,
+        torch.cat(used)[order],
+        equations.cost.isfinite() & (order < stopped),
+    )

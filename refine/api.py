@@ -12,6 +12,7 @@ from hand_models import HandModel, HandPose, load_hand_model
 from .config import RefineConfig
 from .hypotheses import predict_field as predict_field
 from .hypotheses import refine_right_hands, weights_path
+from .inputs import as_hand_pose
 from .priors import PosePrior
 from .request import Request, as_object
 from .result import RefineResult
@@ -90,12 +91,13 @@ def refine_grasp(
         FileNotFoundError: a mesh path or the weights do not exist.
     """
     config, model = _options(config, hand_model)
-    obj = as_object(object_mesh)
     if is_pair(hand_pose):
+        obj = as_object(object_mesh)
         if prior is not None:
             raise ValueError("prior: is for single hands; refine the two one by one, or leave it out.")
         return refine_two_hands(hand_pose, obj, object_pose, model, config, seed)
-    request = Request.make(hand_pose, obj, object_pose, side, model)
+    given = as_hand_pose(hand_pose, model, side)
+    request = Request.make(given, as_object(object_mesh, given.side), object_pose, side, model)
     hands = request.right_hands()
     if prior is not None:
         if len(prior.factor) != len(request.pose) or prior.mean.side != request.pose.side:

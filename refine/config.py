@@ -36,6 +36,8 @@ class CostConfig:
     limits_std: float = 0.05
     """excess over the range of motion that counts as one"""
     self_penetration_std: float = 0.001
+    trust: bool = True
+    """weigh each joint and correspondence by how sure the network is of it; False for all by their mean precision"""
 
 
 @dataclass(frozen=True)

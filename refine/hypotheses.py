@@ -8,7 +8,7 @@ against the mean prediction, says which solution is returned and whether it is b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 
+from .candidates import Candidates, Finalists, find_finalists, settle_best
+from .candidates import solve_best as solve_best
+from .candidates import solved_variance as solved_variance
 from .config import RefineConfig
-from .optimize import align, joint_variance, settle
 from .priors import PosePrior
 from .score import ScoreWeights, load_score, margin_against, plausibility, score
 
@@ -54,19 +56,6 @@ class Refined:
     """(B, 21) square metres per axis: of each joint of the returned hand, uncalibrated"""
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The best of ``K`` solutions for each of ``B`` hands."""
-
-    pose: HandPose
-    score: Tensor
-    """(B,)"""
-    variance: Tensor
-    """(B, 21) square metres per axis"""
-    steps: Tensor
-    """(B,)"""
-
-
 @torch.no_grad()
 def refine_right_hands(
     pose: HandPose,
@@ -91,10 +80,12 @@ def refine_right_hands(
     """
     device = torch.device(config.device)
     weights = weights_path(config)
-    network, judge = load_weights(weights).to(device), load_score(weights)
-    model, objects = model.to(device), ObjectSet.of(meshes).to(device)
+    network, judge = load_weights(weights, device), load_score(weights)
+    # What a model has computed of itself is lost when it moves.
+    model = model if model.template.device == device else model.to(device)
+    objects = ObjectSet.of(meshes).to(device)
     parts = []
-    for rows in torch.arange(len(pose)).split(max(1, config.batch_size // config.hypotheses)):
+    for rows in torch.arange(len(pose)).split(max(1, config.batch_size // config.finalists)):
         given, index = pose[rows].to(device), which[rows].to(device)
         sight = Sight.of(network, model, objects, index, given)
         field = sight.mean()
@@ -102,9 +93,8 @@ def refine_right_hands(
             held = [meshes[i] for i in which[rows].tolist()]
             best = _descend(model, objects, held, index, given, field, judge, seed)
         else:
-            fields = draw_fields(sight, field, config.hypotheses, seed)
             known = None if prior is None else prior[rows].to(device)
-            best = solve_best(model, objects, index, given, field, fields, judge, config, known)
+            best = _search(sight, objects, index, given, field, judge, config, seed, known)
         as_given = plausibility(model, objects, index, given, field)
         before = score(as_given, judge)
         margin = margin_against(as_given, judge, config.margin, stated=prior is not None)
@@ -147,6 +137,13 @@ class Sight:
         seen = observe(model, pose, objects.points[which], objects.normals[which], objects.thickness[which])
         hierarchy = objects.hierarchy[which]
         return Sight(network, model, seen, hierarchy, network.encode(seen, hierarchy))
+
+    def __getitem__(self, rows: slice) -> Sight:
+        """Of some of the hands."""
+        encoding = Encoding(*(getattr(self.encoding, f.name)[rows] for f in fields(Encoding)))
+        return replace(
+            self, observation=self.observation[rows], hierarchy=self.hierarchy[rows], encoding=encoding
+        )
 
     @torch.no_grad()
     def mean(self) -> ContactField:
@@ -204,61 +201,29 @@ def draw_fields(sight: Sight, mean: ContactField, count: int, seed: int = 0) -> 
     return ContactField.cat([mean.at(slice(DRAWN_POINTS)), sight.draws(noise.to(mean.contact))])
 
 
-def solve_best(
-    model: HandModel,
+def _search(
+    sight: Sight,
     objects: ObjectSet,
     which: Tensor,
     pose: HandPose,
     mean: ContactField,
-    fields: ContactField,
     judge: ScoreWeights,
     config: RefineConfig,
-    prior: PosePrior | None = None,
+    seed: int,
+    prior: PosePrior | None,
 ) -> Candidates:
-    """Solve every hypothesis and choose, per hand, the solution that scores best against the mean prediction.
-
-    All are brought to where their field sees the hand; only the best ``config.finalists`` go on to settle on
-    the surface, which is most of the work.
-
-    Args:
-        pose: ``B`` noisy right hands.
-        mean: their mean prediction.
-        fields: ``K · B`` rows, field by field.
-        prior: what else is known of the hands.
-
-    Returns:
-        The variance is `solved_variance` of the chosen solution and that of the other hypotheses around it,
-        each counted as its score says it is probable.
-    """
-    batch, count = len(pose), len(fields) // len(pose)
-    hand = torch.arange(batch, device=which.device)
-
-    def judged(found: HandPose, owner: Tensor) -> Tensor:
-        parts = plausibility(model, objects, which[owner], found, mean[owner])
-        return score(parts, judge).nan_to_num(-torch.inf).reshape(-1, batch)
-
-    owner = hand.repeat(count)
-    known = None if prior is None else prior[owner]
-    aligned = align(model, objects, which[owner], pose[owner], fields, config, known)
-    # A single hypothesis has won before it is scored.
-    first = judged(aligned.pose, owner) if count > 1 else mean.contact.new_zeros(1, batch)
-    finals = first.topk(min(config.finalists, count), dim=0).indices  # (F, B)
-    rows, owner = (finals * batch + hand).flatten(), hand.repeat(len(finals))
-    known = None if prior is None else prior[owner]
-    settled = settle(
-        model, objects, which[owner], pose[owner], fields[rows], config, aligned.pose[rows], prior=known
-    )
-    scores = judged(settled.pose, owner)
-    chosen = scores.argmax(0) * batch + hand
-    origin = rows[chosen]
-
-    joints = model.joints(aligned.pose)
-    away = (joints.unflatten(0, (count, batch)) - joints[origin]).square().mean(-1)  # (K, B, 21)
-    spread = (first.softmax(0)[..., None] * away).sum(0)
-    best = settled.pose[chosen]
-    variance = solved_variance(model, best, settled.equations.hessian[chosen], fields[origin]) + spread
-    steps = aligned.iterations[origin] + settled.iterations[chosen]
-    return Candidates(best, scores.amax(0), variance, steps)
+    """`solve_best` over fields drawn from ``sight``, at most ``config.batch_size`` of them in memory at once."""
+    step, found = max(1, config.batch_size // config.hypotheses), []
+    for start in range(0, len(pose), step):
+        rows = slice(start, start + step)
+        drawn = draw_fields(sight[rows], mean[rows], config.hypotheses, seed)
+        known = None if prior is None else prior[rows]
+        found.append(
+            find_finalists(
+                sight.model, objects, which[rows], pose[rows], mean[rows], drawn, judge, config, known
+            )
+        )
+    return settle_best(sight.model, objects, mean, Finalists.cat(found), judge, config, prior)
 
 
 def _descend(
@@ -279,16 +244,6 @@ def _descend(
     value = score(plausibility(model, objects, which, found, field), judge)
     variance = expected_variance(model.joints(found), field)
     return Candidates(found, value, variance, torch.full((len(pose),), 250))
-
-
-def solved_variance(model: HandModel, pose: HandPose, hessian: Tensor, field: ContactField) -> Tensor:
-    """(B, 21) square metres per axis: of the posterior, and of the error that all of a field's values share.
-
-    The posterior treats what the field says of many points and joints as independent. What is wrong with all of
-    it at once does not average out, and is as large as what the network states for one joint.
-    """
-    assert field.joints_var is not None
-    return joint_variance(model, pose, hessian) + field.joints_var
 
 
 def expected_variance(joints: Tensor, field: ContactField) -> Tensor:
@@ -313,11 +268,11 @@ def weights_path(config: RefineConfig) -> Path:
     return Path(config.weights) if config.weights else shipped.DEFAULT
 
 
-def load_weights(path: Path) -> ContactNet:
+def load_weights(path: Path, device: torch.device | str = "cpu") -> ContactNet:
     """The network, read once; again when the file has changed, as after another training."""
-    return _load_network(path, path.stat().st_mtime_ns if path.is_file() else 0)
+    return _load_network(path, path.stat().st_mtime_ns if path.is_file() else 0, torch.device(device))
 
 
 @lru_cache(maxsize=4)
-def _load_network(path: Path, changed: int) -> ContactNet:
-    return shipped.load_network(path)
+def _load_network(path: Path, changed: int, device: torch.device) -> ContactNet:
+    return shipped.load_network(path).to(device)

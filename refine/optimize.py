@@ -6,7 +6,9 @@ the surface: touching where contact is predicted, not sinking in, within the ran
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,6 +56,11 @@ class Targets:
     def __getitem__(self, index: Tensor) -> Targets:
         return Targets(*(value[index] for value in self.__dict__.values()))
 
+    @staticmethod
+    def cat(parts: Sequence[Targets]) -> Targets:
+        """Join batches."""
+        return Targets(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Targets)))
+
 
 @dataclass(frozen=True)
 class Spheres:
@@ -74,12 +81,37 @@ class Spheres:
         return distance, torch.nn.functional.normalize(offset, dim=-1)
 
 
+class _Indexed(Protocol):
+    def __getitem__(self, index: Tensor, /) -> _Indexed: ...
+
+
+_Data = TypeVar("_Data", bound=_Indexed)
+
+
+class _Active(Generic[_Data]):
+    """Data of the problems that are still being solved, selected anew only when these become fewer."""
+
+    def __init__(self, data: _Data) -> None:
+        self._data, self._index, self._chosen = data, None, data
+
+    def at(self, index: Tensor) -> _Data:
+        """The rows ``index``."""
+        if index is not self._index:
+            self._index, self._chosen = index, self._data[index]
+        return self._chosen
+
+
 def make_targets(
     model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, skin: Tensor,
     config: CostConfig,
 ) -> Targets:  # fmt: skip
     """Turn a predicted field into targets for the skin points ``skin (P,)``, the first of the contact points."""
-    confidence = field.near * (0.01**2 / (field.canonical_var + field.gap_var + 0.01**2))
+    assert field.joints is not None
+    assert field.joints_var is not None
+    spread, joints_var = field.canonical_var + field.gap_var, field.joints_var
+    if not config.trust:
+        spread, joints_var = _alike(spread, field.near), _alike(joints_var, torch.ones_like(joints_var))
+    confidence = field.near * (0.01**2 / (spread + 0.01**2))
     count = min(config.correspondences, confidence.shape[1])
     weight, chosen = confidence.topk(count, dim=1)
 
@@ -88,25 +120,22 @@ def make_targets(
             t.gather(1, chosen) if t.ndim == 2 else t.gather(1, chosen[..., None].expand(-1, -1, t.shape[-1]))
         )
 
-    gap = pick(field.gap)[..., None]
-    places = pick(objects.points[which]) + gap * pick(objects.normals[which])
-    on_hand = torch.cdist(
-        pick(field.canonical), model.rest_canonical[skin].expand(len(which), -1, -1)
-    ).argmin(2)
+    at = (which[:, None], chosen)
+    places = objects.points[at] + pick(field.gap)[..., None] * objects.normals[at]
+    rest = model.rest_canonical[skin].expand(len(which), -1, -1)
+    on_hand = torch.cdist(pick(field.canonical), rest).argmin(2)
     weight = weight * (config.correspondence / weight.sum(1, keepdim=True).clamp_min(1.0))
     touch = field.hand_contact[:, : len(skin)]
     touch = touch * (touch > 0.2)
     touch = touch * (config.contact / touch.sum(1, keepdim=True).clamp_min(4.0))
-    assert field.joints is not None
-    assert field.joints_var is not None
     return Targets(
         which=which,
         initial_angles=default_anatomy().to(pose.hand_pose).to_anatomical(pose.hand_pose),
         joints=field.joints,
-        joints_std=field.joints_var.sqrt(),
-        joints_weight=torch.full_like(field.joints_var, config.joints),
+        joints_std=joints_var.sqrt(),
+        joints_weight=torch.full_like(joints_var, config.joints),
         places=places,
-        places_std=(pick(field.canonical_var) + pick(field.gap_var)).sqrt().clamp_min(0.003),
+        places_std=pick(spread).sqrt().clamp_min(0.003),
         places_weight=weight,
         places_skin=on_hand,
         touch=touch,
@@ -114,11 +143,18 @@ def make_targets(
     )
 
 
+def _alike(variance: Tensor, weight: Tensor) -> Tensor:
+    """``variance (B, n)`` replaced by that of the mean precision, taken with ``weight (B, n)``."""
+    total = weight.sum(1, keepdim=True).clamp_min(1e-6)
+    precision = (weight / variance.clamp_min(1e-12)).sum(1, keepdim=True) / total
+    return (1 / precision.clamp_min(1e-6)).expand_as(variance)
+
+
 def soft_tissue(objects: ObjectSet, which: Tensor, points: Tensor, config: CostConfig) -> Tensor:
     """(B, P) metres the skin at ``points`` may sink in: less where the object there is thin."""
-    coarse = objects.points[which, :512]
+    coarse = objects.points[which, :512].to(points)
     nearest = torch.cdist(points, coarse).argmin(2)
-    thickness = objects.thickness[which, :512].gather(1, nearest)
+    thickness = objects.thickness[which, :512].to(points).gather(1, nearest)
     return (config.soft_share * thickness).clamp_max(config.soft_tissue)
 
 
@@ -142,32 +178,35 @@ def optimise(
     Returns:
         The solution of the second solve; ``iterations`` counts both.
     """
-    first = align(model, objects, which, pose, field, config, prior)
-    second = settle(model, objects, which, pose, field, config, first.pose, prior=prior)
+    targets = targets_of(model, objects, which, pose, field, config)
+    first = align(model, targets, pose, config, prior)
+    second = settle_on(model, objects, targets, first.pose, config, prior=prior)
     return replace(second, iterations=first.iterations + second.iterations)
 
 
+def targets_of(
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, config: RefineConfig
+) -> Targets:  # fmt: skip
+    """What `align` and `settle_on` aim at; arguments as of `optimise`."""
+    skin = model.contact_points[: config.skin_points]
+    return make_targets(model, objects, which, pose, field, skin, config.costs)
+
+
 def align(
-    model: HandModel,
-    objects: ObjectSet,
-    which: Tensor,
-    pose: HandPose,
-    field: ContactField,
-    config: RefineConfig,
-    prior: PosePrior | None = None,
+    model: HandModel, targets: Targets, pose: HandPose, config: RefineConfig, prior: PosePrior | None = None
 ) -> Solution:
     """Bring ``B`` right hands to where the field sees them, through anything in between. See `optimise`."""
     skin = model.contact_points[: config.skin_points]
-    targets = make_targets(model, objects, which, pose, field, skin, config.costs)
     anatomy = default_anatomy().to(pose.transl)
+    aims, known = _Active(targets), None if prior is None else _Active(prior)
 
     def linearize(state: HandPose, index: Tensor) -> NormalEquations:
-        t = targets[index]
-        jacobian = model.jacobian(state, skin)
-        equations = _to_targets(jacobian, t)
-        if prior is not None:
-            equations = equations.add(*prior[index].residual(state))
-        return _add_priors(equations, state, t, anatomy, config.costs)
+        t = aims.at(index)
+        pulls, cost = _to_targets(model.jacobian(state, skin), t)
+        equations = costs.pulled(pulls, cost)
+        if known is not None:
+            equations = equations.add(*known.at(index).residual(state))
+        return _add_posture(equations, state, t, anatomy, config.costs)
 
     return minimize(linearize, pose, config.align)
 
@@ -183,6 +222,20 @@ def settle(
     obstacles: Spheres | None = None,
     prior: PosePrior | None = None,
 ) -> Solution:
+    """`settle_on` the targets that ``field`` gives for the inputs ``pose``; arguments as of both."""
+    targets = targets_of(model, objects, which, pose, field, config)
+    return settle_on(model, objects, targets, start, config, obstacles, prior)
+
+
+def settle_on(
+    model: HandModel,
+    objects: ObjectSet,
+    targets: Targets,
+    start: HandPose,
+    config: RefineConfig,
+    obstacles: Spheres | None = None,
+    prior: PosePrior | None = None,
+) -> Solution:
     """Settle ``B`` right hands on the surface: touching where contact is seen, not sinking in. See `optimise`.
 
     Args:
@@ -190,59 +243,61 @@ def settle(
         obstacles: what else the hands may not enter, such as another hand. Where they do at ``start``, they are
             to give way by half: the other does the rest.
     """
-    skin = model.contact_points[: config.skin_points]
-    targets = make_targets(model, objects, which, pose, field, skin, config.costs)
-    anatomy = default_anatomy().to(pose.transl)
+    skin, c = model.contact_points[: config.skin_points], config.costs
+    anatomy = default_anatomy().to(start.transl)
     with torch.no_grad():
         points = model(start).vertices[:, skin]
-        targets = replace(targets, allowance=soft_tissue(objects, which, points, config.costs))
+        allowance = soft_tissue(objects, targets.which, points, c)
         if obstacles is not None:
             skin_gives, flesh_gives = _give_way(model, start, points, obstacles)
+    aims = _Active(replace(targets, allowance=allowance))
+    known = None if prior is None else _Active(prior)
 
     def linearize(state: HandPose, index: Tensor) -> NormalEquations:
-        t = targets[index]
-        c = config.costs
+        t = aims.at(index)
         jacobian = model.jacobian(state, skin)
-        equations = _to_targets(jacobian, t)
-        distance, gradient = objects.grid.query(jacobian.vertices.points, t.which)
+        pulls, cost = _to_targets(jacobian, t)
         spheres, radius = costs.inner_spheres(jacobian.joints)
+        distance, gradient = objects.grid.query(jacobian.vertices.points, t.which)
         inner, inner_gradient = objects.grid.query(spheres.points, t.which)
         # Skin that should touch rests as deep as it yields, at half its allowance.
-        resting = distance + 0.5 * t.allowance
-        for residual in (
-            costs.attraction(jacobian.vertices, resting, gradient, t.touch, c.contact_std),
-            costs.penetration(jacobian.vertices, distance, gradient, t.allowance, c.penetration_std),
-            costs.penetration(spheres, inner, inner_gradient, c.soft_tissue - radius, c.penetration_std),
-            costs.self_penetration(spheres, radius, c.self_penetration_std),
-        ):
-            equations = equations.add(*residual)
+        touching = costs.not_touching(distance + 0.5 * t.allowance, t.touch, c.contact_std)
+        sunk = costs.too_deep(distance, t.allowance, c.penetration_std)
+        flesh = costs.too_deep(inner, c.soft_tissue - radius, c.penetration_std)
+        presses = [
+            costs.press(jacobian.vertices, gradient, touching, sunk),
+            costs.press(spheres, inner_gradient, flesh),
+        ]
         if obstacles is not None:
             others = obstacles[index]
             for body, gives in ((jacobian.vertices, skin_gives), (spheres, flesh_gives)):
                 away, outward = others.query(body.points)
-                overlap = costs.penetration(body, away, outward, gives[index], c.penetration_std)
-                equations = equations.add(*overlap)
-        if prior is not None:
-            equations = equations.add(*prior[index].residual(state))
-        return _add_priors(equations, state, t, anatomy, c)
+                overlap = costs.too_deep(away, gives[index], c.penetration_std)
+                presses.append(costs.press(body, outward, overlap))
+        for pull, loss in presses:
+            pulls, cost = [*pulls, pull], cost + loss
+        equations = costs.pulled(pulls, cost)
+        equations = equations.add(*costs.self_penetration(spheres, radius, c.self_penetration_std))
+        if known is not None:
+            equations = equations.add(*known.at(index).residual(state))
+        return _add_posture(equations, state, t, anatomy, c)
 
     return minimize(linearize, start, config.settle)
 
 
-def _to_targets(jacobian: HandJacobian, targets: Targets) -> NormalEquations:
-    """Joints and corresponding skin to where they are seen."""
-    t, joints = targets, jacobian.joints
-    equations = NormalEquations.zeros(len(joints.points), TANGENT_DIM, joints.points)
-    equations = equations.add(*costs.correspondence(joints, t.joints, t.joints_weight, t.joints_std))
-    chosen = jacobian.vertices.select(t.places_skin)
-    return equations.add(*costs.correspondence(chosen, t.places, t.places_weight, t.places_std))
+def _to_targets(jacobian: HandJacobian, targets: Targets) -> tuple[list[costs.Pull], Tensor]:
+    """Joints and corresponding skin to where they are seen, and what that costs ``(B,)``."""
+    t = targets
+    joints, first = costs.aim(jacobian.joints, None, t.joints, t.joints_weight, t.joints_std)
+    skin, second = costs.aim(jacobian.vertices, t.places_skin, t.places, t.places_weight, t.places_std)
+    return [skin, joints], first + second
 
 
 def inner_spheres(model: HandModel, pose: HandPose) -> Spheres:
     """Flesh of the hands, `contact.costs.inner_spheres`."""
-    nothing = torch.zeros(0, dtype=torch.long, device=pose.transl.device)
-    spheres, radius = costs.inner_spheres(model.jacobian(pose, nothing).joints)
-    return Spheres(spheres.points, radius)
+    start, end, share, radius = costs.sphere_table(pose.transl.dtype, pose.transl.device)
+    joints = model.joints(pose)
+    return Spheres(torch.lerp(joints[:, start], joints[:, end], share[:, None]), radius)
 
 
 def _give_way(model: HandModel, pose: HandPose, skin: Tensor, obstacles: Spheres) -> tuple[Tensor, Tensor]:
@@ -268,15 +323,12 @@ def joint_variance(model: HandModel, pose: HandPose, hessian: Tensor) -> Tensor:
     return half.square().sum(1).unflatten(-1, (3, -1)).mean(1)
 
 
-def _add_priors(
+def _add_posture(
     equations: NormalEquations, state: HandPose, targets: Targets, anatomy: Anatomy, config: CostConfig
 ) -> NormalEquations:
     """Near the input's joint angles, near what hands do, within what they can do."""
-    std = state.transl.new_tensor(config.initial_pose).expand(15, 3)
-    for residual in (
-        costs.pose_prior(state.hand_pose, targets.initial_angles, std, anatomy, TANGENT_DIM),
-        costs.pose_prior(state.hand_pose, anatomy.mean, anatomy.std * config.anatomy, anatomy, TANGENT_DIM),
-        costs.joint_limits(state.hand_pose, anatomy, config.limits_std, TANGENT_DIM),
-    ):
-        equations = equations.add(*residual)
-    return equations
+    beliefs = (
+        (targets.initial_angles, state.transl.new_tensor(config.initial_pose)),
+        (anatomy.mean, anatomy.std * config.anatomy),
+    )
+    return equations.add(*costs.posture(state.hand_pose, beliefs, config.limits_std, anatomy, TANGENT_DIM))

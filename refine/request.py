@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from contact.hierarchy import LEVELS
-from contact.objects import ObjectMesh
+from contact.objects import ObjectMesh, read_source
 from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
@@ -88,7 +88,8 @@ class Request:
         field = refined.field.mirrored() if self.mirrored else refined.field
         pose = fill(self.pose, rows, outcome)
         accepted = torch.zeros(count, dtype=torch.bool).index_copy(0, rows, refined.accepted)
-        before, after = self.model(self.pose), self.model(pose)
+        before = self.model(self.pose)
+        after = self.model(pose) if accepted.any() else before
         back = into_camera_frame(pose, self.camera, self.model)
 
         def everywhere(values: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class Request:
             joints_before=before.joints,
             joints_after=after.joints,
             contact=field.map(everywhere),
-            metrics=self._measure(before.vertices, after.vertices, config),
+            metrics=self._measure(before.vertices, after.vertices, accepted, config),
             status=statuses(self.finite.tolist(), accepted.tolist()),
             score_before=everywhere(refined.score_before).numpy(),
             score_after=everywhere(refined.score_after).numpy(),
@@ -115,27 +116,45 @@ class Request:
             hand_model=self.model,
         )
 
-    def _measure(self, before: Tensor, after: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:
+    def _measure(
+        self, before: Tensor, after: Tensor, accepted: Tensor, config: RefineConfig
+    ) -> dict[str, np.ndarray]:
         """Penetration depth, intersection volume and contact of the hands before and after."""
-        faces, usable = self.model.faces_for(self.pose.side), self.finite.numpy()
+        faces = self.model.faces_for(self.pose.side)
         result: dict[str, np.ndarray] = {}
-        for when, vertices in (("before", before[self.finite]), ("after", after[self.finite])):
+        for when, vertices, changed in (("before", before, self.finite), ("after", after, accepted)):
+            if not changed.any():
+                result |= {name.replace("before", "after"): value.copy() for name, value in result.items()}
+                continue
+            hands, rows = vertices[changed], changed.numpy()
             values = {
-                "penetration_mm": 1000 * penetration_depth(vertices, self.object),
-                "contact_ratio": contact_ratio(vertices, self.object),
+                "penetration_mm": 1000 * penetration_depth(hands, self.object),
+                "contact_ratio": contact_ratio(hands, self.object),
             }
             if config.volumes:
-                values["volume_cm3"] = 1e6 * intersection_volume(vertices, faces, self.object)
+                values["volume_cm3"] = 1e6 * intersection_volume(hands, faces, self.object)
             for name, value in values.items():
-                full = np.full(len(usable), np.nan, np.float32)
-                full[usable] = np.asarray(value)
+                # A hand that was kept measures what it did.
+                known = result.get(f"{name}_before")
+                full = np.full(len(rows), np.nan, np.float32) if known is None else known.copy()
+                full[rows] = np.asarray(value)
                 result[f"{name}_{when}"] = full
         return result
 
 
-def as_object(object_mesh: Any) -> ObjectMesh:
-    """The object in the form the network needs; ``ValueError`` when it was made with other points."""
-    obj = ObjectMesh.from_any(object_mesh)
+def as_object(object_mesh: Any, side: str = "right") -> ObjectMesh:
+    """The object in the form the network needs; ``ValueError`` when it was made with other points.
+
+    For left hands its points are drawn in the mirror, where these are refined: a scene and its mirror image
+    then give the same problem.
+    """
+    obj = None
+    if side == "left" and not isinstance(object_mesh, ObjectMesh):
+        vertices, faces, name = read_source(object_mesh)
+        if vertices.ndim == faces.ndim == 2 and vertices.shape[1] == 3:
+            mirror = (vertices * np.array([-1.0, 1.0, 1.0]), faces[:, ::-1])
+            obj = ObjectMesh.from_any(mirror, name=name).mirrored()
+    obj = ObjectMesh.from_any(object_mesh) if obj is None else obj
     if len(obj.points) != LEVELS[0]:
         raise ValueError(
             f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."

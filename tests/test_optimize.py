@@ -9,6 +9,7 @@ import pytest
 import torch
 import trimesh
 
+from contact import costs
 from contact.field import ContactField, field_from_pose
 from contact.grasp_types import preshapes
 from contact.object_set import ObjectSet
@@ -16,7 +17,8 @@ from contact.objects import ObjectMesh
 from contact.perturb import perturb
 from contact.synthesis import SynthesisConfig, close_hands, find_contacts, holds, place
 from hand_models import HandModel, HandPose, load_open_hand
-from hand_models.least_squares import Solution
+from hand_models.anatomy import default_anatomy
+from hand_models.least_squares import NormalEquations, Solution, Termination
 from hand_models.rotations import exp_so3
 from refine.config import RefineConfig
 from refine.metrics import mpjpe, penetration_depth
@@ -59,13 +61,13 @@ def model() -> HandModel:
 
 @pytest.fixture(scope="module")
 def scenes(model) -> dict[str, Scene]:
-    kinds, config, found = preshapes(model), SynthesisConfig(candidates=24), {}
+    kinds, config, found = preshapes(model), SynthesisConfig(candidates=24, squeeze=0.001), {}
     for name, mesh in SHAPES.items():
         obj = ObjectMesh.from_any(mesh, name=name, resolution=64)
         placement = place(model, obj, kinds, UP, np.random.default_rng(0), config)
         assert placement is not None
         pose = close_hands(model, obj, placement, kinds, UP, config)
-        pose = pose[holds(find_contacts(model, obj, pose), config)][:GRASPS]
+        pose = pose[holds(find_contacts(model, obj, pose), placement.squeeze, config)][:GRASPS]
         assert len(pose) == GRASPS
         found[name] = Scene(obj, pose, oracle(model, pose, obj, 0.005))
     return found
@@ -112,7 +114,7 @@ def test_penetration_falls(model, scenes, name):
     scene = scenes[name]
     noisy = perturb(scene.truth, "toch-t2", seed=0)
     before, after = (depth_mm(model, p, scene.obj) for p in (noisy, run(model, scene, noisy).pose))
-    deep = before > 8
+    deep = before > 5
     assert deep.any()
     assert (after[deep] < 0.6 * before[deep]).all()
 
@@ -208,6 +210,83 @@ def test_the_result_moves_with_the_scene(model, box):
     assert (distance_mm(model, there, here) < 1.5).all()  # the grid's axes do not turn with the object
 
 
+def test_single_precision_is_enough(model, box):
+    """The same problems in double precision end within a tenth of a millimetre."""
+    noisy = perturb(box.truth, "image", seed=8)
+    which = torch.zeros(GRASPS, dtype=torch.long)
+    double, config = model.to(torch.float64), CONFIG
+    for name in ("align", "settle"):  # to the minimum: near it both stop anywhere within their tolerance
+        config = replace(config, **{name: Termination(iterations=60, relative_decrease=1e-6)})
+    single = optimise(model, box.objects, which, noisy, box.field, config).pose
+    exact = optimise(
+        double, box.objects, which, noisy.to(torch.float64), box.field.to(torch.float64), config
+    ).pose
+    assert exact.transl.dtype == torch.float64
+    assert (distance_mm(double, single.to(torch.float64), exact) < 0.1).all()
+
+
+def test_pulls_sum_to_what_their_rows_sum_to(model, box):
+    """`costs.pulled` never forms a row; the residuals of `costs.correspondence` and the others are the reference."""
+    generator = torch.Generator().manual_seed(0)
+    hand = model.to(torch.float64)
+    pose = perturb(box.truth, "image", seed=1).to(torch.float64)
+    jacobian = hand.jacobian(pose, model.contact_points[:40])
+    skin, joints = jacobian.vertices, jacobian.joints
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(GRASPS, *shape, generator=generator, dtype=torch.float64)
+
+    index = torch.randint(40, (GRASPS, 60), generator=generator)
+    targets = (draw(60, 3) * 0.1, draw(60), 0.003 + 0.01 * draw(60))
+    named = (draw(21, 3) * 0.1, draw(21), 0.003 + 0.01 * draw(21))
+    distance, gradient = 0.01 * (draw(40) - 0.5), draw(40, 3)
+    touch, allowance = draw(40), 0.001 * draw(40)
+    expected = NormalEquations.zeros(GRASPS, 51, pose.transl)
+    for residual in (
+        costs.correspondence(skin.select(index), *targets),
+        costs.correspondence(joints, *named),
+        costs.attraction(skin, distance, gradient, touch, 0.003),
+        costs.penetration(skin, distance, gradient, allowance, 0.0015),
+    ):
+        expected = expected.add(*residual)
+    pulls = [
+        costs.aim(skin, index, *targets),
+        costs.aim(joints, None, *named),
+        costs.press(
+            skin,
+            gradient,
+            costs.not_touching(distance, touch, 0.003),
+            costs.too_deep(distance, allowance, 0.0015),
+        ),
+    ]
+    # Of a hand with pose correctives, whose points do more than turn with their bones, rows are formed.
+    for points in (skin, replace(skin, correctives=torch.zeros(GRASPS, 45, 3, 40, dtype=torch.float64))):
+        same = [replace(pull, points=points) if pull.points is skin else pull for pull, _ in pulls]
+        found = costs.pulled(same, sum(loss for _, loss in pulls))
+        torch.testing.assert_close(found.cost, expected.cost)
+        torch.testing.assert_close(found.gradient, expected.gradient)
+        torch.testing.assert_close(found.hessian, expected.hessian)
+
+
+def test_posture_is_its_parts(model, box):
+    anatomy = default_anatomy().to(torch.float64)
+    bent = perturb(box.truth, "contactopt", seed=2).hand_pose.to(torch.float64) * 2.0
+    near, std = 0.3 * torch.ones(GRASPS, 15, 3, dtype=torch.float64), anatomy.std[0]
+    expected = NormalEquations.zeros(GRASPS, 51, bent)
+    for residual in (
+        costs.pose_prior(bent, near, std.expand(15, 3), anatomy, 51),
+        costs.pose_prior(bent, anatomy.mean, anatomy.std, anatomy, 51),
+        costs.joint_limits(bent, anatomy, 0.05, 51),
+    ):
+        expected = expected.add(*residual)
+    beliefs = ((near, std), (anatomy.mean, anatomy.std))
+    found = NormalEquations.zeros(GRASPS, 51, bent).add(*costs.posture(bent, beliefs, 0.05, anatomy, 51))
+    torch.testing.assert_close(found.cost, expected.cost)
+    torch.testing.assert_close(found.gradient, expected.gradient)
+    torch.testing.assert_close(found.hessian, expected.hessian)
+    assert (anatomy.violation(bent) != 0).any()
+
+
 # What it aims at ------------------------------------------------------------------------------------
 
 
@@ -223,6 +302,22 @@ def test_targets_are_where_the_true_skin_is(model, box):
     assert (targets.places_weight >= 0).all()
     assert (targets.places_weight.sum(1) <= CONFIG.costs.correspondence + 1e-3).all()
     assert (targets.touch.sum(1) <= CONFIG.costs.contact + 1e-3).all()
+
+
+def test_without_trust_all_are_as_sure_as_on_average(model, box):
+    skin = model.contact_points[: CONFIG.skin_points]
+    which = torch.zeros(GRASPS, dtype=torch.long)
+    uneven = torch.linspace(0.004**2, 0.02**2, 21).expand(GRASPS, 21)
+    field = replace(box.field, joints_var=uneven)
+    targets = [
+        make_targets(model, box.objects, which, box.truth, field, skin, replace(CONFIG.costs, trust=trust))
+        for trust in (True, False)
+    ]
+    assert (targets[0].joints_std[:, 0] < targets[0].joints_std[:, -1]).all()
+    mean = (1 / uneven).mean(1, keepdim=True).rsqrt().expand(-1, 21)
+    torch.testing.assert_close(targets[1].joints_std, mean)
+    first = targets[1].places_std[:, :1]
+    torch.testing.assert_close(targets[1].places_std, first.expand_as(targets[1].places_std))
 
 
 def test_soft_tissue_yields_less_where_the_object_is_thin():
