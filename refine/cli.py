@@ -57,7 +57,14 @@ COMMANDS = {
     "eval": Command(
         "refine.commands.eval", "EvalOptions", "evaluate",
         "Measure predictions against reference grasps.",
-        ("regrasp eval refined/predictions.refined.npz --reference truth.npz --objects meshes/",),
+        ("regrasp eval refined/predictions.refined.npz --reference truth.npz --objects meshes/",
+         "regrasp eval contact --corpus runs/corpus"),
+    ),
+    "eval contact": Command(
+        "refine.commands.eval", "ContactEvalOptions", "evaluate_contact",
+        "Measure a contact network on held-out objects of a corpus, and on human grasps.",
+        ("regrasp eval contact --corpus runs/corpus",
+         "regrasp eval contact --weights runs/contact/weights.safetensors --corpus runs/corpus --real real/"),
     ),
     "doctor": Command(
         "refine.doctor", "DoctorOptions", "doctor",
@@ -122,6 +129,8 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"regrasp {version('regrasp')}")
         return OK
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         print(
             f"regrasp: error: no command {name!r}; the commands are {', '.join(COMMANDS)}.", file=sys.stderr

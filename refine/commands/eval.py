@@ -1,10 +1,11 @@
-"""`regrasp eval`: predictions measured against reference grasps."""
+"""`regrasp eval`: predictions measured against reference grasps; `regrasp eval contact`: a contact network's fields."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -14,6 +15,8 @@ from ..prediction_files import read_predictions, write_atomically, write_json
 from .hands import HandOptions
 
 if TYPE_CHECKING:
+    from contact.cases import Cases
+
     from ..predictions import Predictions
 
 
@@ -50,11 +53,13 @@ def evaluate(options: EvalOptions) -> int:
     for name, value in figures.items():
         print(f"{name:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
     if options.out is not None:
-        strict = {
-            name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in figures.items()
-        }
-        write_atomically(options.out, lambda stream: write_json(stream, strict))
+        write_atomically(options.out, lambda stream: write_json(stream, _strict(figures)))
     return 0
+
+
+def _strict(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN: null instead."""
+    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in figures.items()}
 
 
 def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -77,3 +82,118 @@ def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.n
 def _keys(predictions: Predictions) -> list[tuple[str, ...]]:
     names = ("sequence_id", "frame_id", "object_id", "side")
     return list(zip(*(getattr(predictions, name).tolist() for name in names), strict=True))
+
+
+@dataclass(frozen=True)
+class ContactEvalOptions:
+    """Options of `regrasp eval contact`."""
+
+    weights: str = "default"
+    """Weight file of ContactNet with its card beside it; default: the one that ships."""
+    corpus: Path | None = None
+    """Corpus made by `regrasp corpus`; of its grasps those on held-out objects are used."""
+    real: Path | None = None
+    """Folder of human grasps: dexycb_val.npz (object_id, joints in metres) and ycb/<object_id>.ply."""
+    noise: str = "contactopt"
+    """Protocol by which the hands are off: contactopt, image, toch-b1, ..., none."""
+    count: int | None = None
+    """Grasps of the corpus and of the real ones, at most; all when not given."""
+    draws: int = 0
+    """Draws of the latent to take the best of, 2 or more; 0 leaves this out, which is most of the work."""
+    seed: int = 0
+    """Of the noise and the draws."""
+    out: Path | None = None
+    """File for the figures as JSON."""
+
+
+_CONTACT_LINES = (
+    ("grasps", "grasps", 0),
+    ("share of points that touch", "positives", 3),
+    ("precision at 0.4", "precision", 3),
+    ("recall at 0.4", "recall", 3),
+    ("F1 at 0.4", "f1", 3),
+    ("average precision", "ap", 3),
+    ("  mean over grasps", "ap_grasp", 3),
+    ("expected calibration error", "ece", 3),
+    ("  where 1/15 or more is claimed", "ece_claimed", 3),
+    ("negative log likelihood, nats", "nll", 3),
+    ("correspondence where touching, mm", "correspondence_mm", 1),
+    ("  wherever there is one, mm", "correspondence_near_mm", 1),
+    ("joints, mm", "mpjpe_mm", 1),
+    ("rank correlation of variance and", "", 0),
+    ("  error of contact", "spearman_contact", 2),
+    ("  error of correspondence", "spearman_canonical", 2),
+    ("  error of joints", "spearman_joints", 2),
+    ("ambiguous half: mean's precision", "ap_mean_ambiguous", 3),
+    ("  best draw's", "ap_best_ambiguous", 3),
+    ("  gain", "gain_ambiguous", 3),
+)
+
+
+def evaluate_contact(options: ContactEvalOptions) -> int:
+    """Run `regrasp eval contact`: a table on standard output, and JSON where ``--out`` says.
+
+    Raises:
+        ValueError: neither ``--corpus`` nor ``--real``, an unknown protocol, or weights of another network.
+        FileNotFoundError: weights, corpus or grasps are not there.
+    """
+    from contact.cases import draw_contact, predict_cases, predictor
+    from contact.evaluate import best_of_draws, measure_field
+    from contact.perturb import protocol
+    from contact.weights import load_network
+    from hand_models import load_hand_model
+
+    if options.corpus is None and options.real is None:
+        raise ValueError("--corpus: give a corpus, or human grasps with --real, to measure on.")
+    if options.count is not None and options.count < 1:
+        raise ValueError(f"--count: got {options.count}; give 1 or more.")
+    if options.draws < 0 or options.draws == 1:
+        raise ValueError(f"--draws: got {options.draws}; give 2 or more, or 0 for none.")
+    protocol(options.noise)
+    network = load_network(None if options.weights == "default" else Path(options.weights))
+    model = load_hand_model("open")
+    figures: dict[str, dict[str, float]] = {}
+    for name, cases in _contact_cases(options).items():
+        predicted = predict_cases(predictor(network, model), cases)
+        figures[name] = measure_field(predicted, cases.truth, model.joints(cases.pose))
+        if options.draws:
+            drawn = draw_contact(network, model, cases, options.draws, options.seed)
+            figures[name] |= best_of_draws(predicted, drawn, cases.truth)
+    print(contact_table(figures))
+    if options.out is not None:
+        strict = {name: _strict(values) for name, values in figures.items()}
+        strict |= {"noise": options.noise, "seed": options.seed, "weights": Path(options.weights).name}
+        write_atomically(options.out, lambda stream: write_json(stream, strict))
+    return 0
+
+
+def _contact_cases(options: ContactEvalOptions) -> dict[str, Cases]:
+    """What the options ask for, by the name it has in the table."""
+    from contact.cases import held_out_cases, real_cases
+    from hand_models import load_hand_model
+
+    found = {}
+    if options.corpus is not None:
+        found["held-out objects"] = held_out_cases(options.corpus, options.noise, options.count, options.seed)
+    if options.real is not None:
+        model = load_hand_model("open")
+        found["human grasps"], _ = real_cases(
+            options.real, model, options.noise, count=options.count, seed=options.seed
+        )
+    return found
+
+
+def contact_table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Figures by column, as a table for people; lines that no column has are left out, NaN is a dash."""
+    lines = [f"{'':36}" + "".join(f"{name:>20}" for name in figures)]
+    for label, key, digits in _CONTACT_LINES:
+        if not key:
+            lines.append(label)
+            continue
+        if not any(key in values for values in figures.values()):
+            continue
+        cells = (values.get(key, np.nan) for values in figures.values())
+        lines.append(
+            f"{label:36}" + "".join(f"{f'{x:.{digits}f}' if np.isfinite(x) else '-':>20}" for x in cells)
+        )
+    return "\n".join(lines)
