@@ -2,8 +2,9 @@
 
 A small vector in the manner of Neural Processes (Garnelo et al., 2018) and conditional variational
 autoencoders (Sohn et al., NeurIPS 2015). In training it is told the true joints and has to say as little as
-possible about them; afterwards it is drawn, and each draw gives one plausible field. It enters the network as
-one more token; without one, the network gives the mean over what it cannot tell apart.
+possible about them; afterwards it is drawn, and each draw gives one plausible field. It moves every token by an
+adapter in front of each later layer, which is learnt last, with all else at rest: without a latent the tokens
+pass untouched, and the network gives the mean over what it cannot tell apart.
 """
 
 from __future__ import annotations
@@ -38,18 +39,33 @@ class Gaussian:
         return (0.5 * ((2 * ratio).exp() + shift**2 - 1) - ratio).sum(-1)
 
 
-class Latent(nn.Module):
-    """Prior, posterior and token of the latent."""
+class _Adapter(nn.Module):
+    """Moves each token by what the latent means for it; at first by next to nothing."""
 
     def __init__(self, token: int, size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(token)
+        self.of_token, self.of_latent = nn.Linear(token, token), nn.Linear(size, token)
+        self.out = nn.Linear(token, token)
+        nn.init.normal_(self.out.weight, std=0.02)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, tokens: Tensor, latent: Tensor) -> Tensor:
+        hidden = self.of_token(self.norm(tokens)) + self.of_latent(latent)[:, None]
+        return tokens + self.out(torch.relu(hidden))
+
+
+class Latent(nn.Module):
+    """Prior and posterior of the latent, and its way into the tokens."""
+
+    def __init__(self, token: int, size: int, layers: int) -> None:
         super().__init__()
         self.size = size
         self.prior_head = nn.Sequential(nn.Linear(token, token), nn.ReLU(), nn.Linear(token, 2 * size))
         self.posterior_head = nn.Sequential(
             nn.Linear(token + 3 * _JOINTS, token), nn.ReLU(), nn.Linear(token, 2 * size)
         )
-        self.enter = nn.Sequential(nn.Linear(size, token), nn.ReLU(), nn.Linear(token, token))
-        self.absent = nn.Parameter(torch.zeros(token))
+        self.adapters = nn.ModuleList(_Adapter(token, size) for _ in range(layers))
 
     def prior(self, summary: Tensor) -> Gaussian:
         """What the observation alone leaves open; ``summary (B, token)``."""
@@ -64,11 +80,9 @@ class Latent(nn.Module):
         """
         return _gaussian(self.posterior_head(torch.cat([summary, shift.flatten(1) / LENGTH], -1)))
 
-    def token(self, latent: Tensor | None, batch: int) -> Tensor:
-        """``(B, 1, token)`` that joins the others; of no latent when ``latent (B, Z)`` is None."""
-        if latent is None:
-            return self.absent.expand(batch, 1, -1)
-        return self.enter(latent)[:, None]
+    def enter(self, tokens: Tensor, latent: Tensor | None, layer: int) -> Tensor:
+        """Tokens ``(B, T, token)`` in front of the ``layer``-th later layer, moved by ``latent (B, Z)`` if any."""
+        return tokens if latent is None else self.adapters[layer](tokens, latent)
 
 
 def _gaussian(raw: Tensor) -> Gaussian:

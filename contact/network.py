@@ -4,7 +4,7 @@ A PointNet++-like encoder (Qi et al., NeurIPS 2017; edge features as in DGCNN, W
 2,048 object points down to 128 tokens. A few transformer layers let these and one token per hand joint
 exchange what they know; the joint tokens leave as denoised joints, the object tokens go back up to a contact
 field. Each output has its own variance and is trained by a proper scoring rule. A latent (`contact.latent`)
-joins the tokens halfway: drawn, it gives one plausible field; absent, the mean over all of them.
+moves the tokens from halfway on: drawn, it gives one plausible field; absent, the mean over all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class NetworkConfig:
     token: int = 128
     """channels of the 128 + 21 tokens"""
     layers: int = 4
-    """transformer layers; the latent joins after the first half of them"""
+    """transformer layers; the latent comes in after the first half of them"""
     heads: int = 4
     latent: int = 8
     """numbers in the latent"""
@@ -141,9 +141,12 @@ class _Gather(nn.Module):
 
     def forward(self, features: Tensor, xyz: Tensor, index: Tensor) -> Tensor:
         shift = self.position(xyz / (0.2 * LENGTH))
-        # .max is cheaper to differentiate than .amax, which shares the derivative among ties.
-        message = _take(self.feature(features) + shift, index).max(2).values
-        return self.after(message - shift[:, : index.shape[1]])
+        edges = self.feature(features) + shift
+        # Which neighbour is the largest takes no derivative: only the winners are gathered with one.
+        with torch.no_grad():
+            best = _take(edges, index).max(2).indices
+            winner = index.gather(2, best)
+        return self.after(edges.gather(1, winner) - shift[:, : index.shape[1]])
 
 
 class _Spread(nn.Module):
@@ -191,7 +194,7 @@ class ContactNet(nn.Module):
         self.joint_name = nn.Parameter(0.02 * torch.randn(NUM_JOINTS, c.token))
         self.place = nn.Linear(3, c.token)
         self.attention = nn.ModuleList(_Attention(c.token, c.heads) for _ in range(c.layers))
-        self.latent = Latent(c.token, c.latent)
+        self.latent = Latent(c.token, c.latent, c.layers - c.layers // 2)
         self.norm = nn.LayerNorm(c.token)
         self.spread2 = _Spread(c.token, c.middle, c.middle)
         self.spread1 = _Spread(c.middle, c.fine, c.middle)
@@ -265,11 +268,11 @@ class ContactNet(nn.Module):
             at: object points to predict at; training needs only a few of them at a time.
             latent: ``(B, Z)``, or None for the mean over all that the observation leaves open.
         """
-        tokens = torch.cat([encoding.tokens, self.latent.token(latent, len(encoding.tokens))], 1)
-        for layer in self.attention[self.config.layers // 2 :]:
-            tokens = layer(tokens)
+        tokens = encoding.tokens
+        for k, layer in enumerate(self.attention[self.config.layers // 2 :]):
+            tokens = layer(self.latent.enter(tokens, latent, k))
         tokens = self.norm(tokens)
-        of_object, of_joints = tokens[:, : LEVELS[2]], tokens[:, LEVELS[2] : LEVELS[2] + NUM_JOINTS]
+        of_object, of_joints = tokens[:, : LEVELS[2]], tokens[:, LEVELS[2] :]
 
         middle = self.spread2(of_object, encoding.middle, hierarchy.spread2, hierarchy.spread2_weight)
         fine, spread, weight = encoding.fine[:, at], hierarchy.spread1[:, at], hierarchy.spread1_weight[:, at]

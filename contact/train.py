@@ -17,6 +17,7 @@ from torch import Tensor
 from hand_models import HandModel
 
 from .corpus import Corpus, corpus_hash, load_corpus
+from .curves import write_curves
 from .features import Observation, observe
 from .field import ContactField
 from .losses import LossWeights, losses, total
@@ -34,7 +35,10 @@ class TrainConfig:
     corpus: Path = Path("runs/corpus")
     out: Path = Path("runs/contact")
     """checkpoints, log and weights"""
-    steps: int = 2600
+    steps: int = 2200
+    """of the network without its latent"""
+    latent_steps: int = 500
+    """of the latent thereafter, the rest of the network at rest"""
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
@@ -50,13 +54,14 @@ class TrainConfig:
     tracking: Protocol = TRACKING
     """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right
     and does not promise to be surer than the truth it will be judged by"""
-    draws_from: float = 0.6
-    """share of the steps after which the latent is trained too"""
-    divergence: float = 0.05
-    """weight of a nat that the latent says about the truth"""
+    latent_rate: float = 4e-3
+    """learning rate of the latent"""
+    divergence: float = 0.02
+    """weight of a nat that the latent says about the truth; grows to this in the first half of its steps, lest it
+    learns to say nothing before it has learnt to say something (Bowman et al., CoNLL 2016)"""
     points: int = 512
     """object points a step learns from, of the 2,048: neighbours say much the same"""
-    evaluate_every: int = 200
+    evaluate_every: int = 400
     device: str = "cpu"
     seed: int = 0
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -131,22 +136,34 @@ def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _loss(
+    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor, config: TrainConfig
+) -> Tensor:
+    """What a step descends: the losses of the mean prediction."""
+    skin = _skin(model, batch)
+    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
+    mean = network(batch.observation, hierarchy, *skin, at)
+    return total(losses(mean, batch.truth.at(at), batch.joints), config.loss)
+
+
+def _draw_loss(
     network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor, config: TrainConfig,
-    noise: Tensor | None,
+    noise: Tensor, done: float,
 ) -> Tensor:  # fmt: skip
-    """What a step descends: the mean prediction's losses and, given ``noise (B, Z)``, a draw's beside them."""
+    """What a step of the latent descends: a draw's losses, drawn knowing the truth, and what that knowledge costs.
+
+    Args:
+        noise: ``(B, Z)`` standard normal.
+        done: share of the latent's steps that is done.
+    """
     observation, skin = batch.observation, _skin(model, batch)
     hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
-    truth = batch.truth.at(at)
-    encoding = network.encode(observation, hierarchy)
-    mean = network.decode(encoding, observation, hierarchy, *skin, at)
-    loss = total(losses(mean, truth, batch.joints), config.loss)
-    if noise is None:
-        return loss
+    with torch.no_grad():
+        encoding = network.encode(observation, hierarchy)
     posterior = network.posterior(encoding, batch.joints - observation.joint_positions)
     draw = network.decode(encoding, observation, hierarchy, *skin, at, posterior.draw(noise))
     divergence = posterior.divergence(network.prior(encoding)).mean()
-    return loss + total(losses(draw, truth, batch.joints), config.loss) + config.divergence * divergence
+    weight = config.divergence * min(1.0, 2 * done)
+    return total(losses(draw, batch.truth.at(at), batch.joints), config.loss) + weight * divergence
 
 
 def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
@@ -155,10 +172,8 @@ def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
     return torch.randperm(corpus.points.shape[1], generator=generator)[: config.points]
 
 
-def _latent_noise(config: TrainConfig, step: int) -> Tensor | None:
-    """``(B, Z)`` standard normal; None as long as the latent is not trained."""
-    if step < config.draws_from * config.steps:
-        return None
+def _latent_noise(config: TrainConfig, step: int) -> Tensor:
+    """``(B, Z)`` standard normal."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     noise = torch.randn(config.batch_size, config.network.latent, generator=generator)
     return noise.to(config.device)
@@ -203,7 +218,8 @@ def _f1(predicted: Tensor, truth: Tensor) -> float:
 
 
 def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -> Path:
-    """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``.
+    """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``,
+    beside ``curves.csv`` and ``curves.png``.
 
     An interrupted run, started again with the same configuration, ends as it would have uninterrupted.
 
@@ -244,26 +260,39 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
         start = int(state["step"])
 
     began = time.monotonic()
+    total_steps = config.steps + config.latent_steps
     for step, batch in tqdm(
-        zip(range(start, config.steps), _stream(model, corpus, training, config, start), strict=False),
-        total=config.steps, initial=start, disable=None,
+        zip(range(start, total_steps), _stream(model, corpus, training, config, start), strict=False),
+        total=total_steps, initial=start, disable=None,
     ):  # fmt: skip
-        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
-        rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps)) * 0.99 + 0.01
+        of_latent = step >= config.steps
+        if of_latent and network.point[0].weight.requires_grad:
+            # From here on the network stays as it will be saved, and only the latent learns.
+            rest = {k: v for k, v in averaged.state_dict().items() if not k.startswith("latent.")}
+            network.load_state_dict(rest, strict=False)
+            network.requires_grad_(False).latent.requires_grad_(True)
+        done, phase = (step - config.steps, config.latent_steps) if of_latent else (step, config.steps)
+        rate = config.latent_rate if of_latent else config.learning_rate
+        rate *= min(1.0, (done + 1) / (config.warmup * phase / max(config.steps, 1)))
+        rate *= 0.5 * (1 + math.cos(math.pi * done / phase)) * 0.99 + 0.01
         for group in optimiser.param_groups:
             group["lr"] = rate
         at = _some_points(corpus, config, step)
         batch = batch.to(config.device)
-        noise = _latent_noise(config, step)
         optimiser.zero_grad()
-        _loss(network, model, corpus, batch, at, config, noise).backward()
+        if of_latent:
+            noise = _latent_noise(config, step)
+            loss = _draw_loss(network, model, corpus, batch, at, config, noise, done / phase)
+        else:
+            loss = _loss(network, model, corpus, batch, at, config)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        # A short memory at first, so that the average forgets the random start.
-        decay = min(config.average, (step + 1) / (step + 10))
+        # A short memory at first, so that the average forgets the start.
+        decay = min(config.average, (done + 1) / (done + 10))
         for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
-        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
+        if (step + 1) % config.evaluate_every == 0 or step + 1 in (config.steps, total_steps):
             scores = {
                 name: evaluate(averaged, model, corpus, held_out[:256], name)
                 for name in ("contactopt", "image", "none")
@@ -271,6 +300,7 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
             line = {"step": step + 1, "seconds": round(time.monotonic() - began), **scores}
             with open(config.out / "log.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
+            write_curves(config.out / "log.jsonl")
             state = {
                 "network": network.state_dict(), "averaged": averaged.state_dict(),
                 "optimiser": optimiser.state_dict(), "step": step + 1,

@@ -41,9 +41,10 @@ class CalibrationConfig:
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: Protocol = TRACKING
     """error that counts as true, as in training"""
-    confidence: float = 0.9
-    """probability of being better that a result must have to be returned; one half will do where the input
-    cannot be right"""
+    confidence: float = 0.85
+    """probability of being better that a result must have to be returned"""
+    confidence_impossible: float = 0.6
+    """the same where the input cannot be right"""
     seed: int = 1
 
 
@@ -104,7 +105,7 @@ def held_out_grasps(
     return corpus.pose[chosen], meshes, which
 
 
-def fit_score(trials: Trials, confidence: float) -> ScoreWeights:
+def fit_score(trials: Trials, confidence: float, confidence_impossible: float = 0.5) -> ScoreWeights:
     """Logistic regression of "the result is nearer the truth" on the difference of the features.
 
     Weights are kept non-negative: nothing bad may count as good. The constant goes into the margin.
@@ -119,8 +120,10 @@ def fit_score(trials: Trials, confidence: float) -> ScoreWeights:
 
     found = minimise(loss, np.array([1.0, 0.1, 0.1, 0.0]), bounds=[(0, None)] * 3 + [(None, None)])
     error, depth, gap = found.x[:3] / unit
-    margin = math.log(confidence / (1 - confidence)) - found.x[3]
-    return ScoreWeights(float(error), float(depth), float(gap), float(margin), -float(found.x[3]))
+    margin, impossible = (
+        math.log(p / (1 - p)) - float(found.x[3]) for p in (confidence, confidence_impossible)
+    )
+    return ScoreWeights(float(error), float(depth), float(gap), margin, impossible)
 
 
 def calibrate(
@@ -132,6 +135,7 @@ def calibrate(
         FileNotFoundError: corpus or weights are not there.
         ValueError: the corpus is too small to hold objects out.
     """
-    weights = fit_score(run_trials(config, model or load_hand_model("open")), config.confidence)
+    trials = run_trials(config, model or load_hand_model("open"))
+    weights = fit_score(trials, config.confidence, config.confidence_impossible)
     write_card(config.weights, read_card(config.weights) | {"score": asdict(weights)})
     return weights

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from contact import train as module
 from contact.corpus import Corpus, CorpusConfig, build_object, corpus_hash, load_corpus
@@ -49,6 +51,7 @@ def config(corpus_folder, tmp_path) -> TrainConfig:
         corpus=corpus_folder,
         out=tmp_path / "run",
         steps=4,
+        latent_steps=2,
         batch_size=2,
         warmup=2,
         evaluate_every=2,
@@ -76,7 +79,13 @@ def test_a_short_run_writes_weights_card_and_log(config, model):
     assert card["config"]["seed"] == config.seed
     assert str(config.corpus.parent) not in card_path(path).read_text()  # no paths of the machine
     lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    with open(config.out / "curves.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["step"]) for row in table] == [2, 4, 6]
+    assert float(table[1]["image.after_mm"]) == lines[1]["image"]["after_mm"]
+    with Image.open(config.out / "curves.png") as picture:
+        assert len(picture.getcolors(1 << 20)) > 3  # more than a white sheet
     assert not list(config.out.glob("*.partial"))
 
 
@@ -88,14 +97,23 @@ def test_equal_seeds_give_equal_weights(config, model, tmp_path):
     assert not same_weights(first, other)
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, model, tmp_path, monkeypatch):
+def test_the_latent_learns_last_and_leaves_the_rest_as_it_is(config, model, tmp_path):
+    before = load_network(train(replace(config, latent_steps=0), model)).state_dict()
+    after = load_network(train(replace(config, out=tmp_path / "more"), model)).state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"latent"}
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, model, tmp_path, monkeypatch, step):
+    config = replace(config, latent_steps=4)
     whole = train(config, model)
     cut = replace(config, out=tmp_path / "cut")
     real, calls = module.total, []
 
     def interrupted(*arguments):
         calls.append(1)
-        if len(calls) == 4:  # after the checkpoint of step 2, in the middle of the next stretch
+        if len(calls) == step:  # after a checkpoint, in the middle of the next stretch
             raise KeyboardInterrupt
         return real(*arguments)
 
@@ -108,7 +126,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, model, tmp_path
 
 
 def test_training_lowers_the_loss_on_what_it_sees(config, corpus, model):
-    path = train(replace(config, steps=40, evaluate_every=40, learning_rate=5e-3, average=0.5), model)
+    path = train(
+        replace(config, steps=40, latent_steps=0, evaluate_every=40, learning_rate=5e-3, average=0.5), model
+    )
     everything = torch.arange(len(corpus))
     torch.manual_seed(config.seed)
     start = evaluate(ContactNet(TINY).eval(), model, corpus, everything, "image")
