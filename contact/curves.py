@@ -28,7 +28,8 @@ def read_log(path: Path) -> list[dict[str, float]]:
 def write_curves(log: Path) -> tuple[Path, Path]:
     """Write ``curves.csv`` and ``curves.png`` beside a run's ``log.jsonl``; return their paths.
 
-    A panel for each measure, a line for each noise protocol, over the steps.
+    A panel for each measure, a line for each noise protocol, over the steps; an empty sheet when nothing was
+    held out to measure.
 
     Raises:
         ValueError: the log is empty.
@@ -59,8 +60,8 @@ def _draw(steps: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[flo
     """A Pillow image of all panels, three to a row."""
     from PIL import Image, ImageDraw
 
-    across = min(3, len(panels))
-    down = -(-len(panels) // across)
+    across = min(3, max(1, len(panels)))
+    down = max(1, -(-len(panels) // across))
     image = Image.new("RGB", (across * _PANEL[0], down * _PANEL[1]), "white")
     draw = ImageDraw.Draw(image)
     for k, (measure, lines) in enumerate(panels.items()):
