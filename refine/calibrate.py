@@ -41,7 +41,7 @@ class CalibrationConfig:
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: Protocol = TRACKING
     """error that counts as true, as in training"""
-    confidence: float = 0.85
+    confidence: float = 0.9
     """probability of being better that a result must have to be returned"""
     confidence_impossible: float = 0.6
     """the same where the input cannot be right"""
