@@ -75,7 +75,7 @@ class Plan:
 
 PROTOCOLS = ("contactopt", "image", "none")
 WHOLE = Plan(289, 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), PROTOCOLS)
-QUICK = Plan(64, 6, 1, (1, 64), (64,), (8,), ("contactopt",))
+QUICK = Plan(64, 4, 1, (1, 64), (64,), (8,), ())
 
 
 @dataclass(frozen=True)
