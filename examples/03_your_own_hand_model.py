@@ -44,7 +44,7 @@ for name, model in hands.items():
     guess.hand_pose[:, :12, 2] = 0.6
     guess.transl[:] = -model.root(guess)  # the wrist to the origin, then beside the bottle
     length = float((model.joints(guess)[0, 12] - model.joints(guess)[0, 0]).norm())
-    guess.transl[:] += guess.transl.new_tensor([0.60 * length, 0.065, 0.0])
+    guess.transl[:] += guess.transl.new_tensor([0.60 * length, 0.10, 0.02])
 
     result = refine_grasp(guess, bottle, hand_model=model)
     depth = result.metrics["penetration_mm_after"][0]
