@@ -59,7 +59,7 @@ SEED = 0
 NOISE = "contactopt"
 DRAWS = 8
 BATCH = 16
-QUICK_HELD_OUT, QUICK_HUMAN, QUICK_DRAWN = 80, 58, 32
+QUICK_HELD_OUT, QUICK_HUMAN, QUICK_DRAWN = 96, 73, 40
 """Grasps of each kind in the quick run, and of how many fields are drawn."""
 HELD_OUT = Path(__file__).with_name("contact_held_out.npz")
 WEIGHTS = Path(__file__).with_name("weights")
