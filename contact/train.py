@@ -7,120 +7,28 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hand_models import HandModel
 
+from .batches import Batch, make_batch, training_batch
 from .corpus import Corpus, corpus_hash, load_corpus
 from .curves import write_curves
-from .features import Observation, observe
-from .field import ContactField
-from .losses import LossWeights, losses, total
-from .network import ContactNet, NetworkConfig, Prediction
-from .perturb import PROTOCOLS, TRACKING, Protocol, perturb
+from .losses import losses, total
+from .muon import Muon
+from .network import ContactNet, Prediction
+from .train_config import TrainConfig
 from .weights import save_weights
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the network is trained; the defaults made the shipped weights."""
-
-    corpus: Path = Path("runs/corpus")
-    out: Path = Path("runs/contact")
-    """checkpoints, log and weights"""
-    steps: int = 2200
-    """of the network without its latent"""
-    latent_steps: int = 500
-    """of the latent thereafter, the rest of the network at rest"""
-    batch_size: int = 32
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.01
-    warmup: int = 200
-    average: float = 0.999
-    """decay of the moving average of the weights, which is what is evaluated and saved"""
-    noise: tuple[str, ...] = ("contactopt", "image")
-    """protocols drawn from, each scaled by a random factor"""
-    noise_scale: float = 1.3
-    """largest factor"""
-    clean_share: float = 0.15
-    """share of hands without noise, from which the network learns to leave good ones alone"""
-    tracking: Protocol = TRACKING
-    """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right
-    and does not promise to be surer than the truth it will be judged by"""
-    latent_rate: float = 4e-3
-    """learning rate of the latent"""
-    divergence: float = 0.02
-    """weight of a nat that the latent says about the truth; grows to this in the first half of its steps, lest it
-    learns to say nothing before it has learnt to say something (Bowman et al., CoNLL 2016)"""
-    points: int = 512
-    """object points a step learns from, of the 2,048: neighbours say much the same"""
-    evaluate_every: int = 400
-    device: str = "cpu"
-    seed: int = 0
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    loss: LossWeights = field(default_factory=LossWeights)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Noisy observations and their truth."""
-
-    observation: Observation
-    rows: Tensor
-    """(B,) which object of the corpus"""
-    truth: ContactField
-    joints: Tensor
-    """(B, 21, 3) true joints in the noisy wrist's frame"""
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Move to a device."""
-        seen = {f.name: getattr(self.observation, f.name).to(device) for f in fields(self.observation)}
-        truth, joints = self.truth.to(device), self.joints.to(device)
-        return Batch(replace(self.observation, **seen), self.rows, truth, joints)
-
-
-def make_batch(
-    model: HandModel, corpus: Corpus, index: Tensor, noise: str, scale: Tensor, generator: torch.Generator,
-    tracking: Protocol | None = None,
-) -> Batch:  # fmt: skip
-    """Perturb the grasps ``index`` by ``scale`` times the protocol ``noise`` and describe them.
-
-    Args:
-        tracking: error put on the hands first, which counts as true; contact stays that of the grasp itself.
-    """
-    pose, rows = corpus.pose[index], corpus.which[index]
-    if tracking is not None:
-        pose = perturb(pose, tracking, seed=generator)
-    noisy = perturb(pose, PROTOCOLS[noise], seed=generator, scale=scale)
-    observation = observe(model, noisy, corpus.points[rows], corpus.normals[rows], corpus.thickness[rows])
-    joints = (model.joints(pose) - observation.origin[:, None]) @ observation.rotation
-    return Batch(observation, rows, corpus.truth(index), joints)
-
-
-def _stream(
-    model: HandModel, corpus: Corpus, train: Tensor, config: TrainConfig, start: int
-) -> Iterator[Batch]:
-    """Endless training batches; that of a step depends on seed and step alone, so that runs can be resumed."""
-    step = start
-    while True:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        # Objects first, grasps second: objects that were easy to grasp should not dominate.
-        objects = corpus.which[train].unique()
-        chosen = objects[torch.randint(len(objects), (config.batch_size,), generator=generator)]
-        weight = (corpus.which[train][None] == chosen[:, None]).float()
-        index = train[torch.multinomial(weight, 1, generator=generator)[:, 0]]
-        scale = config.noise_scale * torch.rand(config.batch_size, generator=generator)
-        scale[torch.rand(config.batch_size, generator=generator) < config.clean_share] = 0
-        noise = config.noise[step % len(config.noise)]
-        yield make_batch(model, corpus, index, noise, scale, generator, config.tracking)
-        step += 1
+_SMALLEST_MATRIX = 8  # fewer inputs or outputs make an embedding or a head
 
 
 def _predict(network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch) -> Prediction:
@@ -136,7 +44,7 @@ def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _loss(
-    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor, config: TrainConfig
+    network: ContactNet, model: HandModel, corpus: Corpus, at: Tensor, config: TrainConfig, batch: Batch
 ) -> Tensor:
     """What a step descends: the losses of the mean prediction."""
     skin = _skin(model, batch)
@@ -146,14 +54,14 @@ def _loss(
 
 
 def _draw_loss(
-    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor, config: TrainConfig,
-    noise: Tensor, done: float,
+    network: ContactNet, model: HandModel, corpus: Corpus, at: Tensor, config: TrainConfig, done: float,
+    batch: Batch, noise: Tensor,
 ) -> Tensor:  # fmt: skip
     """What a step of the latent descends: a draw's losses, drawn knowing the truth, and what that knowledge costs.
 
     Args:
-        noise: ``(B, Z)`` standard normal.
         done: share of the latent's steps that is done.
+        noise: ``(B, Z)`` standard normal.
     """
     observation, skin = batch.observation, _skin(model, batch)
     hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
@@ -217,7 +125,67 @@ def _f1(predicted: Tensor, truth: Tensor) -> float:
     return float(2 * hits / (predicted.sum() + truth.sum()).clamp_min(1))
 
 
-def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -> Path:
+def _with_next(
+    draw: Callable[[int], Batch], steps: Iterable[int], config: TrainConfig
+) -> Iterator[tuple[int, Batch, Executor]]:
+    """Steps, their batches, the next one being made meanwhile, and threads to work on them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // config.shards))
+    try:
+        with ThreadPoolExecutor(config.shards + 1) as pool:
+            ahead: Future[Batch] | None = None
+            for step in steps:
+                batch = draw(step) if ahead is None else ahead.result()
+                ahead = pool.submit(draw, step + 1)
+                yield step, batch, pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _descend(
+    network: ContactNet,
+    pool: Executor,
+    loss: Callable[..., Tensor],
+    data: tuple[Batch | Tensor, ...],
+    config: TrainConfig,
+) -> None:
+    """Set the gradients of what learns to those of ``loss(*data)``, each thread working on a share of the rows."""
+    learning = [p for p in network.parameters() if p.requires_grad]
+    size = -(-config.batch_size // config.shards)
+
+    def of(start: int) -> tuple[Tensor | None, ...]:
+        rows = slice(start, start + size)
+        value = loss(*(d[rows] for d in data)) * (len(range(config.batch_size)[rows]) / config.batch_size)
+        return torch.autograd.grad(value, learning, allow_unused=True)
+
+    network.zero_grad()
+    for gradients in list(pool.map(of, range(0, config.batch_size, size))):
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+    torch.nn.utils.clip_grad_norm_(learning, 1.0)
+
+
+def _optimisers(
+    network: ContactNet, config: TrainConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the matrices between hidden layers, AdamW for all else."""
+    matrices = [
+        layer.weight
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear)
+        and min(layer.weight.shape) >= _SMALLEST_MATRIX
+        and not name.startswith(("latent.", "point_head"))
+    ]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in network.parameters() if id(p) not in taken]
+    return (
+        Muon(matrices, config.matrix_rate, config.weight_decay),
+        torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=config.weight_decay),
+    )
+
+
+def train(config: TrainConfig, model: HandModel | None = None) -> Path:
     """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``,
     beside ``curves.csv`` and ``curves.png``.
 
@@ -241,9 +209,7 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
     log.info("%d grasps on %d objects, %d held out", len(corpus), len(corpus.families), len(held_out))
     network = ContactNet(config.network).to(config.device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimisers = _optimisers(network, config)
     config.out.mkdir(parents=True, exist_ok=True)
     checkpoint = config.out / "checkpoint.pt"
     start = 0
@@ -252,7 +218,8 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
         try:
             network.load_state_dict(state["network"])
             averaged.load_state_dict(state["averaged"])
-            optimiser.load_state_dict(state["optimiser"])
+            for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(kept)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"out: the checkpoint in {config.out} is of another network; choose another folder ({error})."
@@ -261,10 +228,9 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
 
     began = time.monotonic()
     total_steps = config.steps + config.latent_steps
-    for step, batch in tqdm(
-        zip(range(start, total_steps), _stream(model, corpus, training, config, start), strict=False),
-        total=total_steps, initial=start, disable=None,
-    ):  # fmt: skip
+    steps = tqdm(range(start, total_steps), total=total_steps, initial=start, disable=None)
+    draw = partial(training_batch, model, corpus, training, config)
+    for step, batch, pool in _with_next(draw, steps, config):
         of_latent = step >= config.steps
         if of_latent and network.point[0].weight.requires_grad:
             # From here on the network stays as it will be saved, and only the latent learns.
@@ -272,22 +238,21 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
             network.load_state_dict(rest, strict=False)
             network.requires_grad_(False).latent.requires_grad_(True)
         done, phase = (step - config.steps, config.latent_steps) if of_latent else (step, config.steps)
-        rate = config.latent_rate if of_latent else config.learning_rate
-        rate *= min(1.0, (done + 1) / (config.warmup * phase / max(config.steps, 1)))
-        rate *= 0.5 * (1 + math.cos(math.pi * done / phase)) * 0.99 + 0.01
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        share = min(1.0, (done + 1) / (config.warmup * phase / max(config.steps, 1)))
+        share *= 0.5 * (1 + math.cos(math.pi * done / phase)) * 0.99 + 0.01
         at = _some_points(corpus, config, step)
         batch = batch.to(config.device)
-        optimiser.zero_grad()
         if of_latent:
             noise = _latent_noise(config, step)
-            loss = _draw_loss(network, model, corpus, batch, at, config, noise, done / phase)
+            loss = partial(_draw_loss, network, model, corpus, at, config, done / phase)
+            _descend(network, pool, loss, (batch, noise), config)
         else:
-            loss = _loss(network, model, corpus, batch, at, config)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
+            loss = partial(_loss, network, model, corpus, at, config)
+            _descend(network, pool, loss, (batch,), config)
+        for optimiser, rate in zip(optimisers, (config.matrix_rate, config.learning_rate), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = share * (config.latent_rate if of_latent else rate)
+            optimiser.step()
         # A short memory at first, so that the average forgets the start.
         decay = min(config.average, (done + 1) / (done + 10))
         for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
@@ -303,7 +268,7 @@ def train(config: TrainConfig = TrainConfig(), model: HandModel | None = None) -
             write_curves(config.out / "log.jsonl")
             state = {
                 "network": network.state_dict(), "averaged": averaged.state_dict(),
-                "optimiser": optimiser.state_dict(), "step": step + 1,
+                "optimisers": [o.state_dict() for o in optimisers], "step": step + 1,
             }  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".partial"))
             checkpoint.with_suffix(".partial").replace(checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,3 +206,19 @@ def test_weights_of_another_network_are_refused(config, model):
     card_path(path).unlink()
     with pytest.raises(FileNotFoundError, match="regrasp train"):
         load_network(path)
+
+
+def test_gradients_of_shards_are_those_of_the_whole_batch(config, corpus, model):
+    network = ContactNet(TINY)
+    config = replace(config, batch_size=5, shards=2)
+    values = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        return (network.joint_name.sum(0) * rows).square().sum(1).mean()
+
+    with ThreadPoolExecutor(2) as pool:
+        module._descend(network, pool, loss, (values,), config)
+    (expected,) = torch.autograd.grad(loss(values), [network.joint_name])
+    expected = expected / expected.norm().clamp_min(1)  # gradients are clipped
+    torch.testing.assert_close(network.joint_name.grad, expected, rtol=1e-4, atol=1e-6)
+    assert network.part_centre.grad is None
