@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import igl
 import numpy as np
-import trimesh
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -41,6 +40,8 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
             "object_mesh: all of its faces are degenerate (zero area): pass a mesh with a surface"
         )
     if not _oriented(faces):
+        import trimesh
+
         mesh = trimesh.Trimesh(vertices, faces, process=False)
         trimesh.repair.fix_winding(mesh)
         faces = np.array(mesh.faces, dtype=np.int64)

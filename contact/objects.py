@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import igl
 import numpy as np
 import torch
-import trimesh
 from torch import Tensor
 
 from contact.grid import SignedDistanceGrid, build_grid
 from contact.mesh_cleaning import clean_mesh
 from contact.surface_points import corner_normals, farthest_point_order, sample_surface
+
+if TYPE_CHECKING:
+    import trimesh  # imported where it is used: it takes half a second
 
 LARGEST = 2.0
 """Metres: a bounding-box diagonal beyond this is taken for another unit."""
@@ -120,6 +122,8 @@ class ObjectMesh:
     @cached_property
     def trimesh(self) -> trimesh.Trimesh:
         """The cleaned mesh for trimesh; treat it as read-only."""
+        import trimesh
+
         return trimesh.Trimesh(self.vertices.cpu().numpy(), self.faces.cpu().numpy(), process=False)
 
     @cached_property
@@ -165,6 +169,8 @@ class ObjectMesh:
 
 def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
     """Vertices, faces and a name from any accepted source, not yet checked for content."""
+    import trimesh
+
     if isinstance(source, ObjectMesh):
         return source.vertices.cpu().double().numpy(), source.faces.cpu().numpy(), source.name
     name = "object"
