@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hand_models import HandModel, HandPose
 
+from .corpus import load_held_out
 from .features import Observation, observe
 from .field import NUM_PARTS, ContactField, field_from_pose
 from .hierarchy import PointHierarchy, build_hierarchy
@@ -21,12 +22,7 @@ from .network import ContactNet
 from .objects import ObjectMesh
 from .perturb import perturb
 
-HELD_OUT = 10
-"""Each so-manieth object of a family is held out, as in `Corpus.split`."""
 _POSE = ("global_orient", "hand_pose", "betas", "transl")
-_OBJECT = ("points", "normals", "thickness")
-_GRASP = (*_POSE, "contact", "hand_contact", "part", "near", "gap", "canonical")
-_COLUMNS = _OBJECT + _GRASP
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,7 @@ class Cases:
 
 
 def held_out_cases(folder: str | Path, noise: str, count: int | None = None, seed: int = 0) -> Cases:
-    """Grasps on a corpus's held-out objects, those of `Corpus.split`, under a noise protocol.
-
-    Reads these objects only, which a whole `Corpus` would take long for.
+    """Grasps on a corpus's held-out objects under a noise protocol.
 
     Args:
         folder: ``out`` of ``regrasp corpus``.
@@ -78,43 +72,14 @@ def held_out_cases(folder: str | Path, noise: str, count: int | None = None, see
         FileNotFoundError: there is no corpus.
         ValueError: nothing is held out, or the protocol is unknown.
     """
-    items: list[dict[str, np.ndarray]] = []
-    seen: dict[str, int] = {}
-    for path in sorted(Path(folder).glob("object_*.npz")):
-        with np.load(path, allow_pickle=False) as data:
-            if "contact" not in data:
-                continue
-            family = str(data["family"])
-            seen[family] = seen.get(family, 0) + 1
-            if seen[family] % HELD_OUT == 0:
-                items.append({name: data[name] for name in _COLUMNS} | {"family": data["family"]})
-    if not seen:
-        raise FileNotFoundError(
-            f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`."
-        )
-    if not items:
-        raise ValueError(f"corpus: {folder} is too small to hold objects out; make {HELD_OUT} of a family.")
-    column = {name: torch.from_numpy(np.concatenate([item[name] for item in items])) for name in _GRASP}
-    pose = HandPose("right", *(column[name].float() for name in _POSE))
-    which = torch.cat([torch.full((len(item["contact"]),), k) for k, item in enumerate(items)])
-    noisy = perturb(pose, noise, seed=seed)
-    rows = in_turn(which)[:count]
-    used, which = which[rows].unique(return_inverse=True)
-    items = [items[k] for k in used.tolist()]
-    points, normals, thickness = (
-        torch.stack([torch.from_numpy(item[name]).float() for item in items]) for name in _OBJECT
-    )
-    truth = {name: column[name][rows] for name in ("contact", "near", "gap", "canonical", "hand_contact")}
-    part = torch.nn.functional.one_hot(column["part"][rows].long(), NUM_PARTS).float()
-    contact, hand = truth["contact"].float() / 255, truth["hand_contact"].float() / 255
-    none, nothing = torch.zeros_like(contact), torch.zeros_like(hand)
-    field = ContactField(
-        contact, none, part, truth["canonical"].float(), none, truth["gap"].float(), none,
-        truth["near"].float(), hand, nothing,
+    corpus = load_held_out(Path(folder))
+    noisy = perturb(corpus.pose, noise, seed=seed)
+    rows = in_turn(corpus.which)[:count]
+    used, which = corpus.which[rows].unique(return_inverse=True)
+    return Cases(
+        corpus.pose[rows], noisy[rows], which, corpus.points[used], corpus.normals[used], corpus.thickness[used],
+        corpus.hierarchy[used], corpus.truth(rows), tuple(corpus.families[k] for k in used.tolist()),
     )  # fmt: skip
-    hierarchy = PointHierarchy.stack([build_hierarchy(p) for p in points])
-    names = tuple(str(item["family"]) for item in items)
-    return Cases(pose[rows], noisy[rows], which, points, normals, thickness, hierarchy, field, names)
 
 
 def in_turn(which: Tensor) -> Tensor:

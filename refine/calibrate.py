@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import minimize as minimise
 from torch import Tensor
 
-from contact.corpus import load_corpus, load_object
+from contact.corpus import load_held_out, load_object
 from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
 from contact.perturb import PROTOCOLS, TRACKING, Protocol, perturb
@@ -95,11 +95,8 @@ def held_out_grasps(
         FileNotFoundError: there is no corpus.
         ValueError: it is too small to hold objects out.
     """
-    corpus = load_corpus(config.corpus)
-    _, held_out = corpus.split()
-    if len(held_out) == 0:
-        raise ValueError(f"corpus: {config.corpus} holds nothing out; it takes ten objects of some family.")
-    chosen = held_out[torch.randperm(len(held_out), generator=generator)[: config.grasps]]
+    corpus = load_held_out(config.corpus)
+    chosen = torch.randperm(len(corpus), generator=generator)[: config.grasps]
     used, which = corpus.which[chosen].unique(return_inverse=True)
     meshes = [load_object(config.corpus, corpus.numbers[g]) for g in used.tolist()]
     return corpus.pose[chosen], meshes, which

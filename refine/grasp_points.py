@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contact.corpus import object_files
 from contact.perturb import PROTOCOLS, perturb
 from hand_models import HandModel, HandPose
 from pose_graph.cameras import GraspSet
@@ -34,26 +35,16 @@ def corpus_points(
         variants: hands per training grasp: itself, and others near it (up to TOCH's B.1 noise), because
             estimated hands must be lifted as they are, not as they ought to be.
 
-    Held out is each tenth object of a family, as in `contact.corpus.Corpus.split`.
-
     Raises:
         FileNotFoundError: there is no corpus.
     """
     parts: dict[bool, list[tuple[Tensor, int]]] = {False: [], True: []}
     surfaces, normals, boxes = [], [], []
-    seen: dict[str, int] = {}
     generator = torch.Generator().manual_seed(seed)
-    for path in sorted(Path(folder).glob("object_*.npz")):
+    for path, held_out in object_files(Path(folder)):
         with np.load(path, allow_pickle=False) as data:
-            if "global_orient" not in data:
-                continue
-            family = str(data["family"])
-            pose = HandPose.from_arrays(
-                {n: data[n] for n in ("global_orient", "hand_pose", "betas", "transl")}
-            )
+            pose = HandPose.from_arrays({n: data[n] for n in _POSE})
             vertices, points, outward = data["vertices"], data["points"][:SURFACE], data["normals"][:SURFACE]
-        seen[family] = seen.get(family, 0) + 1
-        held_out = seen[family] % 10 == 0
         hands = [model.joints(pose)]
         if not held_out:
             for _ in range(variants - 1):
@@ -66,10 +57,6 @@ def corpus_points(
         surfaces.append(torch.from_numpy(points).float())
         normals.append(torch.from_numpy(outward).float())
         boxes.append(corners[7] - corners[0])
-    if not parts[False]:
-        raise FileNotFoundError(
-            f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`."
-        )
 
     def joined(pieces: list[tuple[Tensor, int]]) -> GraspSet:
         points = torch.cat([p for p, _ in pieces]) if pieces else torch.zeros(0, 29, 3)
@@ -98,16 +85,11 @@ class HeldOut:
 
 def write_held_out(folder: str | Path, path: Path, *, objects: int = 16, grasps: int = 6) -> Path:
     """Some grasps on held-out objects of a corpus in one small file: ``objects``, families in turn, ``grasps`` each."""
-    seen: dict[str, int] = {}
     by_family: dict[str, list[Path]] = {}
-    for file in sorted(Path(folder).glob("object_*.npz")):
-        with np.load(file, allow_pickle=False) as data:
-            if "global_orient" not in data:
-                continue
-            family = str(data["family"])
-        seen[family] = seen.get(family, 0) + 1
-        if seen[family] % 10 == 0:
-            by_family.setdefault(family, []).append(file)
+    for file, held_out in object_files(Path(folder)):
+        if held_out:
+            with np.load(file, allow_pickle=False) as data:
+                by_family.setdefault(str(data["family"]), []).append(file)
     rounds = zip_longest(*by_family.values())
     ordered = [file for files in rounds for file in files if file is not None]
     columns: dict[str, list[np.ndarray]] = {}

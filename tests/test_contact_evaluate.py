@@ -290,6 +290,7 @@ def test_held_out_grasps_are_those_of_the_split(cases, tmp_path):
         np.savez(tmp_path / f"object_{k:05d}.npz", **item)
     corpus = load_corpus(tmp_path)
     index = corpus.split()[1]
+    assert {corpus.numbers[k] for k in corpus.which[index].tolist()} == {10}
     found = held_out_cases(tmp_path, "image", seed=1)
     assert len(found) == len(index) > 0
     torch.testing.assert_close(found.pose.transl, corpus.pose.transl[index])

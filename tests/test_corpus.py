@@ -198,10 +198,11 @@ def test_the_hash_names_the_contents(built, tmp_path):
     assert corpus_hash(tmp_path) != corpus_hash(built.out)
 
 
-def test_whole_objects_are_held_out(built):
+def test_whole_objects_are_held_out(built, monkeypatch):
+    monkeypatch.setattr("contact.corpus.HELD_OUT", 2)
     corpus = load_corpus(built.out)
     many = replace(corpus, families=("box",) * 5 + ("can",) * 4, which=torch.arange(9).repeat_interleave(3))
-    training, held_out = many.split(held_out=2)
+    training, held_out = many.split()
     assert many.which[held_out].unique().tolist() == [1, 3, 6, 8]
     assert sorted(torch.cat([training, held_out]).tolist()) == list(range(27))
     assert not set(many.which[training].tolist()) & set(many.which[held_out].tolist())
