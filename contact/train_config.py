@@ -17,7 +17,7 @@ class TrainConfig:
     corpus: Path = Path("runs/corpus")
     out: Path = Path("runs/contact")
     """checkpoints, log and weights"""
-    steps: int = 2200
+    steps: int = 4000
     """of the network without its latent"""
     latent_steps: int = 500
     """of the latent thereafter, the rest of the network at rest"""
@@ -26,7 +26,7 @@ class TrainConfig:
     """parts of a batch, worked on side by side, each on its share of the processor's cores"""
     learning_rate: float = 1.5e-3
     """of AdamW: biases, embeddings and heads"""
-    matrix_rate: float = 3e-3
+    matrix_rate: float = 6e-3
     """of Muon: the matrices between hidden layers"""
     weight_decay: float = 0.01
     warmup: int = 200
@@ -48,7 +48,7 @@ class TrainConfig:
     learns to say nothing before it has learnt to say something (Bowman et al., CoNLL 2016)"""
     points: int = 512
     """object points a step learns from, of the 2,048: neighbours say much the same"""
-    evaluate_every: int = 400
+    evaluate_every: int = 800
     device: str = "cpu"
     seed: int = 0
     network: NetworkConfig = field(default_factory=NetworkConfig)
