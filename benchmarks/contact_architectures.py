@@ -37,7 +37,7 @@ from contact.features import HAND_FEATURES, JOINT_FEATURES, LENGTH, OBJECT_FEATU
 from contact.field import NUM_PARTS, ContactField
 from contact.hierarchy import LEVELS, PointHierarchy
 from hand_models import HandModel, HandPose
-from refine.prediction_files import write_atomically
+from hand_models.atomic import write_atomically
 
 CLOUD_FEATURES = 25
 _JOINTS = 21
@@ -233,7 +233,18 @@ class _EdgeConv(nn.Module):
         return self.after(found.max(2).values - moved[:, here] + self.own(features[:, here]))
 
 
-class EdgeConvNet(nn.Module):
+class _SeesAsContactNet(nn.Module):
+    """A network whose input is what `ContactNet` sees."""
+
+    def prepare(
+        self, model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor,
+        hierarchy: PointHierarchy,
+    ) -> Described:  # fmt: skip
+        """See `predict`."""
+        return _describe(model, pose, points, normals, thickness, hierarchy)
+
+
+class EdgeConvNet(_SeesAsContactNet):
     """Edge convolutions on 2,048, 512 and 128 points, a global vector, and the way back up."""
 
     kind = "edgeconv"
@@ -251,13 +262,6 @@ class EdgeConvNet(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(128), nn.ReLU(), _mlp(128, 128), nn.Linear(128, BINS))
         self.skin, self.skin_whole = nn.Linear(_SKIN, 128), nn.Linear(256 + 128, 128)
         self.skin_head = nn.Sequential(nn.ReLU(), _mlp(128, 128), nn.Linear(128, BINS))
-
-    def prepare(
-        self, model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor,
-        hierarchy: PointHierarchy,
-    ) -> Described:  # fmt: skip
-        """See `predict`."""
-        return _describe(model, pose, points, normals, thickness, hierarchy)
 
     def forward(self, inputs: Described, at: tuple[Tensor, Tensor] | None = None) -> Maps:
         """Maps of all points, or of the object points and hand points ``at``."""
@@ -282,7 +286,7 @@ class EdgeConvNet(nn.Module):
         return Maps(on_object, self.skin_head(self.skin(inputs.skin[of_hand]) + of_whole[:, None]))
 
 
-class BasisPointMLP(nn.Module):
+class BasisPointMLP(_SeesAsContactNet):
     """Distances from 512 points around the wrist to the object, with the hand, through dense layers."""
 
     kind = "basis"
@@ -299,13 +303,6 @@ class BasisPointMLP(nn.Module):
         self.from_trunk = nn.Linear(256, 2 * 192)
         self.point_head = nn.Sequential(nn.ReLU(), _mlp(192, 128), nn.Linear(128, BINS))
         self.skin_head = nn.Sequential(nn.ReLU(), _mlp(192, 128), nn.Linear(128, BINS))
-
-    def prepare(
-        self, model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor,
-        hierarchy: PointHierarchy,
-    ) -> Described:  # fmt: skip
-        """See `predict`."""
-        return _describe(model, pose, points, normals, thickness, hierarchy)
 
     def forward(self, inputs: Described, at: tuple[Tensor, Tensor] | None = None) -> Maps:
         """Maps of all points, or of the object points and hand points ``at``."""

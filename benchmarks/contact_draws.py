@@ -12,8 +12,8 @@ from contact.cases import Cases
 from contact.field import ContactField
 from contact.network import ContactNet
 from hand_models import HandModel, HandPose
+from hand_models.atomic import write_atomically
 from refine.appearance import GHOST, contact_colours
-from refine.prediction_files import write_atomically
 from refine.render import Item, auto_camera, render
 
 DRAWS = 4

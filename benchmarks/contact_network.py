@@ -50,6 +50,7 @@ from contact.network import ContactNet
 from contact.object_set import ObjectSet
 from contact.weights import load_network
 from hand_models import HandModel, load_hand_model
+from hand_models.atomic import write_atomically
 from refine.config import RefineConfig
 from refine.hypotheses import select, solve_best, weights_path
 from refine.metrics import mpjpe
@@ -293,9 +294,8 @@ def write_results(file: Path, text: str) -> None:
     _, closed, after = rest.partition(_END)
     if not found or not closed:
         raise ValueError(f"{file}: has no block from {_BEGIN} to {_END} for the tables; put the marks there.")
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")
-    partial.replace(file)
+    page = f"{before}{_BEGIN}\n{text}\n{_END}{after}"
+    write_atomically(file, lambda stream: stream.write(page.encode()))
 
 
 def make_held_out(corpus: Path, file: Path, grasps: int, objects: int) -> Path:

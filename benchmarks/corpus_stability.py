@@ -49,10 +49,12 @@ def of_people(folder: Path, model: HandModel, count: int) -> np.ndarray:
     """Displacements of ``count`` validation grasps, metres."""
     rows = reference_grasps(folder, model)
     pose = HandPose.from_arrays({n: getattr(rows, n) for n in _FIELDS})
-    moved = []
+    moved, objects = [], {}
     for row in np.random.default_rng(0).permutation(len(pose))[:count].tolist():
-        obj = ObjectMesh.from_any(folder / "ycb" / f"{rows.object_id[row]}.ply")
-        moved.append(_displacement(model, pose[row : row + 1], obj, np.array(GRAVITY)))
+        name = rows.object_id[row]
+        if name not in objects:
+            objects[name] = ObjectMesh.from_any(folder / "ycb" / f"{name}.ply")
+        moved.append(_displacement(model, pose[row : row + 1], objects[name], np.array(GRAVITY)))
     return np.array(moved)
 
 

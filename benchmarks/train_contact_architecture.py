@@ -23,14 +23,13 @@ from contact_architectures import ARCHITECTURES, build_architecture, save_archit
 from contact_maps import map_loss
 from torch import Tensor, nn
 
+from contact.batches import draw_grasps, perturbed
 from contact.corpus import Corpus, corpus_hash, load_corpus
-from contact.perturb import PROTOCOLS, perturb
-from contact.train import TrainConfig
+from contact.evaluate import average_precision
+from contact.perturb import perturb
+from contact.train_config import TrainConfig
 from hand_models import HandModel, HandPose, load_open_hand
-from refine.prediction_files import write_atomically
-
-_BATCHES = TrainConfig()
-"""Noise, shares and scales of the batches."""
+from hand_models.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,11 @@ class Noisy:
 
 def draw_batch(corpus: Corpus, train: Tensor, options: Options, step: int) -> Noisy:
     """The batch of a step, drawn as by `contact.train`."""
-    size = options.batch_size
-    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-    which = corpus.which[train]
-    objects = which.unique()
-    chosen = objects[torch.randint(len(objects), (size,), generator=generator)]
-    weight = (which[None] == chosen[:, None]).float()
-    index = train[torch.multinomial(weight, 1, generator=generator)[:, 0]]
-    scale = _BATCHES.noise_scale * torch.rand(size, generator=generator)
-    scale[torch.rand(size, generator=generator) < _BATCHES.clean_share] = 0
-    noise = _BATCHES.noise[step % len(_BATCHES.noise)]
-    pose = perturb(corpus.pose[index], _BATCHES.tracking, seed=generator)
-    return _with_truth(corpus, index, perturb(pose, PROTOCOLS[noise], seed=generator, scale=scale))
+    mix = TrainConfig(seed=options.seed)
+    index, scale, generator = draw_grasps(corpus, train, options.batch_size, mix, step)
+    noise = mix.noise[step % len(mix.noise)]
+    _, seen = perturbed(corpus.pose[index], noise, scale, generator, mix.tracking)
+    return _with_truth(corpus, index, seen)
 
 
 def _with_truth(corpus: Corpus, index: Tensor, pose: HandPose) -> Noisy:
@@ -90,13 +82,6 @@ def prepare(network: nn.Module, model: HandModel, corpus: Corpus, batch: Noisy) 
     rows = batch.rows
     surface = (corpus.points[rows], corpus.normals[rows], corpus.thickness[rows])
     return network.prepare(model, batch.pose, *surface, corpus.hierarchy[rows])
-
-
-def average_precision(score: Tensor, truth: Tensor) -> float:
-    """Area under the precision-recall curve of ``score`` for the boolean ``truth``, as a sum over positives."""
-    hits = truth.flatten()[score.flatten().argsort(descending=True)].double()
-    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / hits.sum().clamp_min(1))
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hand_models import HandModel, HandPose
+from hand_models.atomic import write_atomically
 
 from .corpus import load_held_out
 from .features import Observation, observe
@@ -168,10 +169,7 @@ def write_cases(cases: Cases, path: Path) -> Path:
         "near": np.packbits(near.numpy(), axis=1),
         "canonical": cases.truth.canonical[near].numpy().astype(np.float16),
     }
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    return partial.replace(path)
+    return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def read_cases(path: Path, noise: str, count: int | None = None, seed: int = 0) -> Cases:

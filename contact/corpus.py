@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from hand_models import HandPose
+from hand_models.atomic import write_atomically
 
 from .field import ContactField
 from .hierarchy import PointHierarchy, build_hierarchy
@@ -110,11 +111,7 @@ def build_object(config: CorpusConfig, index: int) -> int:
             "gap": truth.gap.half().numpy(),
             "canonical": truth.canonical.half().numpy(),
         }
-    path = object_path(config.out, index)
-    temporary = path.with_suffix(".partial")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    temporary.replace(path)
+    write_atomically(object_path(config.out, index), lambda file: np.savez_compressed(file, **arrays))
     return len(kept)
 
 

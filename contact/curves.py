@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from hand_models.atomic import write_atomically
 
 _COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14))
 _PANEL, _MARGIN = (420, 260), 44  # pixels
@@ -39,20 +42,18 @@ def write_curves(log: Path) -> tuple[Path, Path]:
         raise ValueError(f"log: {log} has no lines yet; train for at least `evaluate_every` steps.")
     table, picture = log.with_name("curves.csv"), log.with_name("curves.png")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    partial = table.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(table)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(table, lambda file: file.write(text.getvalue().encode()))
 
     measures = dict.fromkeys(name.split(".")[1] for name in names if "." in name)
     panels = {
         m: {n.split(".")[0]: [r.get(n) for r in rows] for n in names if n.endswith(f".{m}")} for m in measures
     }
-    partial = picture.with_suffix(".partial")
-    _draw([row["step"] for row in rows], panels).save(partial, format="PNG")
-    partial.replace(picture)
+    sheet = _draw([row["step"] for row in rows], panels)
+    write_atomically(picture, lambda file: sheet.save(file, format="PNG"))
     return table, picture
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hand_models import HandModel
+from hand_models.atomic import write_atomically
 
 from .batches import Batch, make_batch, training_batch
 from .corpus import Corpus, corpus_hash, load_corpus
@@ -270,8 +271,7 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
                 "network": network.state_dict(), "averaged": averaged.state_dict(),
                 "optimisers": [o.state_dict() for o in optimisers], "step": step + 1,
             }  # fmt: skip
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            checkpoint.with_suffix(".partial").replace(checkpoint)
+            write_atomically(checkpoint, lambda file, state=state: torch.save(state, file))
     scores = {
         name: evaluate(averaged, model, corpus, held_out, name) for name in ("contactopt", "image", "none")
     }

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hand_models.atomic import write_atomically
+
 from .affinity import AffinityConfig, affinity_loss, kabsch, surface_distance
 from .cameras import CameraConfig, GraspSet, Sample, sample
 from .graph import JOINTS, LearnedAdjacency
@@ -294,9 +296,7 @@ def _keep(
         "recipe": recipe, "model": model.state_dict(), "averaged": averaged.state_dict(),
         "optimiser": optimiser.state_dict(), "step": step, "seconds": seconds,
     }  # fmt: skip
-    partial = checkpoint.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(checkpoint)
+    write_atomically(checkpoint, lambda file: torch.save(state, file))
 
 
 KINDS: dict[str, tuple[Literal["context", "unet", "mlp"], bool]] = {

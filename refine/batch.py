@@ -19,12 +19,14 @@ from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
+from hand_models.atomic import write_atomically
+
 from .batch_config import BatchConfig, describe, digest, file_sha256
 from .input_files import InputFile
 from .manifest import FolderLock, Manifest, ObjectHashes, clear, folder_name, load_manifest, make_manifest
 from .merge import merge
 from .object_files import find_objects
-from .prediction_files import read_json, write_atomically, write_json
+from .prediction_files import read_json, write_json
 from .row_source import pieces
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Job, Outcome, run_here, run_in_processes

@@ -142,11 +142,11 @@ def settle_best(
     best, chosen = scores.view(batch, count).max(1)
     chosen = chosen + count * torch.arange(batch, device=chosen.device)
     pose = settled.pose[chosen]
-    posterior = joint_variance(model, pose, settled.equations.hessian[chosen])
+    posterior = solved_variance(model, pose, settled.equations.hessian[chosen], found.joints_var[chosen])
     return Candidates(
         pose,
         best,
-        posterior + found.joints_var[chosen] + found.spread[chosen],
+        posterior + found.spread[chosen],
         found.steps[chosen] + settled.iterations[chosen],
     )
 
@@ -165,11 +165,14 @@ def _judged(
     return score(plausibility(model, objects, which, pose, seen), judge).nan_to_num(-torch.inf)
 
 
-def solved_variance(model: HandModel, pose: HandPose, hessian: Tensor, field: ContactField) -> Tensor:
+def solved_variance(model: HandModel, pose: HandPose, hessian: Tensor, joints_var: Tensor) -> Tensor:
     """(B, 21) square metres per axis: of the posterior, and of the error that all of a field's values share.
+
+    Args:
+        hessian: ``(B, 51, 51)`` of the solved problems.
+        joints_var: ``(B, 21)`` that their fields state, square metres.
 
     The posterior treats what the field says of many points and joints as independent. What is wrong with all of
     it at once does not average out, and is as large as what the network states for one joint.
     """
-    assert field.joints_var is not None
-    return joint_variance(model, pose, hessian) + field.joints_var
+    return joint_variance(model, pose, hessian) + joints_var

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hand_models.atomic import write_atomically
 from pose_graph.cameras import GraspSet
 
 from .metrics import box_corners
 from .object_files import ObjectEntry, load_object
-from .prediction_files import write_atomically
 from .predictions import Predictions
 
 _log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from torch import Tensor
 from contact.corpus import object_files
 from contact.perturb import PROTOCOLS, perturb
 from hand_models import HandModel, HandPose
+from hand_models.atomic import write_atomically
 from pose_graph.cameras import GraspSet
 
 from .metrics import box_corners
-from .prediction_files import write_atomically
 
 _POSE = ("global_orient", "hand_pose", "betas", "transl")
 SURFACE = 512

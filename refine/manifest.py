@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hand_models.atomic import write_atomically
+
 from .batch_config import digest, file_sha256
 from .object_files import ObjectEntry
-from .prediction_files import read_json, write_atomically, write_json, write_predictions
+from .prediction_files import read_json, write_json, write_predictions
 from .predictions import Predictions
 
 SCHEMA = "grasp-manifest/1"

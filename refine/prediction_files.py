@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from hand_models.atomic import write_atomically
 
 from .predictions import COLUMNS, SCHEMA, Column, Predictions
 
@@ -63,30 +62,6 @@ def write_predictions(path: str | Path, predictions: Predictions) -> Path:
             f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}."
         )
     return write_atomically(path, lambda stream: writer(stream, predictions))
-
-
-def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
-    """Call ``write`` on a temporary file, then rename it to ``path``: readers see the old file or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private; give it what open() would
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # npz ------------------------------------------------------------------------------------------------

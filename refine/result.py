@@ -16,8 +16,7 @@ from torch import Tensor
 from contact.field import ContactField
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
-
-from .prediction_files import write_atomically
+from hand_models.atomic import write_atomically
 
 
 class Status(str, Enum):

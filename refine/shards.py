@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from hand_models.atomic import write_atomically
+
 from .batch_config import BatchConfig, file_sha256
 from .manifest import Manifest
 from .object_files import find_objects
-from .prediction_files import read_json, read_predictions, write_atomically, write_json, write_predictions
+from .prediction_files import read_json, read_predictions, write_json, write_predictions
 from .predictions import Predictions
 from .rows import failed_rows, refine_rows
 from .tally import Tally

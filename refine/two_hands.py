@@ -198,7 +198,9 @@ def _together(
         pose = fill(pose, busy, solution.pose)
         parts = plausibility(model, objects, which[busy], solution.pose, field[busy])
         score_after = score_after.index_copy(0, busy, score(parts, judge))
-        posterior = solved_variance(model, solution.pose, solution.equations.hessian, field[busy])
+        assert field.joints_var is not None
+        hessian = solution.equations.hessian
+        posterior = solved_variance(model, solution.pose, hessian, field.joints_var[busy])
         variance = variance.index_copy(0, busy, posterior)
         steps = steps.index_add(0, busy, solution.iterations)
     choices = [(given[:count], pose[:count]), (given[count:], pose[count:])]

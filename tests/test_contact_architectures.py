@@ -284,13 +284,6 @@ def test_files_that_are_not_there_or_not_right_are_named(tmp_path):
         save_architecture(network, {}, tmp_path / "b.safetensors")
 
 
-def test_average_precision_of_a_known_ranking():
-    from train_contact_architecture import average_precision
-
-    score, truth = torch.tensor([0.9, 0.8, 0.7, 0.1]), torch.tensor([True, False, True, False])
-    assert average_precision(score, truth) == pytest.approx((1 + 2 / 3) / 2)
-
-
 def test_the_learning_rate_rises_shortly_and_falls_to_nothing():
     from train_contact_architecture import Options, learning_rate
 

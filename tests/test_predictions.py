@@ -14,10 +14,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hand_models.atomic import write_atomically
 from hand_models.model import PARENTS, HandModel
 from hand_models.rotations import exp_so3
 from refine.object_files import find_objects, inside, load_object, read_objects
-from refine.prediction_files import read_predictions, write_atomically, write_predictions
+from refine.prediction_files import read_predictions, write_predictions
 from refine.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
 from refine.predictions import COLUMNS, Predictions, row_problems, validate
 

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from contact.network import ContactNet, NetworkConfig
+from hand_models.atomic import write_atomically
 
 DEFAULT = Path(__file__).with_name("contact.safetensors")
 """The weights that ship."""
@@ -28,10 +29,8 @@ def read_card(weights: Path) -> dict[str, Any]:
 
 def write_card(weights: Path, card: dict[str, Any]) -> None:
     """Put ``card`` beside ``weights``, under a temporary name first."""
-    path = card_path(weights)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(card, indent=1, default=str) + "\n", encoding="utf-8")
-    partial.replace(path)
+    text = json.dumps(card, indent=1, default=str) + "\n"
+    write_atomically(card_path(weights), lambda file: file.write(text.encode()))
 
 
 def save_weights(network: ContactNet, card: dict[str, Any], path: str | Path) -> Path:
@@ -54,10 +53,7 @@ def save_weights(network: ContactNet, card: dict[str, Any], path: str | Path) ->
         raise ValueError(
             f"network: {broken[0]} is not finite; the training has diverged, lower its learning rate."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(state, partial)
-    partial.replace(path)
+    write_atomically(path, lambda file: file.write(save(state)))
     write_card(path, {"network": asdict(network.config), **card})
     return path
 

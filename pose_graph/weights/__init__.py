@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save
 
+from hand_models.atomic import write_atomically
 from pose_graph.network import LiftConfig, LiftNet
 
 FOLDER = Path(__file__).parent
@@ -38,14 +39,9 @@ def save_network(network: LiftNet, card: dict[str, Any], path: str | Path) -> Pa
     broken = [name for name, v in state.items() if not v.isfinite().all()]
     if broken:
         raise ValueError(f"network: {broken[0]} is not finite; train with a lower learning rate.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(state))  # save_file makes files that only their owner can read
-    partial.replace(path)
-    partial = path.with_name(path.stem + ".json.partial")
     text = json.dumps({"network": asdict(network.config), **card}, indent=1, default=str)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path.with_suffix(".json"))
+    write_atomically(path, lambda file: file.write(save(state)))
+    write_atomically(path.with_suffix(".json"), lambda file: file.write((text + "\n").encode()))
     return path
 
 

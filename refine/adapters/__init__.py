@@ -11,7 +11,7 @@ The protocol of a module:
   ``side``, ``betas``. A format that knows nothing of the object yields ``object_id=""`` and, since its hand is in
   the camera frame, ``object_pose`` of NaN; `refine.predictions.row_problems` then says what to fill in.
 - ``write(path, predictions, **options) -> Path``, or None; writes whole or not at all
-  (`refine.prediction_files.write_atomically`).
+  (`hand_models.atomic.write_atomically`).
 - ``sniff(path) -> bool``: whether the file looks like this format. Cheap, never raises, unpickles nothing,
   false where in doubt.
 - Errors are ``ValueError``, ``FileNotFoundError`` or ``MissingManoError`` beginning with the path, naming the

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from hand_models import load_mano_pca
+from hand_models.atomic import write_atomically
 
-from ..prediction_files import write_atomically
 from ..predictions import Predictions, has_pose
 from . import Adapter
 from .files import field, head, read_json

@@ -26,7 +26,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..prediction_files import write_atomically
+from hand_models.atomic import write_atomically
+
 from ..predictions import Predictions
 from . import Adapter
 from .files import (

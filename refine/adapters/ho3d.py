@@ -25,8 +25,8 @@ from typing import IO, Any
 import numpy as np
 
 from hand_models import skeleton
+from hand_models.atomic import write_atomically
 
-from ..prediction_files import write_atomically
 from ..predictions import Predictions
 from . import Adapter
 from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, rigid, text_lines, warn_damaged

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 
 from hand_models import skeleton
+from hand_models.atomic import write_atomically
 
-from ..prediction_files import write_atomically
 from ..predictions import Predictions
 from . import Adapter
 from .files import floats, head, numbers, read_tree, rigid, text_lines

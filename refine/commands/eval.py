@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
+from hand_models.atomic import write_atomically
+
 from ..object_files import find_objects
-from ..prediction_files import read_predictions, write_atomically, write_json
+from ..prediction_files import read_predictions, write_json
 from .hands import HandOptions
 
 if TYPE_CHECKING:
     from contact.cases import Cases
+    from hand_models import HandModel
 
     from ..predictions import Predictions
 
@@ -153,7 +156,7 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
     network = load_network(None if options.weights == "default" else Path(options.weights))
     model = load_hand_model("open")
     figures: dict[str, dict[str, float]] = {}
-    for name, cases in _contact_cases(options).items():
+    for name, cases in _contact_cases(options, model).items():
         predicted = predict_cases(predictor(network, model), cases)
         figures[name] = measure_field(predicted, cases.truth, model.joints(cases.pose))
         if options.draws:
@@ -167,16 +170,14 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
     return 0
 
 
-def _contact_cases(options: ContactEvalOptions) -> dict[str, Cases]:
+def _contact_cases(options: ContactEvalOptions, model: HandModel) -> dict[str, Cases]:
     """What the options ask for, by the name it has in the table."""
     from contact.cases import held_out_cases, real_cases
-    from hand_models import load_hand_model
 
     found = {}
     if options.corpus is not None:
         found["held-out objects"] = held_out_cases(options.corpus, options.noise, options.count, options.seed)
     if options.real is not None:
-        model = load_hand_model("open")
         found["human grasps"], _ = real_cases(
             options.real, model, options.noise, count=options.count, seed=options.seed
         )
