@@ -45,7 +45,7 @@ from pose_graph.lifting import lift
 from pose_graph.train import evaluate
 from pose_graph.weights import FOLDER, load_network
 from refine.config import RefineConfig
-from refine.grasp_points import read_held_out, write_held_out
+from refine.held_out import read_held_out, write_held_out
 from refine.initialize import from_graph, refine_start
 from refine.metrics import auc, box_corners, contact_ratio, mpcpe, mpjpe, pck, penetration_depth
 from refine.prediction_poses import into_object_frame

@@ -17,7 +17,8 @@ from pose_graph.weights import load_network
 from refine.adapters import fhab
 from refine.cli import main
 from refine.graph_splits import read_split, split_of
-from refine.grasp_points import corpus_points, read_held_out, write_held_out
+from refine.grasp_points import corpus_points
+from refine.held_out import read_held_out, write_held_out
 from refine.metrics import box_corners
 
 FRAMES = 6

@@ -92,7 +92,8 @@ def _train(options: TrainOptions) -> int:
         from contact.corpus import corpus_hash
         from hand_models import load_hand_model
 
-        from ..grasp_points import corpus_points, write_held_out
+        from ..grasp_points import corpus_points
+        from ..held_out import write_held_out
 
         model = load_hand_model("open")
         grasps, held_out = corpus_points(options.corpus, model)
