@@ -194,6 +194,8 @@ _ROWS = (
     ("variance to error, canonical point", "spearman_canonical", "{:.2f}"),
     ("variance to error, joints", "spearman_joints", "{:.2f}"),
     ("predicted joints, mm", "mpjpe_mm", "{:.1f}"),
+    ("their middle along the closing line, mm", "grip_mm", "{:.1f}"),
+    ("across it, mm", "slide_mm", "{:.1f}"),
     ("refined hand, joint error, mm", "refined_mpjpe_mm", "{:.1f}"),
     ("its median, mm", "refined_mpjpe_median_mm", "{:.1f}"),
 )

@@ -14,6 +14,7 @@ import torch
 from scipy.special import betainc
 from scipy.stats import rankdata
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .field import ContactField
 
@@ -163,7 +164,8 @@ def measure_field(
       ``correspondence_near_mm``: where a correspondence is.
     - ``spearman_contact``, ``spearman_canonical``, ``spearman_joints``: rank correlation of predicted variance and
       squared error; of the canonical point where there is a correspondence.
-    - ``mpjpe_mm``: of the predicted joints.
+    - ``mpjpe_mm``: of the predicted joints; ``grip_mm``, ``slide_mm``: of their middle, along the line that thumb and
+      fingers close on, and across it, where a hand can slide over the surface.
 
     Args:
         predicted: ``B`` fields; one that has ``near`` 0 everywhere says nothing of correspondence.
@@ -204,10 +206,17 @@ def measure_field(
         "spearman_canonical": spearman(predicted.canonical_var[near], distance[near] ** 2),
         "spearman_joints": float("nan"),
         "mpjpe_mm": float("nan"),
+        "grip_mm": float("nan"),
+        "slide_mm": float("nan"),
     }
     if joints is not None and predicted.joints is not None:
         error = (predicted.joints - joints).norm(dim=-1)
         figures["mpjpe_mm"] = 1000 * float(error.mean())
+        closing = normalize(joints[:, 4] - joints[:, [8, 12]].mean(1), dim=-1)
+        shift = (predicted.joints - joints).mean(1)
+        along = (shift * closing).sum(-1, keepdim=True)
+        figures["grip_mm"] = 1000 * float(along.abs().mean())
+        figures["slide_mm"] = 1000 * float((shift - along * closing).norm(dim=-1).mean())
         if predicted.joints_var is not None:
             figures["spearman_joints"] = spearman(predicted.joints_var, error**2)
     return figures

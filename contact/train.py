@@ -167,10 +167,8 @@ def _descend(
     torch.nn.utils.clip_grad_norm_(learning, 1.0)
 
 
-def _optimisers(
-    network: ContactNet, config: TrainConfig
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for the matrices between hidden layers, AdamW for all else."""
+def _optimisers(network: ContactNet, config: TrainConfig) -> dict[torch.optim.Optimizer, float]:
+    """Muon for the matrices between hidden layers, AdamW for all else; each with its learning rate."""
     matrices = [
         layer.weight
         for name, layer in network.named_modules()
@@ -178,12 +176,12 @@ def _optimisers(
         and min(layer.weight.shape) >= _SMALLEST_MATRIX
         and not name.startswith(("latent.", "point_head"))
     ]
-    taken = {id(p) for p in matrices}
+    taken = {id(p) for p in matrices} if config.matrix_rate else set()
     rest = [p for p in network.parameters() if id(p) not in taken]
-    return (
-        Muon(matrices, config.matrix_rate, config.weight_decay),
-        torch.optim.AdamW(rest, lr=config.learning_rate, weight_decay=config.weight_decay),
-    )
+    rates = {torch.optim.AdamW(rest, weight_decay=config.weight_decay): config.learning_rate}
+    if config.matrix_rate:
+        rates[Muon(matrices, config.matrix_rate, config.weight_decay)] = config.matrix_rate
+    return rates
 
 
 def train(config: TrainConfig, model: HandModel | None = None) -> Path:
@@ -250,7 +248,7 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
         else:
             loss = partial(_loss, network, model, corpus, at, config)
             _descend(network, pool, loss, (batch,), config)
-        for optimiser, rate in zip(optimisers, (config.matrix_rate, config.learning_rate), strict=True):
+        for optimiser, rate in optimisers.items():
             for group in optimiser.param_groups:
                 group["lr"] = share * (config.latent_rate if of_latent else rate)
             optimiser.step()

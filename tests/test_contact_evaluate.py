@@ -178,6 +178,19 @@ def test_the_truth_itself_is_perfect():
     assert figures["nll"] < 1e-5
 
 
+def test_joint_error_along_and_across_the_closing_line():
+    generator = torch.Generator().manual_seed(1)
+    joints = torch.rand(2, 21, 3, generator=generator)
+    closing = torch.nn.functional.normalize(joints[:, 4] - joints[:, [8, 12]].mean(1), dim=-1)
+    across = torch.linalg.cross(closing, torch.tensor([[0.0, 0, 1]]).expand(2, -1))
+    across = torch.nn.functional.normalize(across, dim=-1)
+    truth = make_field(torch.rand(2, 9, generator=generator))
+    moved = joints + (0.005 * closing + torch.tensor([[0.003], [-0.001]]) * across)[:, None]
+    figures = measure_field(replace(truth, joints=moved), truth, joints)
+    assert figures["grip_mm"] == pytest.approx(5, abs=1e-3)
+    assert figures["slide_mm"] == pytest.approx(2, abs=1e-3)
+
+
 def test_correspondence_counts_where_contact_is_true():
     truth = make_field(torch.tensor([[0.9, 0.9, 0.9, 0.0, 0.9]]), near=torch.tensor([[1.0, 1, 1, 1, 0]]))
     off = torch.zeros(1, 5, 3)

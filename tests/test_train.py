@@ -112,6 +112,13 @@ def test_equal_seeds_give_equal_weights(config, model, tmp_path):
     assert not same_weights(first, other)
 
 
+def test_without_muon_adamw_learns_all(config, model, tmp_path, monkeypatch):
+    with_muon = train(config, model)
+    monkeypatch.setattr(module, "Muon", None)  # not called
+    alone = train(replace(config, out=tmp_path / "alone", matrix_rate=0.0), model)
+    assert not same_weights(with_muon, alone)
+
+
 def test_the_latent_learns_last_and_leaves_the_rest_as_it_is(config, model, tmp_path):
     before = load_network(train(replace(config, latent_steps=0), model)).state_dict()
     after = load_network(train(replace(config, out=tmp_path / "more"), model)).state_dict()

@@ -123,6 +123,8 @@ _CONTACT_LINES = (
     ("correspondence where touching, mm", "correspondence_mm", 1),
     ("  wherever there is one, mm", "correspondence_near_mm", 1),
     ("joints, mm", "mpjpe_mm", 1),
+    ("  middle, along the closing line", "grip_mm", 1),
+    ("  across it", "slide_mm", 1),
     ("rank correlation of variance and", "", 0),
     ("  error of contact", "spearman_contact", 2),
     ("  error of correspondence", "spearman_canonical", 2),
