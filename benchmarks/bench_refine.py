@@ -59,7 +59,9 @@ class Plan:
     """How much is measured."""
 
     grasps: int
-    """of each protocol"""
+    """of each protocol, evenly spaced over all"""
+    hypotheses: tuple[int, ...]
+    """numbers of hypotheses that ours is run with"""
     baseline_grasps: int
     """of those, how many the procedure is run on to the end"""
     baseline_starts: int
@@ -74,8 +76,8 @@ class Plan:
 
 
 PROTOCOLS = ("contactopt", "image", "none")
-WHOLE = Plan(289, 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), PROTOCOLS)
-QUICK = Plan(40, 3, 1, (64,), (64,), (8,), ())
+WHOLE = Plan(289, (FEW, MANY), 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), PROTOCOLS)
+QUICK = Plan(56, (MANY,), 3, 1, (64,), (64,), (8,), ())
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,11 @@ class Quality:
 
 
 def load_grasps(folder: Path, count: int) -> Grasps:
-    """``count`` grasps in an order that mixes the objects, always the same; prefixes are spread as well."""
+    """``count`` grasps, evenly spaced, in an order that mixes the objects, so that prefixes are spread as well."""
     model = load_hand_model("open")
     reference = reference_grasps(folder, model)
-    order = np.random.default_rng(SEED).permutation(len(reference))[:count]
-    rows = reference.take(order)
+    spaced = np.linspace(0, len(reference) - 1, min(count, len(reference))).round().astype(int)
+    rows = reference.take(np.random.default_rng(SEED).permutation(spaced))
     names = sorted(set(rows.object_id.tolist()))
     entries = find_objects(folder / "ycb")
     meshes = [load_object(entries[name]) for name in names]
@@ -219,8 +221,8 @@ def measure_quality(grasps: Grasps, plan: Plan, figures: dict[str, float]) -> di
     for protocol in PROTOCOLS:
         noisy = perturb(grasps.clean, protocol, seed=SEED)
         rows = {"input": Quality.of(grasps, noisy)}
-        for hypotheses, name in OURS.items():
-            refined = refine(grasps, noisy, hypotheses)
+        for hypotheses in plan.hypotheses:
+            name, refined = OURS[hypotheses], refine(grasps, noisy, hypotheses)
             rows[name] = Quality.of(grasps, refined.pose)
             error = grasps.model.joints(refined.pose) - grasps.joints
             std = scale.std(refined.variance, refined.accepted)
@@ -243,11 +245,13 @@ def measure_times(grasps: Grasps, plan: Plan) -> tuple[dict[str, dict[int, float
     """Seconds per grasp by method and batch, seconds of one call for one grasp, peak memory in GB."""
     noisy = perturb(grasps.clean, "contactopt", seed=SEED)
     refine(grasps.take(torch.arange(2)), noisy[:2], MANY)  # reads the weights
-    times: dict[str, dict[int, float]] = {name: {} for name in (*OURS.values(), THEIRS)}
+    ours = [OURS[k] for k in plan.hypotheses]
+    times: dict[str, dict[int, float]] = {name: {} for name in (*ours, THEIRS)}
     forget_peak()
     times[OURS[MANY]][64] = time_ours(grasps, noisy, 64, MANY, 1)
     memory = peak_gb()
-    for hypotheses, name in OURS.items():
+    for hypotheses in plan.hypotheses:
+        name = OURS[hypotheses]
         for batch in plan.batches:
             if batch not in times[name]:
                 times[name][batch] = time_ours(grasps, noisy, batch, hypotheses, 3 if batch <= 16 else 1)
@@ -277,7 +281,7 @@ def key_figures(
         "none_mpjpe_rise_mm": rise.mean(),
         "none_worse_by_5mm": (rise > 5).mean(),
     }
-    for name in OURS.values():
+    for name in (n for n in OURS.values() if n in times):
         if (most := max(times[name])) > 64:
             figures[f"time_ratio_{most}_to_64_k{name[-1]}"] = times[name][most] / times[name][64]
     for protocol in ("contactopt", "image"):
@@ -311,6 +315,7 @@ def table(
             cells += [
                 (f"{n}, same grasps", rows[n].head(few), rows["input"].head(few))
                 for n in ("input", *OURS.values())
+                if n in rows
             ]
         for name, q, before in cells:
             improved = fraction_improved(before.error[: len(q.error)], q.error)

@@ -1,7 +1,8 @@
 """Several hypotheses of each grasp solved side by side: which of them is the hand.
 
 All are brought to where their field sees the hand; those that score best there settle on the surface, and the
-one that scores best then is taken.
+one that scores best then is taken. The first hypothesis is the mean prediction, which has the least joint error to
+be expected: another takes its place only where it is as much more plausible as a result has to be than its input.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Finalists:
     """of that field"""
     joints_var: Tensor
     """(B · F, 21) that the field states, square metres"""
+    favour: Tensor
+    """(B · F,) log odds granted to the first hypothesis"""
     spread: Tensor
     """(B · F, 21) square metres per axis: of all hypotheses around this one, each as probable as it scores"""
     steps: Tensor
@@ -58,7 +61,10 @@ class Finalists:
         return Finalists(
             HandPose.cat([p.pose for p in parts]),
             Targets.cat([p.targets for p in parts]),
-            *(torch.cat([getattr(p, name) for p in parts]) for name in ("joints_var", "spread", "steps")),
+            *(
+                torch.cat([getattr(p, name) for p in parts])
+                for name in ("joints_var", "favour", "spread", "steps")
+            ),
         )
 
 
@@ -81,7 +87,7 @@ def solve_best(
     Args:
         pose: ``B`` noisy right hands.
         mean: their mean prediction.
-        fields: ``K · B`` rows, field by field.
+        fields: ``K · B`` rows, field by field, the mean prediction first.
         prior: what else is known of the hands.
 
     Returns:
@@ -114,13 +120,16 @@ def find_finalists(
     scores = joints.new_zeros(1, batch)
     if count > 1:
         scores = _judged(model, objects, which[owner], aligned.pose, mean, owner, judge).view(count, batch)
-    finals = scores.topk(min(config.finalists, count), dim=0).indices.T  # (B, F)
+    favour = torch.zeros_like(scores)
+    favour[0] = judge.margin
+    finals = (scores + favour).topk(min(config.finalists, count), dim=0).indices.T  # (B, F)
     away = joints[:, :, None] - joints[finals, hand[:, None]]  # (K, B, F, 21, 3)
     spread = (scores.softmax(0)[..., None, None] * away.square().mean(-1)).sum(0)
     rows = (finals * batch + hand[:, None]).flatten()
     assert fields.joints_var is not None
     return Finalists(
-        aligned.pose[rows], targets[rows], fields.joints_var[rows], spread.flatten(0, 1), aligned.iterations[rows]
+        aligned.pose[rows], targets[rows], fields.joints_var[rows], favour.flatten()[rows], spread.flatten(0, 1),
+        aligned.iterations[rows],
     )  # fmt: skip
 
 
@@ -139,13 +148,13 @@ def settle_best(
     known = None if prior is None else prior[owner]
     settled = settle_on(model, objects, found.targets, found.pose, config, prior=known)
     scores = _judged(model, objects, found.targets.which, settled.pose, mean, owner, judge)
-    best, chosen = scores.view(batch, count).max(1)
+    chosen = (scores + found.favour).view(batch, count).argmax(1)
     chosen = chosen + count * torch.arange(batch, device=chosen.device)
     pose = settled.pose[chosen]
     posterior = solved_variance(model, pose, settled.equations.hessian[chosen], found.joints_var[chosen])
     return Candidates(
         pose,
-        best,
+        scores[chosen],
         posterior + found.spread[chosen],
         found.steps[chosen] + settled.iterations[chosen],
     )

@@ -157,6 +157,22 @@ def test_the_hypothesis_that_scores_best_is_taken(network, model, can, hands):
         torch.testing.assert_close(best.score, again, rtol=1e-3, atol=1e-3)
 
 
+def test_a_draw_has_to_be_better_by_the_margin(network, model, can, hands):
+    """The first hypothesis stands 5 mm off what the judge believes, the second agrees with it."""
+    objects, config = ObjectSet.of([can]), RefineConfig(hypotheses=2)
+    mean = predict_field(network, model, objects, ZEROS, hands)
+    off = replace(mean, joints=mean.joints + torch.tensor([0.005, 0.0, 0.0]))
+    fields = ContactField.cat([off, mean])
+    judges = (ScoreWeights(depth=0.0, gap=0.0, margin=m) for m in (0.0, 20.0))
+    second, first = (solve_best(model, objects, ZEROS, hands, mean, fields, j, config).pose for j in judges)
+    alone = (
+        solve_best(model, objects, ZEROS, hands, mean, f, ScoreWeights(), config).pose for f in (off, mean)
+    )
+    for found, expected in zip((first, second), alone, strict=True):
+        assert (distance_mm(model, found, expected) < 0.5).all()
+    assert (distance_mm(model, first, second) > 1).all()
+
+
 def test_hypotheses_that_disagree_are_less_certain(network, model, can, hands):
     objects, config = ObjectSet.of([can]), RefineConfig()
     mean = predict_field(network, model, objects, ZEROS, hands)
