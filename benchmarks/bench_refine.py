@@ -1,6 +1,6 @@
 """Ours against ContactOpt's procedure, in one run: same machine, same hand, same grasps, same contact targets.
 
-    python benchmarks/bench_refine.py            the whole comparison; half an hour on two cores
+    python benchmarks/bench_refine.py            the whole comparison; 17 minutes on two cores
     python benchmarks/bench_refine.py --quick    the same code on fewer grasps, at most 45 s
 
 Ours is `refine_right_hands` with one and with eight hypotheses; the other is `refine.baseline.contactopt`, 250
