@@ -32,10 +32,12 @@ log = logging.getLogger(__name__)
 _SMALLEST_MATRIX = 8  # fewer inputs or outputs make an embedding or a head
 
 
-def _predict(network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch) -> Prediction:
-    """Network output for a batch, on the batch's device."""
+def _predict(
+    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor | slice = slice(None)
+) -> Prediction:
+    """Network output for a batch, at all object points or some, on the batch's device."""
     hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
-    return network(batch.observation, hierarchy, *_skin(model, batch))
+    return network(batch.observation, hierarchy, *_skin(model, batch), at)
 
 
 def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -48,9 +50,7 @@ def _loss(
     network: ContactNet, model: HandModel, corpus: Corpus, at: Tensor, config: TrainConfig, batch: Batch
 ) -> Tensor:
     """What a step descends: the losses of the mean prediction."""
-    skin = _skin(model, batch)
-    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
-    mean = network(batch.observation, hierarchy, *skin, at)
+    mean = _predict(network, model, corpus, batch, at)
     return total(losses(mean, batch.truth.at(at), batch.joints), config.loss)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -52,10 +51,8 @@ def write_held_out(folder: str | Path, path: Path, *, objects: int = 16, grasps:
             columns.setdefault(name, []).append(value)
     if not columns:
         raise ValueError(f"corpus: {folder} is too small to hold objects out; make at least ten of a family.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.concatenate(values) for name, values in columns.items()})
-    return write_atomically(path, lambda stream: stream.write(buffer.getvalue()))
+    arrays = {name: np.concatenate(values) for name, values in columns.items()}
+    return write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
 
 
 def read_held_out(path: Path) -> HeldOut:
