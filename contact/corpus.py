@@ -27,7 +27,7 @@ from hand_models.atomic import write_atomically
 
 from .field import ContactField
 from .hierarchy import PointHierarchy, build_hierarchy
-from .synthesis import SynthesisConfig
+from .placement import SynthesisConfig
 
 if TYPE_CHECKING:
     from .objects import ObjectMesh
@@ -73,9 +73,11 @@ def build_object(config: CorpusConfig, index: int) -> int:
 
     from .field import field_from_pose
     from .grasp_types import preshapes
+    from .holding import find_contacts, holds
     from .objects import ObjectMesh
+    from .placement import place
     from .shapes import FAMILIES, sample_shape
-    from .synthesis import close_hands, find_contacts, holds, place
+    from .synthesis import close_hands
 
     torch.set_num_threads(1)
     rng = np.random.default_rng([config.seed, index])

@@ -9,7 +9,7 @@ import torch
 
 from contact.corpus import CorpusConfig, build_object
 from contact.network import ContactNet, NetworkConfig
-from contact.synthesis import SynthesisConfig
+from contact.placement import SynthesisConfig
 from contact.weights import card_path, save_weights
 from hand_models import load_open_hand
 from refine.calibrate import CalibrationConfig, Trials, calibrate, fit_score, run_trials

@@ -15,8 +15,8 @@ from contact import corpus as module
 from contact.corpus import CorpusConfig, build_corpus, build_object, corpus_hash, load_corpus, object_path
 from contact.field import field_from_pose
 from contact.objects import ObjectMesh
+from contact.placement import SynthesisConfig
 from contact.shapes import FAMILIES
-from contact.synthesis import SynthesisConfig
 from hand_models import load_open_hand
 from refine.commands.corpus import corpus as corpus_command
 

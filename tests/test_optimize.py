@@ -12,10 +12,12 @@ import trimesh
 from contact import costs
 from contact.field import ContactField, field_from_pose
 from contact.grasp_types import preshapes
+from contact.holding import find_contacts, holds
 from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
 from contact.perturb import perturb
-from contact.synthesis import SynthesisConfig, close_hands, find_contacts, holds, place
+from contact.placement import SynthesisConfig, place
+from contact.synthesis import close_hands
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
 from hand_models.least_squares import NormalEquations, Solution, Termination

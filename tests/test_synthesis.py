@@ -12,21 +12,13 @@ from scipy.optimize import linprog
 from scipy.spatial.transform import Rotation
 
 from contact.grasp_types import GRASP_TYPES, Preshape, palmar_skin, preshapes
+from contact.holding import Contacts, find_contacts, force_closure, holds, object_inside_hand
 from contact.objects import ObjectMesh
-from contact.synthesis import (
-    Contacts,
-    Placement,
-    SynthesisConfig,
-    close_hands,
-    find_contacts,
-    force_closure,
-    holds,
-    object_inside_hand,
-    opposite_pairs,
-    place,
-)
+from contact.placement import Placement, SynthesisConfig, opposite_pairs, place
+from contact.synthesis import _closest_first, close_hands
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
+from hand_models.rotations import exp_so3
 from refine.metrics import penetration_depth
 
 UP = torch.tensor([0.0, 0.0, 1.0])
@@ -265,11 +257,50 @@ def test_closed_hands_hold_without_sinking_in_or_through_the_table(model, cylind
     assert touching.sum() > (before.distance < CONFIG.touch).sum()
 
 
-def test_closing_is_reproducible_and_row_by_row(model, cylinder, shapes, placement, closed):
+def test_fingers_that_miss_stay_off_the_surface(model, cylinder, shapes, placement):
+    nearly = replace(
+        placement, able=torch.tensor([True, False, False, False, True]).expand(len(placement.able), -1)
+    )
+    hands = close_hands(model, cylinder, nearly, shapes, UP, CONFIG)
+    contacts = find_contacts(model, cylinder, hands)
+    ends = contacts.distance[:, [3, 6, 9, 12, 15]]
+    assert (ends[:, 1:4] > 0).float().mean() > 0.9  # keeps clear, but for what other costs ask
+    assert (ends[:, [0, 4]] < CONFIG.touch).float().mean() > 0.8
+
+
+def test_thumbs_always_may_touch(placement):
+    assert placement.able[:, 4].all()
+    assert 0 < placement.able[:, :4].float().mean() < 1
+
+
+def test_things_are_held_by_their_near_part(model, shapes):
+    """The fingers of a hand run along its -x: the object's middle lies beyond the pads."""
+    slab = ObjectMesh.from_any(trimesh.creation.box((0.16, 0.16, 0.03)), resolution=32)
+    found = place(model, slab, shapes, UP, np.random.default_rng(0), SynthesisConfig(candidates=64))
+    assert found is not None
+    hand, rotation = model(found.pose), exp_so3(found.pose.global_orient)
+    pads = (hand.joints[:, 4] + hand.joints[:, 8]) / 2
+    beyond = ((slab.points.mean(0) - pads)[:, None] @ rotation)[:, 0, 0]
+    assert -beyond.mean() > 0.015
+
+
+def test_the_skin_of_a_bone_that_is_closest_is_drawn_most():
+    distance = torch.tensor([[0.0, 0.002, 0.03, 0.01, 0.01]])
+    part = torch.tensor([3, 3, 3, 15, 15])
+    weight = _closest_first(distance, part, 0.002)
+    expected = torch.tensor([1.0, np.exp(-1), np.exp(-15)])
+    assert torch.allclose(weight[0, :3], 3 * (expected / expected.sum()).float(), atol=1e-6)
+    assert torch.allclose(weight[0, 3:], torch.ones(2))
+
+
+def test_closing_is_reproducible_and_row_by_row(model, cylinder, shapes, placement):
+    # Few steps: later, rounding can decide which part of a pad touches first.
+    few = replace(CONFIG, iterations=6)
     rows = torch.tensor([3, 0])
     some = Placement(*(value[rows] for value in vars(placement).values()))
-    alone = close_hands(model, cylinder, some, shapes, UP, CONFIG)
-    assert (model.joints(alone) - model.joints(closed[rows])).norm(dim=-1).max() < 2e-3
+    alone = close_hands(model, cylinder, some, shapes, UP, few)
+    together = close_hands(model, cylinder, placement, shapes, UP, few)[rows]
+    assert (model.joints(alone) - model.joints(together)).norm(dim=-1).max() < 1e-4
 
 
 # Grasp types ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from contact import train as module
 from contact.corpus import Corpus, CorpusConfig, build_object, corpus_hash, load_corpus
 from contact.curves import write_curves
 from contact.network import ContactNet, NetworkConfig
-from contact.synthesis import SynthesisConfig
+from contact.placement import SynthesisConfig
 from contact.train import TrainConfig, evaluate, make_batch, train
 from contact.weights import card_path, load_network
 from hand_models import HandModel, load_open_hand
