@@ -55,6 +55,12 @@ def describe(model: HandModel, pose: HandPose, obj: ObjectMesh) -> dict[str, Ten
     depth = (-distance.reshape(len(pose), -1).amin(1)).clamp_min(0)
     angles = torch.rad2deg(default_anatomy().to_anatomical(pose.hand_pose))
     closing = torch.nn.functional.normalize(hand.joints[:, 4] - hand.joints[:, 8], dim=-1)
+    # The way a hand reaches: where its fingers point from the wrist, across the line it closes on.
+    fingers = -rotation[..., 0]
+    reach = fingers - (fingers * closing).sum(-1, keepdim=True) * closing
+    reach = torch.nn.functional.normalize(reach, dim=-1)
+    thumb_side = torch.linalg.cross(reach, closing)
+    offset = obj.points.mean(0) - (hand.joints[:, 4] + hand.joints[:, 8]) / 2
     centred = obj.points - obj.points.mean(0)
     longest = torch.linalg.svd(centred, full_matrices=False).Vh[0]
     measures = {
@@ -74,6 +80,8 @@ def describe(model: HandModel, pose: HandPose, obj: ObjectMesh) -> dict[str, Ten
         "object's middle, along the fingers (mm)": -1000 * bulk[:, 0],
         "object's middle, off the palm (mm)": -1000 * bulk[:, 1],
         "object's middle, to the thumb's side (mm)": 1000 * bulk[:, 2],
+        "object's middle, beyond thumb and index tip (mm)": 1000 * (offset * reach).sum(-1),
+        "object's middle, from there to the thumb's side (mm)": 1000 * (offset * thumb_side).sum(-1),
         "closing axis to the object's longest axis (°)": torch.rad2deg((closing @ longest).abs().acos()),
     }
     for name, joint in (("knuckle", 0), ("middle joint", 1), ("end joint", 2)):

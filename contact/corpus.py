@@ -47,7 +47,7 @@ class CorpusConfig:
 
     out: Path = Path("runs/corpus")
     """folder, made when absent"""
-    objects: int = 900
+    objects: int = 720
     """procedural objects, the families in turn, common ones more often"""
     grasps_per_object: int = 64
     """at most"""

@@ -42,7 +42,8 @@ class SynthesisConfig:
     """metres that the object's middle lies beyond the pads, the way the hand reaches: mean, and deviation, to which
     this share of the object's radius of gyration is added"""
     beside: tuple[float, float] = (-0.012, 0.22)
-    """metres that the object's middle lies to the thumb's side of the pads, and deviation in radii of gyration"""
+    """metres that the object's middle lies to the little finger's side of the pads: mean, and deviation in radii of
+    gyration"""
     miss: float = 0.2
     """share of the fingers a grasp type holds with that stay off the surface"""
     arm: float = 0.01
