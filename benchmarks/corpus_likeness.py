@@ -2,6 +2,7 @@
 
     python benchmarks/corpus_likeness.py --corpus runs/corpus            2,000 grasps of the corpus
     python benchmarks/corpus_likeness.py --corpus runs/corpus --quick    300 grasps, every fourth real one
+    python benchmarks/corpus_likeness.py --same-objects    grasps synthesised on the people's objects; needs no corpus
 
 Both are measured by the same code on the same hand model. The last column is the Wasserstein distance between
 the two distributions in units of the people's standard deviation: 0 is equal, 1 a shift by one deviation. The
@@ -23,9 +24,13 @@ from real_grasps import reference_grasps, validation_folder
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from contact.corpus import CorpusConfig, load_corpus, load_object
+from contact.corpus import UP_SHARES, UPS, CorpusConfig, load_corpus, load_object
 from contact.field import field_from_pose
+from contact.grasp_types import preshapes
+from contact.holding import find_contacts, holds
 from contact.objects import ObjectMesh
+from contact.placement import SynthesisConfig, place
+from contact.synthesis import close_hands
 from hand_models import HandModel, HandPose, load_hand_model
 from hand_models.anatomy import FINGERS, default_anatomy
 from hand_models.rotations import exp_so3
@@ -125,6 +130,28 @@ def of_corpus(folder: Path, model: HandModel, count: int) -> dict[str, np.ndarra
     return join(parts)
 
 
+def of_synthesis(folder: Path, model: HandModel, every: int) -> dict[str, np.ndarray]:
+    """Measures of grasps synthesised as those of the corpus, as many on each of the people's objects as are theirs.
+
+    Objects lie differently in the two only by how synthesis reaches for them, which is what this is for.
+    """
+    names, counts = np.unique(np.load(folder / "dexycb_val.npz")["object_id"], return_counts=True)
+    shapes, config, parts = preshapes(model), SynthesisConfig(), []
+    for name, count in zip(names.tolist(), (counts // every).tolist(), strict=True):
+        rng = np.random.default_rng(0)
+        obj, poses = ObjectMesh.from_any(folder / "ycb" / f"{name}.ply"), []
+        while sum(len(p) for p in poses) < count:
+            up = torch.tensor(UPS[rng.choice(len(UPS), p=UP_SHARES)], dtype=torch.float32)
+            start = place(model, obj, shapes, up, rng, config)
+            if start is None:
+                continue
+            pose = close_hands(model, obj, start, shapes, up, config)
+            good = holds(find_contacts(model, obj, pose), start.squeeze, config).nonzero()[:, 0]
+            poses.append(pose[good[:count]])
+        parts.append(describe(model, HandPose.cat(poses)[:count], obj))
+    return join(parts)
+
+
 def table(people: dict[str, np.ndarray], corpus: dict[str, np.ndarray]) -> tuple[str, dict[str, float]]:
     """A Markdown table, and the distance of every measure."""
     first = next(iter(people.values())), next(iter(corpus.values()))
@@ -147,6 +174,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", type=Path, default=CorpusConfig.out)
+    parser.add_argument("--same-objects", action="store_true")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     folder = validation_folder()
@@ -157,7 +185,11 @@ def main() -> None:
         return
     model = load_hand_model("open")
     count, every = (300, 4) if options.quick else (2000, 1)
-    text, distances = table(of_people(folder, model, every), of_corpus(options.corpus, model, count))
+    if options.same_objects:
+        made = of_synthesis(folder, model, every)
+    else:
+        made = of_corpus(options.corpus, model, count)
+    text, distances = table(of_people(folder, model, every), made)
     print(text)
     values = list(distances.values())
     figures = {"mean_distance": np.mean(values), "largest_distance": np.max(values)}

@@ -37,8 +37,9 @@ HELD_OUT = 10
 """Each so-manieth object of a family is held out from training."""
 _COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can", "pitcher", "box", "cup")
 """Families that come up twice or more: what most things in a kitchen are shaped like."""
-_UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
-_UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)  # standing, lying on a side, upside down
+UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
+UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)
+"""How objects stand, by the direction away from the table: upright, lying on a side, upside down."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def build_object(config: CorpusConfig, index: int) -> int:
         obj = ObjectMesh.from_any(mesh, name=f"{family}_{index}", resolution=config.resolution, cache=False)
     model = load_open_hand()
     shapes = preshapes(model)
-    up = torch.tensor(_UPS[rng.choice(len(_UPS), p=_UP_SHARES)], dtype=torch.float32)
+    up = torch.tensor(UPS[rng.choice(len(UPS), p=UP_SHARES)], dtype=torch.float32)
     placement = place(model, obj, shapes, up, rng, config.synthesis)
     kept, kinds = [], np.zeros(0, np.int64)
     if placement is not None:
