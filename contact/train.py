@@ -26,7 +26,7 @@ from .losses import losses, total
 from .muon import Muon
 from .network import ContactNet, Prediction
 from .train_config import TrainConfig
-from .weights import save_weights
+from .weights import load_network, save_weights
 
 log = logging.getLogger(__name__)
 _SMALLEST_MATRIX = 8  # fewer inputs or outputs make an embedding or a head
@@ -184,6 +184,16 @@ def _optimisers(network: ContactNet, config: TrainConfig) -> dict[torch.optim.Op
     return rates
 
 
+def _load_start(network: ContactNet, path: Path) -> None:
+    """Fill a network with weights from a file."""
+    try:
+        network.load_state_dict(load_network(path).state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"start: {path} is of a network with other widths; give the options it was trained with ({error})."
+        ) from None
+
+
 def train(config: TrainConfig, model: HandModel | None = None) -> Path:
     """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``,
     beside ``curves.csv`` and ``curves.png``.
@@ -195,7 +205,7 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the corpus is not there.
-        ValueError: ``config.out`` holds a checkpoint of another network.
+        ValueError: ``config.out`` holds a checkpoint, or ``config.start`` the weights, of another network.
     """
     from tqdm import tqdm
 
@@ -207,7 +217,10 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
     training, held_out = corpus.split()
     log.info("%d grasps on %d objects, %d held out", len(corpus), len(corpus.families), len(held_out))
     network = ContactNet(config.network).to(config.device)
+    if config.start is not None:
+        _load_start(network, config.start)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    began_with = copy.deepcopy(averaged)
     optimisers = _optimisers(network, config)
     config.out.mkdir(parents=True, exist_ok=True)
     checkpoint = config.out / "checkpoint.pt"
@@ -256,6 +269,9 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
         decay = min(config.average, (done + 1) / (done + 10))
         for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
+        if step + 1 == config.steps and config.start is not None:
+            for mean, value in zip(averaged.parameters(), began_with.parameters(), strict=True):
+                mean.lerp_(value, config.start_share)
         if (step + 1) % config.evaluate_every == 0 or step + 1 in (config.steps, total_steps):
             scores = {
                 name: evaluate(averaged, model, corpus, held_out[:256], name)
@@ -278,7 +294,14 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
         "grasps": len(corpus),
         "objects": len(corpus.families),
         "hand_model": model.name,
-        "config": {**asdict(replace(config, corpus=Path(config.corpus.name), out=Path(config.out.name)))},
+        "config": asdict(
+            replace(
+                config,
+                corpus=Path(config.corpus.name),
+                out=Path(config.out.name),
+                start=config.start and Path(config.start.name),
+            )
+        ),
         "held_out": scores,
     }
     return save_weights(averaged, card, config.out / "weights.safetensors")

@@ -17,6 +17,11 @@ class TrainConfig:
     corpus: Path = Path("runs/corpus")
     out: Path = Path("runs/contact")
     """checkpoints, log and weights"""
+    start: Path | None = None
+    """weights to go on from, of a network of the same widths; None for random ones"""
+    start_share: float = 0.0
+    """share of those weights in what training ends with: networks fine-tuned to something new keep more of what
+    they were good at when averaged with what they came from (WiSE-FT; Wortsman et al., CVPR 2022)"""
     steps: int = 2200
     """of the network without its latent"""
     latent_steps: int = 500

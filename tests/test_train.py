@@ -104,6 +104,29 @@ def test_curves_show_what_the_log_says(tmp_path):
         write_curves(log)
 
 
+def test_training_goes_on_from_weights_and_keeps_a_share_of_them(config, model, tmp_path):
+    first = train(replace(config, latent_steps=0), model)
+    further = replace(config, start=first, latent_steps=0)
+    ends = {
+        share: load_network(train(replace(further, out=tmp_path / str(share), start_share=share), model))
+        for share in (0.0, 0.5, 1.0)
+    }
+    began = load_network(first).state_dict()
+    alone, half, none = (ends[share].state_dict() for share in (0.0, 0.5, 1.0))
+    assert any(not torch.equal(began[k], alone[k]) for k in began)
+    for k, value in began.items():
+        assert torch.allclose(half[k], (value + alone[k]) / 2, atol=1e-6)
+        assert torch.allclose(none[k], value, atol=1e-6)
+    assert str(tmp_path) not in card_path(tmp_path / "0.5" / "weights.safetensors").read_text()
+
+
+def test_weights_of_other_widths_are_no_start(config, model, tmp_path):
+    first = train(replace(config, latent_steps=0), model)
+    wider = replace(config, start=first, out=tmp_path / "wider", network=replace(TINY, fine=TINY.fine * 2))
+    with pytest.raises(ValueError, match=r"start: .* other widths"):
+        train(wider, model)
+
+
 def test_equal_seeds_give_equal_weights(config, model, tmp_path):
     first = train(config, model)
     second = train(replace(config, out=tmp_path / "again"), model)

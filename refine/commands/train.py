@@ -17,7 +17,7 @@ def train(config: TrainConfig) -> int:
     from ..calibrate_uncertainty import calibrate_uncertainty
 
     weights = train_network(config)
-    held_out = CalibrationConfig(corpus=config.corpus, weights=weights, tracking=config.tracking)
+    held_out = CalibrationConfig(corpus=config.corpus, weights=weights)
     try:
         calibrate(held_out)
         calibrate_uncertainty(held_out)  # of what the score lets through
