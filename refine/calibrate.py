@@ -41,9 +41,9 @@ class CalibrationConfig:
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: Protocol = TRACKING
     """error that counts as true, as in training"""
-    confidence: float = 0.92
+    confidence: float = 0.9
     """probability of being better that a result must have to be returned"""
-    confidence_impossible: float = 0.8
+    confidence_impossible: float = 0.6
     """the same where the input cannot be right"""
     seed: int = 1
 
