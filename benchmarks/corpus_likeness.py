@@ -24,13 +24,11 @@ from real_grasps import reference_grasps, validation_folder
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from contact.corpus import UP_SHARES, UPS, CorpusConfig, load_corpus, load_object
+from contact.corpus import CorpusConfig, load_corpus, load_object, synthesise
 from contact.field import field_from_pose
 from contact.grasp_types import preshapes
-from contact.holding import find_contacts, holds
 from contact.objects import ObjectMesh
-from contact.placement import SynthesisConfig, place
-from contact.synthesis import close_hands
+from contact.placement import SynthesisConfig
 from hand_models import HandModel, HandPose, load_hand_model
 from hand_models.anatomy import FINGERS, default_anatomy
 from hand_models.rotations import exp_so3
@@ -141,13 +139,7 @@ def of_synthesis(folder: Path, model: HandModel, every: int) -> dict[str, np.nda
         rng = np.random.default_rng(0)
         obj, poses = ObjectMesh.from_any(folder / "ycb" / f"{name}.ply"), []
         while sum(len(p) for p in poses) < count:
-            up = torch.tensor(UPS[rng.choice(len(UPS), p=UP_SHARES)], dtype=torch.float32)
-            start = place(model, obj, shapes, up, rng, config)
-            if start is None:
-                continue
-            pose = close_hands(model, obj, start, shapes, up, config)
-            good = holds(find_contacts(model, obj, pose), start.squeeze, config).nonzero()[:, 0]
-            poses.append(pose[good[:count]])
+            poses.append(synthesise(model, obj, shapes, rng, config)[1])
         parts.append(describe(model, HandPose.cat(poses)[:count], obj))
     return join(parts)
 

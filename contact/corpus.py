@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hand_models import HandPose
+from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 
 from .field import ContactField
@@ -30,6 +30,7 @@ from .hierarchy import PointHierarchy, build_hierarchy
 from .placement import SynthesisConfig
 
 if TYPE_CHECKING:
+    from .grasp_types import Preshape
     from .objects import ObjectMesh
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ HELD_OUT = 10
 """Each so-manieth object of a family is held out from training."""
 _COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can", "pitcher", "box", "cup")
 """Families that come up twice or more: what most things in a kitchen are shaped like."""
-UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
-UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)
+_UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
+_UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)
 """How objects stand, by the direction away from the table: upright, lying on a side, upside down."""
 
 
@@ -64,6 +65,29 @@ def object_path(folder: Path, index: int) -> Path:
     return folder / f"object_{index:05d}.npz"
 
 
+def synthesise(
+    model: HandModel, obj: ObjectMesh, shapes: tuple[Preshape, ...], rng: np.random.Generator,
+    config: SynthesisConfig,
+) -> tuple[Tensor, HandPose, Tensor]:  # fmt: skip
+    """Stand an object on a table and grasp it: hands are placed, closed, and kept if they hold.
+
+    Returns:
+        ``(3,)`` the direction away from the table, object frame; ``N`` right hands; and ``(N,)`` their types,
+        indices into ``shapes``. There may be none.
+    """
+    from .holding import find_contacts, holds
+    from .placement import place
+    from .synthesis import close_hands
+
+    up = torch.tensor(_UPS[rng.choice(len(_UPS), p=_UP_SHARES)], dtype=torch.float32)
+    placement = place(model, obj, shapes, up, rng, config)
+    if placement is None:
+        return up, HandPose.zeros(0), torch.zeros(0, dtype=torch.long)
+    pose = close_hands(model, obj, placement, shapes, up, config)
+    good = holds(find_contacts(model, obj, pose), placement.squeeze, config).nonzero()[:, 0]
+    return up, pose[good], placement.kind[good]
+
+
 def build_object(config: CorpusConfig, index: int) -> int:
     """Make object ``index`` with its grasps and write its file. Returns the number of grasps.
 
@@ -74,11 +98,8 @@ def build_object(config: CorpusConfig, index: int) -> int:
 
     from .field import field_from_pose
     from .grasp_types import preshapes
-    from .holding import find_contacts, holds
     from .objects import ObjectMesh
-    from .placement import place
     from .shapes import FAMILIES, sample_shape
-    from .synthesis import close_hands
 
     torch.set_num_threads(1)
     rng = np.random.default_rng([config.seed, index])
@@ -89,15 +110,8 @@ def build_object(config: CorpusConfig, index: int) -> int:
         mesh = sample_shape(family, rng)
         obj = ObjectMesh.from_any(mesh, name=f"{family}_{index}", resolution=config.resolution, cache=False)
     model = load_open_hand()
-    shapes = preshapes(model)
-    up = torch.tensor(UPS[rng.choice(len(UPS), p=UP_SHARES)], dtype=torch.float32)
-    placement = place(model, obj, shapes, up, rng, config.synthesis)
-    kept, kinds = [], np.zeros(0, np.int64)
-    if placement is not None:
-        pose = close_hands(model, obj, placement, shapes, up, config.synthesis)
-        good = holds(find_contacts(model, obj, pose), placement.squeeze, config.synthesis).nonzero()[:, 0]
-        good = good[: config.grasps_per_object]
-        kept, kinds = pose[good], placement.kind[good].numpy()
+    up, pose, kind = synthesise(model, obj, preshapes(model), rng, config.synthesis)
+    kept, kinds = pose[: config.grasps_per_object], kind[: config.grasps_per_object].numpy()
     arrays = {
         "family": np.array(family), "vertices": obj.vertices.numpy(), "faces": obj.faces.numpy().astype(np.int32),
         "points": obj.points.numpy(), "normals": obj.normals.numpy(), "thickness": obj.thickness.numpy(),

@@ -40,7 +40,7 @@ class CalibrationConfig:
     """held-out grasps, each under every protocol"""
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: Protocol = TRACKING
-    """error that counts as true, as in training"""
+    """error that counts as true, whatever the network was trained with"""
     confidence: float = 0.9
     """probability of being better that a result must have to be returned"""
     confidence_impossible: float = 0.6
