@@ -36,6 +36,7 @@ from refine.metrics import fraction_improved
 from refine.object_files import find_objects
 from refine.prediction_files import read_predictions, write_predictions
 from refine.predictions import Predictions
+from refine.result import Status
 
 SEED = 0
 PROTOCOLS = ("contactopt", "image", "none")
@@ -120,9 +121,11 @@ def measure(
                 figures[f"{protocol}_{figure.format(when)}"] = float(values.mean())
                 if name in _MEDIANS:
                     figures[f"{protocol}_{figure.format(f'{when}_median')}"] = float(np.median(values))
-        figures[f"{protocol}_fraction_improved"] = fraction_improved(*rows["mpjpe_mm"][k])
+        before, after = rows["mpjpe_mm"][k]
+        figures[f"{protocol}_fraction_improved"] = fraction_improved(before, after)
+        figures[f"{protocol}_fraction_worse_5mm"] = float((after > before + 5).mean())
         statuses = Counter(run.refined.column("status").tolist())
-        figures |= {f"{protocol}_{status}": statuses[status] for status in ("refined", "kept", "failed")}
+        figures |= {f"{protocol}_{status.value}": statuses[status.value] for status in Status}
         figures[f"{protocol}_seconds_per_grasp"] = run.seconds / len(reference)
     if "none" in runs:  # its input is the reference itself, so the error afterwards is the change
         figures["none_mpjpe_change_mm"] = figures["none_mpjpe_after_mm"]
@@ -155,8 +158,11 @@ def report(figures: Mapping[str, float], protocols: Sequence[str]) -> str:
         lines.append(f"{label:34}" + "".join(f"{f'{b:.{digits}f} → {a:.{digits}f}':>20}" for b, a in cells))
     improved = [f"{100 * figures[f'{p}_fraction_improved']:.0f} %" for p in protocols]
     lines.append(f"{'grasps whose joint error fell':34}" + "".join(f"{cell:>20}" for cell in improved))
-    for status in ("refined", "kept", "failed"):
-        lines.append(f"{status:34}" + "".join(f"{figures[f'{p}_{status}']:>20}" for p in protocols))
+    worse = [f"{100 * figures[f'{p}_fraction_worse_5mm']:.1f} %" for p in protocols]
+    lines.append(f"{'grasps whose joint error rose by 5 mm':34}" + "".join(f"{cell:>20}" for cell in worse))
+    for status in Status:
+        counts = [figures[f"{p}_{status.value}"] for p in protocols]
+        lines.append(f"{status.value:34}" + "".join(f"{count:>20}" for count in counts))
     seconds = [f"{figures[f'{p}_seconds_per_grasp']:.3f}" for p in protocols]
     lines.append(f"{'seconds per grasp, meshes included':34}" + "".join(f"{cell:>20}" for cell in seconds))
     return "\n".join(lines)

@@ -289,3 +289,15 @@ class HandPose:
         betas = self.betas + delta[:, TANGENT_DIM:] if delta.shape[1] > TANGENT_DIM else self.betas
         pose = self.hand_pose + delta[:, 6:TANGENT_DIM].reshape(-1, 15, 3)
         return HandPose(self.side, orient, pose, betas, self.transl + delta[:, :3])
+
+    def toward(self, other: HandPose, share: Tensor) -> HandPose:
+        """The hands part of the way to ``other``, along the straight line of `retract`.
+
+        Args:
+            other: ``B`` hands of the same side.
+            share: ``(B,)`` of the way; 0 stays, 1 arrives.
+        """
+        turn = log_so3(exp_so3(other.global_orient) @ exp_so3(self.global_orient).transpose(-1, -2))
+        pose = (other.hand_pose - self.hand_pose).flatten(1)
+        delta = torch.cat([other.transl - self.transl, turn, pose, other.betas - self.betas], 1)
+        return self.retract(share[:, None] * delta)

@@ -41,10 +41,12 @@ class CalibrationConfig:
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: Protocol = TRACKING
     """error that counts as true, whatever the network was trained with"""
-    confidence: float = 0.9
+    confidence: float = 0.92
     """probability of being better that a result must have to be returned"""
     confidence_impossible: float = 0.6
     """the same where the input cannot be right"""
+    confidence_probable: float = 0.6
+    """probability from which on the input goes a little towards a result that is not returned"""
     seed: int = 1
 
 
@@ -102,10 +104,12 @@ def held_out_grasps(
     return corpus.pose[chosen], meshes, which
 
 
-def fit_score(trials: Trials, confidence: float, confidence_impossible: float = 0.5) -> ScoreWeights:
+def fit_score(
+    trials: Trials, confidence: float, confidence_impossible: float = 0.5, confidence_probable: float = 0.5
+) -> ScoreWeights:
     """Logistic regression of "the result is nearer the truth" on the difference of the features.
 
-    Weights are kept non-negative: nothing bad may count as good. The constant goes into the margin.
+    Weights are kept non-negative: nothing bad may count as good. The constant goes into the margins.
     """
     difference = (trials.before - trials.after).double().numpy()
     better = np.where((trials.error_after < trials.error_before).numpy(), 1.0, -1.0)
@@ -117,10 +121,11 @@ def fit_score(trials: Trials, confidence: float, confidence_impossible: float = 
 
     found = minimise(loss, np.array([1.0, 0.1, 0.1, 0.0]), bounds=[(0, None)] * 3 + [(None, None)])
     error, depth, gap = found.x[:3] / unit
-    margin, impossible = (
-        math.log(p / (1 - p)) - float(found.x[3]) for p in (confidence, confidence_impossible)
+    margin, impossible, probable = (
+        math.log(p / (1 - p)) - float(found.x[3])
+        for p in (confidence, confidence_impossible, confidence_probable)
     )
-    return ScoreWeights(float(error), float(depth), float(gap), margin, impossible)
+    return ScoreWeights(float(error), float(depth), float(gap), margin, impossible, probable)
 
 
 def calibrate(
@@ -133,6 +138,7 @@ def calibrate(
         ValueError: the corpus is too small to hold objects out.
     """
     trials = run_trials(config, model or load_hand_model("open"))
-    weights = fit_score(trials, config.confidence, config.confidence_impossible)
+    shares = (config.confidence, config.confidence_impossible, config.confidence_probable)
+    weights = fit_score(trials, *shares)
     write_card(config.weights, read_card(config.weights) | {"score": asdict(weights)})
     return weights

@@ -16,6 +16,7 @@ from . import metrics
 from .object_files import ObjectEntry, load_object
 from .prediction_poses import hand_poses, into_object_frame, object_poses
 from .predictions import Predictions, has_joints, has_pose, row_problems
+from .result import Status
 
 if TYPE_CHECKING:
     from contact.objects import ObjectMesh
@@ -49,8 +50,8 @@ def evaluate_predictions(
 
         - ``rows_measured``, ``rows_unusable``: rows with finite hands on both sides, and the others.
         - joint errors, penetration, volume, contact ratio: see `measure_rows`.
-        - from result columns, where there are any: ``fraction_refined``, ``_kept``, ``_failed``; of the rows
-          that did not fail, ``penetration_mm_before`` and ``volume_cm3_before`` beside
+        - from result columns, where there are any: ``fraction_refined``, ``_nudged``, ``_kept``, ``_failed``; of
+          the rows that did not fail, ``penetration_mm_before`` and ``volume_cm3_before`` beside
           ``contact_ratio_before``, and ``fraction_improved_<measure>``, the share of rows whose penetration,
           volume or score became better.
 
@@ -232,7 +233,7 @@ def _about_themselves(p: Predictions, rows: Mapping[str, np.ndarray]) -> dict[st
     done = np.ones(len(p), bool)
     if p.status is not None:
         done = p.status != "failed"
-        figures |= {f"fraction_{s}": float((p.status == s).mean()) for s in ("refined", "kept", "failed")}
+        figures |= {f"fraction_{s.value}": float((p.status == s.value).mean()) for s in Status}
 
     def both(name: str) -> tuple[np.ndarray, np.ndarray]:
         before, after = (getattr(p, f"{name}_{when}") for when in ("before", "after"))

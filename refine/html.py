@@ -26,6 +26,7 @@ from .appearance import (
 )
 from .pictures import HAND_CREASE, GraspView, view_of
 from .render import Item, look_at, openness
+from .result import Status
 
 DOUBT_FULL = 0.015  # metres of standard deviation that get the strongest colour
 _ASPECT = 4 / 3
@@ -171,7 +172,7 @@ def _upright(up: tuple[float, float, float]) -> np.ndarray:
 def _status(status: str) -> str:
     if not status:
         return ""
-    kind = status if status in ("refined", "kept", "failed") else ""
+    kind = status if status in {s.value for s in Status} else ""
     return f'<span class="status {kind}">{html.escape(status)}</span>'
 
 

@@ -29,7 +29,7 @@ from .candidates import solve_best as solve_best
 from .candidates import solved_variance as solved_variance
 from .config import RefineConfig
 from .priors import PosePrior
-from .score import ScoreWeights, load_score, margin_against, plausibility, score
+from .score import ScoreWeights, load_score, margins_against, plausibility, score
 
 DRAWN_POINTS = 512
 """Object points that drawn fields cover: of the mean prediction's 2,048 the optimiser uses 160."""
@@ -42,18 +42,28 @@ class Refined:
     pose: HandPose
     field: ContactField
     """the mean prediction"""
-    accepted: Tensor
-    """(B,) bool"""
+    share: Tensor
+    """(B,) of the way from the input to its solution: 0 returns the input, 1 the solution"""
     score_before: Tensor
     """(B,)"""
     margin: Tensor
-    """(B,) how much higher than before a result had to score to be accepted"""
+    """(B,) how much higher than before a solution had to score to be returned"""
     score_after: Tensor
     """(B,) of the returned hand"""
     steps: Tensor
     """(B,) evaluations of the solve that gave the result"""
     variance: Tensor
     """(B, 21) square metres per axis: of each joint of the returned hand, uncalibrated"""
+
+    @property
+    def accepted(self) -> Tensor:
+        """(B,) bool: the solution is returned."""
+        return self.share == 1
+
+    @property
+    def moved(self) -> Tensor:
+        """(B,) bool: the returned hand is not the input."""
+        return self.share > 0
 
 
 @torch.no_grad()
@@ -97,22 +107,32 @@ def refine_right_hands(
             best = _search(sight, objects, index, given, field, judge, config, seed, known)
         as_given = plausibility(model, objects, index, given, field)
         before = score(as_given, judge)
-        margin = margin_against(as_given, judge, config.margin, stated=prior is not None)
-        accepted = best.pose.finite() & ((best.score > before + margin) | (not config.gate))
-        own = expected_variance(model.joints(given), field)
+        margins = margins_against(as_given, judge, config.margin, stated=prior is not None)
+        way = (model.joints(best.pose) - model.joints(given)).norm(dim=-1).mean(1)
+        share = margins.share_of_way(best.score - before, way) if config.gate else torch.ones_like(way)
+        share = torch.where(best.pose.finite(), share, torch.zeros_like(share))
+        after = torch.where(share == 1, best.score, before)
+        returned = select(share == 1, best.pose, given)
+        some = ((share > 0) & (share < 1)).nonzero()[:, 0]
+        if len(some):
+            partly = given[some].toward(best.pose[some], share[some])
+            returned = fill(returned, some, partly)
+            halfway = plausibility(model, objects, index[some], partly, field.at(slice(0))[some])
+            after = after.index_copy(0, some, score(halfway, judge))
+        own = expected_variance(model.joints(returned), field)
         parts.append(
             Refined(
-                select(accepted, best.pose, given).to("cpu"),
+                returned.to("cpu"),
                 field.to("cpu"),
-                accepted.cpu(),
+                share.cpu(),
                 before.cpu(),
-                margin.cpu(),
-                torch.where(accepted, best.score, before).cpu(),
+                margins.sure.cpu(),
+                after.cpu(),
                 best.steps.cpu(),
-                torch.where(accepted[:, None], best.variance, own).cpu(),
+                torch.where((share == 1)[:, None], best.variance, own).cpu(),
             )
         )
-    names = ("accepted", "score_before", "margin", "score_after", "steps", "variance")
+    names = ("share", "score_before", "margin", "score_after", "steps", "variance")
     return Refined(
         HandPose.cat([p.pose for p in parts]),
         ContactField.cat([p.field for p in parts]),
@@ -261,6 +281,12 @@ def select(condition: Tensor, yes: HandPose, no: HandPose) -> HandPose:
         return torch.where(condition.view(-1, *[1] * (a.ndim - 1)), a, b)
 
     return HandPose(no.side, *(pick(n) for n in ("global_orient", "hand_pose", "betas", "transl")))
+
+
+def fill(pose: HandPose, rows: Tensor, new: HandPose) -> HandPose:
+    """``pose`` with the hands at ``rows`` replaced."""
+    names = ("global_orient", "hand_pose", "betas", "transl")
+    return HandPose(pose.side, *(getattr(pose, n).index_copy(0, rows, getattr(new, n)) for n in names))
 
 
 def weights_path(config: RefineConfig) -> Path:

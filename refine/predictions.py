@@ -62,7 +62,12 @@ COLUMNS: dict[str, Column] = {
     "keypoints_3d": Column(
         ((21, 3), (29, 3)), "float", "metres, same frame and order; may stand for the pose"
     ),
-    "status": Column(((),), "str", "'refined', 'kept' (the input was better) or 'failed'", is_result=True),
+    "status": Column(
+        ((),),
+        "str",
+        "'refined', 'nudged' (moved a little), 'kept' (returned as it came) or 'failed'",
+        is_result=True,
+    ),
     "reason": Column(((),), "str", "why a row failed", is_result=True),
     "steps": Column(((),), "int", "optimiser steps taken", is_result=True),
     **{

@@ -14,7 +14,7 @@ from contact.objects import ObjectMesh, read_source
 from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
-from .hypotheses import Refined
+from .hypotheses import Refined, fill
 from .inputs import as_hand_pose, as_object_pose, check_reach
 from .metrics import contact_ratio, intersection_volume, penetration_depth
 from .prediction_poses import into_camera_frame, into_object_frame
@@ -87,9 +87,10 @@ class Request:
         outcome = refined.pose.mirrored() if self.mirrored else refined.pose
         field = refined.field.mirrored() if self.mirrored else refined.field
         pose = fill(self.pose, rows, outcome)
-        accepted = torch.zeros(count, dtype=torch.bool).index_copy(0, rows, refined.accepted)
+        share = torch.zeros(count).index_copy(0, rows, refined.share)
+        moved = share > 0
         before = self.model(self.pose)
-        after = self.model(pose) if accepted.any() else before
+        after = self.model(pose) if moved.any() else before
         back = into_camera_frame(pose, self.camera, self.model)
 
         def everywhere(values: Tensor) -> Tensor:
@@ -97,15 +98,15 @@ class Request:
 
         return RefineResult(
             # A pose that was kept is returned as it came, not as two changes of frame left it.
-            pose=fill(self.given, accepted.nonzero()[:, 0], back[accepted]),
+            pose=fill(self.given, moved.nonzero()[:, 0], back[moved]),
             initial_pose=self.given,
             vertices_before=before.vertices,
             vertices_after=after.vertices,
             joints_before=before.joints,
             joints_after=after.joints,
             contact=field.map(everywhere),
-            metrics=self._measure(before.vertices, after.vertices, accepted, config),
-            status=statuses(self.finite.tolist(), accepted.tolist()),
+            metrics=self._measure(before.vertices, after.vertices, moved, config),
+            status=statuses(self.finite.tolist(), share.tolist()),
             score_before=everywhere(refined.score_before).numpy(),
             score_after=everywhere(refined.score_after).numpy(),
             uncertainty=everywhere(scale.std(refined.variance, refined.accepted)).numpy(),
@@ -117,12 +118,12 @@ class Request:
         )
 
     def _measure(
-        self, before: Tensor, after: Tensor, accepted: Tensor, config: RefineConfig
+        self, before: Tensor, after: Tensor, moved: Tensor, config: RefineConfig
     ) -> dict[str, np.ndarray]:
         """Penetration depth, intersection volume and contact of the hands before and after."""
         faces = self.model.faces_for(self.pose.side)
         result: dict[str, np.ndarray] = {}
-        for when, vertices, changed in (("before", before, self.finite), ("after", after, accepted)):
+        for when, vertices, changed in (("before", before, self.finite), ("after", after, moved)):
             if not changed.any():
                 result |= {name.replace("before", "after"): value.copy() for name, value in result.items()}
                 continue
@@ -160,9 +161,3 @@ def as_object(object_mesh: Any, side: str = "right") -> ObjectMesh:
             f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."
         )
     return obj
-
-
-def fill(pose: HandPose, rows: Tensor, new: HandPose) -> HandPose:
-    """``pose`` with the hands at ``rows`` replaced."""
-    names = ("global_orient", "hand_pose", "betas", "transl")
-    return HandPose(pose.side, *(getattr(pose, n).index_copy(0, rows, getattr(new, n)) for n in names))

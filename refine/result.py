@@ -23,6 +23,7 @@ class Status(str, Enum):
     """How refinement of a grasp ended."""
 
     REFINED = "refined"
+    NUDGED = "nudged"
     KEPT = "kept"
     FAILED = "failed"
 
@@ -31,6 +32,8 @@ class Status(str, Enum):
         """What it means, and what to change."""
         return {
             "refined": "The result is more plausible than the input.",
+            "nudged": "A better grasp is likely but not sure, so the hand went 4 mm towards it, as little as a "
+            "tracker may err by; try RefineConfig(gate=False).",
             "kept": "Nothing more plausible was found, so the input is returned; try RefineConfig(gate=False).",
             "failed": "The input holds NaN or infinity, so it is returned as it came; repair that hand's parameters.",
         }[self.value]
@@ -68,8 +71,8 @@ class RefineResult:
     uncertainty: np.ndarray
     """(B, 21) metres: standard deviation of each returned joint about its true place, root mean square of three
     axes; calibrated, so that 68 % of errors along an axis lie within it. For a ``refined`` row from the posterior
-    of the solved problem and the spread of its hypotheses; for a ``kept`` row it is how far off the prediction
-    believes the input to be: its distance from where the network sees the joint, and how sure the network is"""
+    of the solved problem and the spread of its hypotheses; for a ``kept`` or ``nudged`` row it is how far off the
+    prediction believes the hand to be: its distance from where the network sees the joint, and how sure that is"""
     steps: np.ndarray
     """(B,) optimiser evaluations"""
     object: ObjectMesh
@@ -135,7 +138,10 @@ class RefineResult:
         return write_result(self, path, index)
 
 
-def statuses(finite: Sequence[bool], accepted: Sequence[bool]) -> list[Status]:
-    """Status of each row."""
-    pairs = zip(finite, accepted, strict=True)
-    return [Status.FAILED if not f else Status.REFINED if a else Status.KEPT for f, a in pairs]
+def statuses(finite: Sequence[bool], share: Sequence[float]) -> list[Status]:
+    """Status of each row, by how far of its way the hand went."""
+
+    def of(share: float) -> Status:
+        return Status.KEPT if share == 0 else Status.REFINED if share == 1 else Status.NUDGED
+
+    return [of(s) if f else Status.FAILED for f, s in zip(finite, share, strict=True)]

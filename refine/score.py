@@ -22,7 +22,8 @@ from hand_models import HandModel, HandPose
 from .optimize import inner_spheres
 
 _MEAN_NORM = 8 / math.pi  # squared mean length of a standard normal vector in three dimensions
-_DEEPEST, _FARTHEST = 0.012, 0.01  # metres: tracked grasps, soft tissue and all, hardly ever go beyond
+_DEEP, _FAR = (0.014, 0.02), (0.01, 0.02)  # metres: where doubt begins and where it ends
+_REACH = 0.004  # metres, mean over the joints: as far as good trackers err, too little to spoil a good hand
 _LEAST_ERROR = 0.001  # metres: below a millimetre all hands are alike
 
 
@@ -53,7 +54,9 @@ class ScoreWeights:
     margin: float = 2.0
     """how much higher than its input a result must score to be returned instead of it"""
     margin_impossible: float = 0.0
-    """the same against an input that cannot be right, see `possible`"""
+    """the same against an input that cannot be right, see `doubt`"""
+    margin_probable: float = math.inf
+    """the least that a result must score higher for its input to be moved towards it, if only a little"""
     depth_free: float = 0.004
     """metres of penetration that tell nothing: real grasps as tracked have them too"""
 
@@ -79,25 +82,55 @@ def plausibility(
     return Plausibility(expected, torch.maximum(-closest, within).clamp_min(0), gap, closest.clamp_min(0))
 
 
-def possible(parts: Plausibility) -> Tensor:
-    """``(B,)`` whether a hand may be a true grasp as measured: not far inside the object, and not off it."""
-    return (parts.depth <= _DEEPEST) & (parts.apart <= _FARTHEST)
+def doubt(parts: Plausibility) -> Tensor:
+    """``(B,)`` from 0, the hand may be a true grasp as measured, to 1: no tracker's hand is that far in, or off."""
+
+    def between(value: Tensor, ends: tuple[float, float]) -> Tensor:
+        return ((value - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
+
+    return torch.maximum(between(parts.depth, _DEEP), between(parts.apart, _FAR))
 
 
-def margin_against(
+@dataclass(frozen=True)
+class Margins:
+    """How much higher than its input a result must score, ``(B,)`` each."""
+
+    sure: Tensor
+    """to be returned"""
+    likely: Tensor
+    """for the input to go a little towards it"""
+
+    def share_of_way(self, gain: Tensor, way: Tensor) -> Tensor:
+        """How far hands go towards their results: all the way where these are sure to be better; where they are
+        merely likely to be, no farther than could spoil a good hand; else nowhere.
+
+        Args:
+            gain: ``(B,)`` how much higher the results score; for NaN hands go nowhere.
+            way: ``(B,)`` metres, mean distance of the joints from the result's.
+
+        Returns:
+            ``(B,)`` from 0 to 1.
+        """
+        part = torch.where(gain > self.likely, _REACH / way.clamp_min(_REACH), torch.zeros_like(way))
+        return torch.where(gain > self.sure, torch.ones_like(way), part)
+
+
+def margins_against(
     parts: Plausibility, weights: ScoreWeights, override: float | None = None, *, stated: bool = False
-) -> Tensor:
-    """``(B,)`` how much higher than the hands ``parts`` a result must score.
+) -> Margins:
+    """How much higher than the hands ``parts`` results must score.
 
     Args:
-        override: for all, where it is given.
+        override: for all, where it is given; nothing is done by halves then.
         stated: how good the hands are was stated and has been weighed in solving; none is needed any more.
     """
     if stated and override is None:
         override = 0.0
     if override is not None:
-        return torch.full_like(parts.depth, override)
-    return torch.where(possible(parts), weights.margin, weights.margin_impossible).to(parts.depth)
+        margin = torch.full_like(parts.depth, override)
+        return Margins(margin, margin)
+    sure = weights.margin + doubt(parts) * (weights.margin_impossible - weights.margin)
+    return Margins(sure, sure.clamp_max(weights.margin_probable))
 
 
 def features(parts: Plausibility, depth_free: float = ScoreWeights.depth_free) -> Tensor:

@@ -3,7 +3,7 @@
 In the joint solve all hands are problems of one batch, each with the inner spheres of its partner as obstacles,
 through the same costs as the object. In every round either hand has to give way by half of what they overlap,
 so that the outcome does not depend on which comes first. The gate then judges the four ways to take or leave
-the two results.
+the two results; nothing is taken by halves, as a hand that went half the way would be in its partner's.
 """
 
 from __future__ import annotations
@@ -22,9 +22,17 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
-from .hypotheses import Refined, expected_variance, refine_right_hands, select, solved_variance, weights_path
+from .hypotheses import (
+    Refined,
+    expected_variance,
+    fill,
+    refine_right_hands,
+    select,
+    solved_variance,
+    weights_path,
+)
 from .optimize import Spheres, inner_spheres, settle
-from .request import Request, fill
+from .request import Request
 from .result import RefineResult
 from .score import ScoreWeights, load_score, plausibility, score
 from .uncertainty import load_scale
@@ -155,7 +163,7 @@ def _gated(request: Request, refined: Refined, accepted: Tensor) -> Refined:
     return replace(
         refined,
         pose=select(accepted, refined.pose, given),
-        accepted=accepted,
+        share=accepted.float(),
         score_after=torch.where(accepted, refined.score_after, refined.score_before),
         variance=torch.where(accepted[:, None], refined.variance, own),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from contact.objects import ObjectMesh
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.rotations import exp_so3
+from refine.api import refine_grasp
 from refine.config import RefineConfig
 from refine.hypotheses import (
     DRAWN_POINTS,
@@ -29,6 +30,7 @@ from refine.hypotheses import (
     solve_best,
 )
 from refine.metrics import mpjpe
+from refine.result import Status
 from refine.score import ScoreWeights, plausibility, score
 
 COUNT = 3
@@ -215,6 +217,32 @@ def test_hands_that_are_kept_are_as_uncertain_as_the_prediction_is_far(model, ca
     torch.testing.assert_close(kept.variance, expected, rtol=1e-4, atol=0)
     by_hand = (model.joints(hands)[0, 5] - kept.field.joints[0, 5]).square().sum() / 3
     assert float(kept.variance[0, 5]) == pytest.approx(float(by_hand + kept.field.joints_var[0, 5]), rel=1e-4)
+
+
+def test_where_a_result_is_only_likely_hands_go_a_little_towards_it(
+    network, model, can, hands, always, tmp_path
+):
+    unsure = ScoreWeights(margin=1e9, margin_impossible=1e9, margin_probable=-1e9)
+    weights = save_weights(network, {"score": asdict(unsure)}, tmp_path / "unsure.safetensors")
+    config = replace(always, weights=weights, gate=True)
+    found = refine_right_hands(hands, [can], ZEROS, model, config)
+    there = refine_right_hands(hands, [can], ZEROS, model, replace(config, gate=False))
+    way, gone = (1e3 * mpjpe(model.joints(p), model.joints(hands)) for p in (there.pose, found.pose))
+    assert (way > 8).all()
+    assert ((gone > 3.5) & (gone < 4.5)).all()
+    assert not found.accepted.any()
+    assert found.moved.all()
+    np.testing.assert_allclose(found.share, 4 / way, rtol=1e-3)
+    torch.testing.assert_close(
+        model(found.pose).vertices, model(hands.toward(there.pose, found.share)).vertices
+    )
+    after = score(plausibility(model, ObjectSet.of([can]), ZEROS, found.pose, found.field), unsure)
+    torch.testing.assert_close(found.score_after, after)
+    torch.testing.assert_close(found.variance, expected_variance(model.joints(found.pose), found.field))
+    result = refine_grasp(hands, can, config=config)
+    assert result.status == [Status.NUDGED] * 4
+    torch.testing.assert_close(result.vertices_after, model(found.pose).vertices, atol=1e-5, rtol=0)
+    assert (result.metrics["penetration_mm_after"] != result.metrics["penetration_mm_before"]).any()
 
 
 def test_select_takes_hand_by_hand(hands):

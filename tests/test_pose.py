@@ -335,6 +335,27 @@ def test_retract(seed: int, side: str, width: int) -> None:
     same_pose(pose.retract(turn).retract(-turn), pose)
 
 
+@given(seeds, sides)
+@settings(max_examples=25, deadline=None)
+def test_toward(seed: int, side: str) -> None:
+    """From the one hand to the other at a constant pace, in the mirror too."""
+    model, pose = random_hand(), random_pose(3, side=side, seed=seed)
+    other = random_pose(3, side=side, seed=seed + 1)
+    share = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
+    partly = pose.toward(other, share)
+    same_pose(partly[[0]], pose[[0]])
+    torch.testing.assert_close(model(partly[[2]]).vertices, model(other[[2]]).vertices)
+    quarter = partly[[1]]
+    for name in ("transl", "betas", "hand_pose"):
+        expected = 0.75 * getattr(pose, name)[1] + 0.25 * getattr(other, name)[1]
+        torch.testing.assert_close(getattr(quarter, name)[0], expected)
+    turn = exp_so3(quarter.global_orient) @ exp_so3(pose.global_orient[[1]]).transpose(1, 2)
+    whole = exp_so3(other.global_orient[[1]]) @ exp_so3(pose.global_orient[[1]]).transpose(1, 2)
+    torch.testing.assert_close(torch.linalg.matrix_power(turn, 4), whole, atol=1e-6, rtol=0)
+    mirrored = pose.mirrored().toward(other.mirrored(), share).mirrored()
+    torch.testing.assert_close(model(mirrored).vertices, model(partly).vertices)
+
+
 @pytest.mark.parametrize("shape", [(2, 50), (2, 52), (2, 60), (51,)])
 def test_retract_refuses_other_widths(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="delta"):

@@ -16,12 +16,13 @@ from contact.objects import ObjectMesh
 from contact.weights import card_path
 from hand_models import HandModel, HandPose, load_open_hand
 from refine.score import (
+    Margins,
     Plausibility,
     ScoreWeights,
+    doubt,
     load_score,
-    margin_against,
+    margins_against,
     plausibility,
-    possible,
     score,
 )
 
@@ -163,15 +164,32 @@ def test_units_of_the_weights():
 
 
 def test_an_input_that_cannot_be_right_is_easier_to_beat():
-    weights = ScoreWeights(margin=3.0, margin_impossible=0.5)
-    depth = torch.tensor([0.0, 0.011, 0.013, 0.0, 0.0])
-    apart = torch.tensor([0.0, 0.0, 0.0, 0.009, 0.011])
-    parts = Plausibility(torch.full((5,), 0.01), depth, torch.zeros(5), apart)
-    assert possible(parts).tolist() == [True, True, False, True, False]
-    assert margin_against(parts, weights).tolist() == [3.0, 3.0, 0.5, 3.0, 0.5]
-    assert margin_against(parts, weights, 9.0).tolist() == [9.0] * 5
-    assert margin_against(parts, weights, stated=True).tolist() == [0.0] * 5
-    assert margin_against(parts, weights, 9.0, stated=True).tolist() == [9.0] * 5
+    weights = ScoreWeights(margin=3.0, margin_impossible=0.5, margin_probable=1.0)
+    depth = torch.tensor([0.0, 0.014, 0.017, 0.030, 0.0, 0.0, 0.017])
+    apart = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.010, 0.016, 0.050])
+    parts = Plausibility(torch.full((7,), 0.01), depth, torch.zeros(7), apart)
+    torch.testing.assert_close(doubt(parts), torch.tensor([0.0, 0.0, 0.5, 1.0, 0.0, 0.6, 1.0]))
+    margins = margins_against(parts, weights)
+    torch.testing.assert_close(margins.sure, torch.tensor([3.0, 3.0, 1.75, 0.5, 3.0, 1.5, 0.5]))
+    torch.testing.assert_close(margins.likely, torch.tensor([1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("override", "stated", "margin"), [(9.0, False, 9.0), (None, True, 0.0), (9.0, True, 9.0)]
+)
+def test_margins_of_the_users_own_know_no_halves(override, stated, margin):
+    parts = Plausibility(*(torch.tensor([0.0, 0.05]) for _ in range(4)))
+    margins = margins_against(parts, ScoreWeights(margin_probable=-5.0), override, stated=stated)
+    assert margins.sure.tolist() == margins.likely.tolist() == [margin] * 2
+
+
+def test_a_hand_goes_all_the_way_or_a_little_or_nowhere():
+    margins = Margins(torch.full((6,), 2.0), torch.full((6,), 1.0))
+    gain = torch.tensor([3.0, 2.0, 1.5, 1.5, 1.0, torch.nan])
+    way = torch.tensor([0.05, 0.05, 0.016, 0.001, 0.05, 0.05])
+    torch.testing.assert_close(
+        margins.share_of_way(gain, way), torch.tensor([1.0, 0.08, 0.25, 1.0, 0.0, 0.0])
+    )
 
 
 def test_the_fitted_score_is_read_from_the_card(tmp_path):
