@@ -52,7 +52,8 @@ class _Adapter(nn.Module):
 
     def forward(self, tokens: Tensor, latent: Tensor) -> Tensor:
         hidden = self.of_token(self.norm(tokens)) + self.of_latent(latent)[:, None]
-        return tokens + self.out(torch.relu(hidden))
+        # A move counts by the size of what it moves, and tokens grow in training: fivefold under Muon.
+        return tokens + tokens.std(-1, keepdim=True) * self.out(torch.relu(hidden))
 
 
 class Latent(nn.Module):

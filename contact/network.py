@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, softplus
+from torch.nn.functional import layer_norm, scaled_dot_product_attention, softplus
 
 from hand_models import HandModel
 
@@ -334,8 +334,9 @@ class ContactNet(nn.Module):
 
 
 def _summary(encoding: Encoding) -> Tensor:
-    """What the joint tokens know, on average."""
-    return encoding.tokens[:, LEVELS[2] :].mean(1)
+    """What the joint tokens know, on average, whatever size tokens have grown to in training."""
+    joints = encoding.tokens[:, LEVELS[2] :]
+    return layer_norm(joints, joints.shape[-1:]).mean(1)
 
 
 def _variance(x: Tensor, floor: float) -> Tensor:

@@ -250,7 +250,7 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
             network.load_state_dict(rest, strict=False)
             network.requires_grad_(False).latent.requires_grad_(True)
         done, phase = (step - config.steps, config.latent_steps) if of_latent else (step, config.steps)
-        share = min(1.0, (done + 1) / (config.warmup * phase / max(config.steps, 1)))
+        share = min(1.0, (done + 1) / max(1, min(config.warmup, phase // 10)))
         share *= 0.5 * (1 + math.cos(math.pi * done / phase)) * 0.99 + 0.01
         at = _some_points(corpus, config, step)
         batch = batch.to(config.device)

@@ -23,7 +23,7 @@ class TrainConfig:
     """share of those weights in what training ends with: networks fine-tuned to something new keep more of what
     they were good at when averaged with what they came from (WiSE-FT; Wortsman et al., CVPR 2022)"""
     steps: int = 2200
-    """of the network without its latent"""
+    """of the network without its latent; 0 trains the latent of ``start`` alone"""
     latent_steps: int = 500
     """of the latent thereafter, the rest of the network at rest"""
     batch_size: int = 32
@@ -35,6 +35,7 @@ class TrainConfig:
     """of Muon: the matrices between hidden layers; 0 leaves them to AdamW"""
     weight_decay: float = 0.01
     warmup: int = 200
+    """steps over which the learning rate rises at the start of either phase, a tenth of the phase at most"""
     average: float = 0.999
     """decay of the moving average of the weights, which is what is evaluated and saved"""
     noise: tuple[str, ...] = ("contactopt", "image")

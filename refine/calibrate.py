@@ -41,11 +41,11 @@ class CalibrationConfig:
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: Protocol = TRACKING
     """error that counts as true, whatever the network was trained with"""
-    confidence: float = 0.92
+    confidence: float = 0.95
     """probability of being better that a result must have to be returned"""
-    confidence_impossible: float = 0.6
+    confidence_impossible: float = 0.7
     """the same where the input cannot be right"""
-    confidence_probable: float = 0.6
+    confidence_probable: float = 0.5
     """probability from which on the input goes a little towards a result that is not returned"""
     seed: int = 1
 

@@ -32,7 +32,7 @@ class Status(str, Enum):
         """What it means, and what to change."""
         return {
             "refined": "The result is more plausible than the input.",
-            "nudged": "A better grasp is likely but not sure, so the hand went 4 mm towards it, as little as a "
+            "nudged": "A better grasp is likely but not sure, so the hand went 3 mm towards it, as little as a "
             "tracker may err by; try RefineConfig(gate=False).",
             "kept": "Nothing more plausible was found, so the input is returned; try RefineConfig(gate=False).",
             "failed": "The input holds NaN or infinity, so it is returned as it came; repair that hand's parameters.",

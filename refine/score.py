@@ -23,7 +23,7 @@ from .optimize import inner_spheres
 
 _MEAN_NORM = 8 / math.pi  # squared mean length of a standard normal vector in three dimensions
 _DEEP, _FAR = (0.014, 0.02), (0.01, 0.02)  # metres: where doubt begins and where it ends
-_REACH = 0.004  # metres, mean over the joints: as far as good trackers err, too little to spoil a good hand
+_REACH = 0.003  # metres, mean over the joints: as far as good trackers err, too little to spoil a good hand
 _LEAST_ERROR = 0.001  # metres: below a millimetre all hands are alike
 
 

@@ -229,10 +229,10 @@ def test_where_a_result_is_only_likely_hands_go_a_little_towards_it(
     there = refine_right_hands(hands, [can], ZEROS, model, replace(config, gate=False))
     way, gone = (1e3 * mpjpe(model.joints(p), model.joints(hands)) for p in (there.pose, found.pose))
     assert (way > 8).all()
-    assert ((gone > 3.5) & (gone < 4.5)).all()
+    assert ((gone > 2.5) & (gone < 3.2)).all()  # turning joints move along arcs
     assert not found.accepted.any()
     assert found.moved.all()
-    np.testing.assert_allclose(found.share, 4 / way, rtol=1e-3)
+    np.testing.assert_allclose(found.share, 3 / way, rtol=1e-3)
     torch.testing.assert_close(
         model(found.pose).vertices, model(hands.toward(there.pose, found.share)).vertices
     )

@@ -246,6 +246,26 @@ def test_draws_are_rows_of_their_own(network: ContactNet, model: HandModel, scen
     torch.testing.assert_close(same.joints[:4], same.joints[8:], atol=1e-6, rtol=0)
 
 
+def test_the_latent_works_alike_however_large_tokens_have_grown(
+    network: ContactNet, model: HandModel, scene: Scene
+) -> None:
+    """Muon leaves tokens five times larger than AdamW; a latent that does not heed it is lost on them."""
+    observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness)
+    encoding = network.encode(observation, scene.hierarchy)
+    larger = replace(encoding, tokens=5 * encoding.tokens)
+    shift = 0.01 * torch.randn(len(scene.pose), 21, 3, generator=torch.Generator().manual_seed(0))
+    for one, other in (
+        (network.prior(encoding), network.prior(larger)),
+        (network.posterior(encoding, shift), network.posterior(larger, shift)),
+    ):
+        torch.testing.assert_close(one.mean, other.mean, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(one.log_std, other.log_std, atol=1e-3, rtol=1e-3)
+    latent = torch.randn(len(scene.pose), network.config.latent, generator=torch.Generator().manual_seed(1))
+    moved = [network.latent.enter(e.tokens, latent, 0) - e.tokens for e in (encoding, larger)]
+    torch.testing.assert_close(5 * moved[0], moved[1], atol=1e-3, rtol=1e-3)
+    assert moved[0].abs().amax() > 1e-4
+
+
 def test_divergence_against_its_definition() -> None:
     """The mean log ratio of densities under draws from the first."""
     generator = torch.Generator().manual_seed(0)

@@ -147,6 +147,11 @@ def test_the_latent_learns_last_and_leaves_the_rest_as_it_is(config, model, tmp_
     after = load_network(train(replace(config, out=tmp_path / "more"), model)).state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"latent"}
+    end = config.out / "weights.safetensors"  # of the network; now the latent on its own
+    alone = load_network(
+        train(replace(config, start=end, out=tmp_path / "alone", steps=0), model)
+    ).state_dict()
+    assert {n.split(".")[0] for n in before if not torch.equal(before[n], alone[n])} == {"latent"}
 
 
 @pytest.mark.parametrize("step", [4, 6])
