@@ -12,7 +12,7 @@ from .perturb import TRACKING, Protocol
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the network is trained. What made the shipped weights is in their card: AdamW alone, in one shard."""
+    """How the network is trained. What made the shipped weights is in their card."""
 
     corpus: Path = Path("runs/corpus")
     out: Path = Path("runs/contact")
