@@ -111,14 +111,12 @@ def refine_right_hands(
         way = (model.joints(best.pose) - model.joints(given)).norm(dim=-1).mean(1)
         share = margins.share_of_way(best.score - before, way) if config.gate else torch.ones_like(way)
         share = torch.where(best.pose.finite(), share, torch.zeros_like(share))
-        after = torch.where(share == 1, best.score, before)
-        returned = select(share == 1, best.pose, given)
-        some = ((share > 0) & (share < 1)).nonzero()[:, 0]
-        if len(some):
-            partly = given[some].toward(best.pose[some], share[some])
-            returned = fill(returned, some, partly)
-            halfway = plausibility(model, objects, index[some], partly, field.at(slice(0))[some])
-            after = after.index_copy(0, some, score(halfway, judge))
+        returned = _part_of_the_way(given, best.pose, share)
+        # Of a hand between input and solution the score is not known yet.
+        after, between = torch.where(share == 1, best.score, before), (share % 1).nonzero()[:, 0]
+        seen = field.at(slice(0))[between]  # the score asks for joints and the hand's contact alone
+        halfway = plausibility(model, objects, index[between], returned[between], seen)
+        after = after.index_copy(0, between, score(halfway, judge))
         own = expected_variance(model.joints(returned), field)
         parts.append(
             Refined(
@@ -271,6 +269,13 @@ def expected_variance(joints: Tensor, field: ContactField) -> Tensor:
     assert field.joints is not None
     assert field.joints_var is not None
     return (joints - field.joints).square().mean(-1) + field.joints_var
+
+
+def _part_of_the_way(given: HandPose, found: HandPose, share: Tensor) -> HandPose:
+    """Hands at ``share (B,)`` of the way to what was found for them; to the bit at its ends, NaN or not."""
+    between = (share % 1).nonzero()[:, 0]
+    partly = given[between].toward(found[between], share[between])
+    return fill(select(share == 1, found, given), between, partly)
 
 
 def select(condition: Tensor, yes: HandPose, no: HandPose) -> HandPose:
