@@ -220,7 +220,7 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
     if config.start is not None:
         _load_start(network, config.start)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
-    began_with = copy.deepcopy(averaged)
+    began_with = copy.deepcopy(averaged) if config.start is not None else None
     optimisers = _optimisers(network, config)
     config.out.mkdir(parents=True, exist_ok=True)
     checkpoint = config.out / "checkpoint.pt"
@@ -269,7 +269,7 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
         decay = min(config.average, (done + 1) / (done + 10))
         for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
             mean.lerp_(value.detach(), 1 - decay)
-        if step + 1 == config.steps and config.start is not None:
+        if step + 1 == config.steps and began_with is not None:
             for mean, value in zip(averaged.parameters(), began_with.parameters(), strict=True):
                 mean.lerp_(value, config.start_share)
         if (step + 1) % config.evaluate_every == 0 or step + 1 in (config.steps, total_steps):

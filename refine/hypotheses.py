@@ -60,11 +60,6 @@ class Refined:
         """(B,) bool: the solution is returned."""
         return self.share == 1
 
-    @property
-    def moved(self) -> Tensor:
-        """(B,) bool: the returned hand is not the input."""
-        return self.share > 0
-
 
 @torch.no_grad()
 def refine_right_hands(
@@ -111,12 +106,15 @@ def refine_right_hands(
         way = (model.joints(best.pose) - model.joints(given)).norm(dim=-1).mean(1)
         share = margins.share_of_way(best.score - before, way) if config.gate else torch.ones_like(way)
         share = torch.where(best.pose.finite(), share, torch.zeros_like(share))
-        returned = _part_of_the_way(given, best.pose, share)
-        # Of a hand between input and solution the score is not known yet.
-        after, between = torch.where(share == 1, best.score, before), (share % 1).nonzero()[:, 0]
-        seen = field.at(slice(0))[between]  # the score asks for joints and the hand's contact alone
-        halfway = plausibility(model, objects, index[between], returned[between], seen)
-        after = after.index_copy(0, between, score(halfway, judge))
+        whole = share == 1
+        returned, after = select(whole, best.pose, given), torch.where(whole, best.score, before)
+        part = (share % 1).nonzero()[:, 0]
+        if len(part):
+            partly = given[part].toward(best.pose[part], share[part])
+            returned = fill(returned, part, partly)
+            seen = field.at(slice(0))[part]  # the score asks for joints and the hand's contact alone
+            halfway = plausibility(model, objects, index[part], partly, seen)
+            after = after.index_copy(0, part, score(halfway, judge))
         own = expected_variance(model.joints(returned), field)
         parts.append(
             Refined(
@@ -127,7 +125,7 @@ def refine_right_hands(
                 margins.sure.cpu(),
                 after.cpu(),
                 best.steps.cpu(),
-                torch.where((share == 1)[:, None], best.variance, own).cpu(),
+                torch.where(whole[:, None], best.variance, own).cpu(),
             )
         )
     names = ("share", "score_before", "margin", "score_after", "steps", "variance")
@@ -269,13 +267,6 @@ def expected_variance(joints: Tensor, field: ContactField) -> Tensor:
     assert field.joints is not None
     assert field.joints_var is not None
     return (joints - field.joints).square().mean(-1) + field.joints_var
-
-
-def _part_of_the_way(given: HandPose, found: HandPose, share: Tensor) -> HandPose:
-    """Hands at ``share (B,)`` of the way to what was found for them; to the bit at its ends, NaN or not."""
-    between = (share % 1).nonzero()[:, 0]
-    partly = given[between].toward(found[between], share[between])
-    return fill(select(share == 1, found, given), between, partly)
 
 
 def select(condition: Tensor, yes: HandPose, no: HandPose) -> HandPose:
