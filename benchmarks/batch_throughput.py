@@ -41,8 +41,8 @@ def write_inputs(folder: Path, sizes: dict[str, int]) -> None:
 
     from contact.network import ContactNet, NetworkConfig
     from contact.weights import save_weights
-    from refine.prediction_files import write_predictions
-    from refine.predictions import Predictions
+    from refine.files.prediction_files import write_predictions
+    from refine.files.predictions import Predictions
 
     (folder / "meshes").mkdir(parents=True, exist_ok=True)
     trimesh.creation.icosphere(subdivisions=2, radius=0.035).export(folder / "meshes" / "ball.ply")
@@ -66,8 +66,8 @@ def write_inputs(folder: Path, sizes: dict[str, int]) -> None:
 
 def config_for(folder: Path, **options: Any) -> Any:
     """Two optimiser steps a row, and nothing that is not needed."""
-    from hand_models.least_squares import Termination
-    from refine.batch_config import BatchConfig
+    from hand_models.solver.least_squares import Termination
+    from refine.batch.config import BatchConfig
     from refine.config import RefineConfig
 
     step = Termination(iterations=1)
@@ -79,7 +79,7 @@ def config_for(folder: Path, **options: Any) -> Any:
 def refine_file(folder: Path, name: str, out: Path, config: Any, **execution: Any) -> float:
     """Seconds that one file takes in this process."""
     from refine.batch import Execution, refine_files
-    from refine.input_files import find_inputs
+    from refine.files.input_files import find_inputs
 
     started = time.perf_counter()
     (outcome,) = refine_files(

@@ -3,7 +3,7 @@
     python benchmarks/bench_refine.py            the whole comparison; 17 minutes on two cores
     python benchmarks/bench_refine.py --quick    the same code on fewer grasps, at most 45 s
 
-Ours is `refine_right_hands` with one and with eight hypotheses; the other is `refine.baseline.contactopt`, 250
+Ours is `refine_right_hands` with one and with eight hypotheses; the other is `refine.solve.contactopt.contactopt`, 250
 steps of AMSGrad from 8 starts, all starts of several grasps in one batch of the size that is fastest here. Both
 aim at the contact maps that our network predicts. Every step of the descent does the same work, so its time per
 grasp is the median step's times 250. With --quick its quality is that of one start, the input itself, and not
@@ -34,18 +34,18 @@ from real_grasps import reference_grasps, validation_folder
 from torch import Tensor
 
 from contact.field import ContactField, field_from_pose
-from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
+from contact.objects.object_set import ObjectSet
 from contact.perturb import perturb
 from hand_models import HandModel, HandPose, load_hand_model
 from refine import RefineConfig, refine_grasp
-from refine.baseline import contactopt
 from refine.config import CostConfig
-from refine.hypotheses import Refined, refine_right_hands, weights_path
-from refine.metrics import contact_ratio, fraction_improved, intersection_volume, mpjpe
-from refine.object_files import find_objects, load_object
-from refine.optimize import optimise
-from refine.uncertainty import coverage, load_scale
+from refine.files.object_files import find_objects, load_object
+from refine.measure.metrics import contact_ratio, fraction_improved, intersection_volume, mpjpe
+from refine.solve.contactopt import contactopt
+from refine.solve.hypotheses import Refined, refine_right_hands, weights_path
+from refine.solve.optimize import optimise
+from refine.solve.uncertainty import coverage, load_scale
 
 SEED = 0
 STEPS, STARTS = 250, 8

@@ -2,7 +2,7 @@
 
 - `DeepContact`: PointNet++ (Qi et al., NeurIPS 2017) as ContactOpt uses it (Grady et al., CVPR 2021), rewritten
   from its description: 25 features a point, ten contact bins, 1.42 M parameters.
-- `EdgeConvNet`: edge convolutions (Wang et al., ToG 2019) over the neighbourhoods of `contact.hierarchy`.
+- `EdgeConvNet`: edge convolutions (Wang et al., ToG 2019) over the neighbourhoods of `contact.objects.hierarchy`.
 - `BasisPointMLP`: the object as distances from fixed points (Prokudin et al., ICCV 2019), then dense layers.
 
 All three give ten bins of contact for each object point and each of the hand's contact points, and no
@@ -33,9 +33,16 @@ from set_abstraction import (
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from contact.features import HAND_FEATURES, JOINT_FEATURES, LENGTH, OBJECT_FEATURES, Observation, observe
 from contact.field import NUM_PARTS, ContactField
-from contact.hierarchy import LEVELS, PointHierarchy
+from contact.network.features import (
+    HAND_FEATURES,
+    JOINT_FEATURES,
+    LENGTH,
+    OBJECT_FEATURES,
+    Observation,
+    observe,
+)
+from contact.objects.hierarchy import LEVELS, PointHierarchy
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 

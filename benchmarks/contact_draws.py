@@ -13,8 +13,8 @@ from contact.field import ContactField
 from contact.network import ContactNet
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
-from refine.appearance import GHOST, contact_colours
-from refine.render import Item, auto_camera, render
+from refine.view.appearance import GHOST, contact_colours
+from refine.view.render import Item, auto_camera, render
 
 DRAWS = 4
 SIZE = (300, 300)

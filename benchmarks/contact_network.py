@@ -47,14 +47,14 @@ from contact.cases import (
 from contact.evaluate import best_of_draws, measure_field
 from contact.field import ContactField
 from contact.network import ContactNet
-from contact.object_set import ObjectSet
+from contact.objects.object_set import ObjectSet
 from contact.weights import load_network
 from hand_models import HandModel, load_hand_model
 from hand_models.atomic import write_atomically
 from refine.config import RefineConfig
-from refine.hypotheses import select, solve_best, weights_path
-from refine.metrics import mpjpe
-from refine.score import load_score
+from refine.measure.metrics import mpjpe
+from refine.solve.hypotheses import select, solve_best, weights_path
+from refine.solve.score import load_score
 
 SEED = 0
 NOISE = "contactopt"

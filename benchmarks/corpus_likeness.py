@@ -25,10 +25,10 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from contact.corpus import CorpusConfig, load_corpus, load_object, synthesise
+from contact.corpus.grasp_types import preshapes
+from contact.corpus.placement import SynthesisConfig
 from contact.field import field_from_pose
-from contact.grasp_types import preshapes
 from contact.objects import ObjectMesh
-from contact.placement import SynthesisConfig
 from hand_models import HandModel, HandPose, load_hand_model
 from hand_models.anatomy import FINGERS, default_anatomy
 from hand_models.rotations import exp_so3

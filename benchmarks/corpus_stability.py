@@ -4,7 +4,7 @@
     python benchmarks/corpus_stability.py --corpus runs/corpus --quick    20 grasps
 
 Gravity points at the table each object stood on; for the people's grasps, whose table is not known, it points
-down the object's own axis. Everything else is `refine.simulation.simulation_displacement`; MuJoCo is needed
+down the object's own axis. Everything else is `refine.measure.simulation.simulation_displacement`; MuJoCo is needed
 (``pip install mujoco``). The last line of standard output is one JSON object.
 """
 
@@ -21,7 +21,7 @@ from real_grasps import reference_grasps, validation_folder
 from contact.corpus import CorpusConfig, load_object, object_path
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_hand_model
-from refine.simulation import GRAVITY, simulation_displacement
+from refine.measure.simulation import GRAVITY, simulation_displacement
 
 _HELD = 0.02  # metres within half a second that count as held; free fall is 1.23 m
 _FIELDS = ("global_orient", "hand_pose", "betas", "transl")

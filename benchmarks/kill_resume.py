@@ -34,7 +34,7 @@ NAME = "rows"
 def child(folder: Path, out: Path) -> None:
     """One run of the command's engine, carrying on where there is something to carry on."""
     from refine.batch import Execution, refine_files
-    from refine.input_files import find_inputs
+    from refine.files.input_files import find_inputs
 
     config = config_for(folder, shard_rows=SHARD_ROWS)
     import refine.api  # noqa: F401 - its import is the start of a process, not work on rows
@@ -87,7 +87,7 @@ def disturbed(folder: Path, out: Path, moments: np.ndarray) -> Counter[str]:
 
 def compare(wanted: Path, got: Path) -> dict[str, Any]:
     """Rows lost, doubled or changed, by frame."""
-    from refine.prediction_files import read_predictions
+    from refine.files.prediction_files import read_predictions
 
     first, second = (read_predictions(path / f"{NAME}.refined.npz") for path in (wanted, got))
     place = {frame: row for row, frame in enumerate(second.frame_id.tolist())}

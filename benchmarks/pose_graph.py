@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contact.corpus.held_out import read_held_out, write_held_out
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_hand_model
 from pose_graph.affinity import kabsch
@@ -45,10 +46,9 @@ from pose_graph.lifting import lift
 from pose_graph.train import evaluate
 from pose_graph.weights import FOLDER, load_network
 from refine.config import RefineConfig
-from refine.held_out import read_held_out, write_held_out
-from refine.initialize import from_graph, refine_start
-from refine.metrics import auc, box_corners, contact_ratio, mpcpe, mpjpe, pck, penetration_depth
-from refine.prediction_poses import into_object_frame
+from refine.evidence.initialize import from_graph, refine_start
+from refine.files.prediction_poses import into_object_frame
+from refine.measure.metrics import auc, box_corners, contact_ratio, mpcpe, mpjpe, pck, penetration_depth
 
 SEED = 0
 HELD_OUT = Path(__file__).with_name("pose_graph_held_out.npz")

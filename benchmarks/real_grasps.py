@@ -30,12 +30,12 @@ import numpy as np
 
 from contact.perturb import perturb
 from hand_models import HandModel, HandPose, load_hand_model
-from refine.cli import BAD_INPUT, main
-from refine.evaluate import measure_rows
-from refine.metrics import fraction_improved
-from refine.object_files import find_objects
-from refine.prediction_files import read_predictions, write_predictions
-from refine.predictions import Predictions
+from refine.commands.cli import BAD_INPUT, main
+from refine.files.object_files import find_objects
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.predictions import Predictions
+from refine.measure.evaluate import measure_rows
+from refine.measure.metrics import fraction_improved
 from refine.result import Status
 
 SEED = 0

@@ -26,13 +26,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from contact import costs
-from contact.grid import SignedDistanceGrid
+from contact.corpus.held_out import read_held_out
 from contact.objects import ObjectMesh
+from contact.objects.grid import SignedDistanceGrid
 from contact.perturb import perturb
-from hand_models import HandModel, HandPose, least_squares, load_hand_model
-from refine import RefineConfig, candidates, hypotheses, optimize
-from refine.held_out import read_held_out
-from refine.hypotheses import refine_right_hands
+from hand_models import HandModel, HandPose, load_hand_model
+from hand_models.solver import least_squares
+from refine import RefineConfig
+from refine.solve import candidates, hypotheses, optimize
+from refine.solve.hypotheses import refine_right_hands
 
 HELD_OUT = Path(__file__).with_name("pose_graph_held_out.npz")
 SEED = 0

@@ -23,11 +23,11 @@ from contact_architectures import ARCHITECTURES, build_architecture, save_archit
 from contact_maps import map_loss
 from torch import Tensor, nn
 
-from contact.batches import draw_grasps, perturbed
 from contact.corpus import Corpus, corpus_hash, load_corpus
 from contact.evaluate import average_precision
 from contact.perturb import perturb
-from contact.train_config import TrainConfig
+from contact.train.batches import draw_grasps, perturbed
+from contact.train.config import TrainConfig
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.atomic import write_atomically
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 
-from .corpus import load_held_out
-from .features import Observation, observe
+from .corpus.corpus import load_held_out
 from .field import NUM_PARTS, ContactField, field_from_pose
-from .hierarchy import PointHierarchy, build_hierarchy
-from .network import ContactNet
-from .objects import ObjectMesh
+from .network.contact_net import ContactNet
+from .network.features import Observation, observe
+from .objects.hierarchy import PointHierarchy, build_hierarchy
+from .objects.mesh import ObjectMesh
 from .perturb import perturb
 
 _POSE = ("global_orient", "hand_pose", "betas", "transl")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hand_models import PointJacobian
 from hand_models.anatomy import Anatomy
-from hand_models.least_squares import NormalEquations
+from hand_models.solver.least_squares import NormalEquations
 
 Residual = tuple[Tensor, Tensor]
 RobustResidual = tuple[Tensor, Tensor, Tensor]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hand_models.model import HandModel
     from hand_models.pose import HandPose
 
-    from .objects import ObjectMesh
+    from .objects.mesh import ObjectMesh
 
 NUM_PARTS = 16
 _RAY_UNITS = 1e4

@@ -13,7 +13,7 @@ import trimesh
 
 from hand_models import HandPose
 from refine import refine_grasp
-from refine.pictures import Row, before_after_sheet, view_of
+from refine.view.pictures import Row, before_after_sheet, view_of
 
 OUT = Path("refined_can")
 

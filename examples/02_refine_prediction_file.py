@@ -14,8 +14,8 @@ import numpy as np
 import trimesh
 
 from refine.commands.refine import RefineOptions, refine
-from refine.prediction_files import read_predictions, write_predictions
-from refine.predictions import Predictions
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.predictions import Predictions
 
 FOLDER = Path("predictions")
 FRAMES = 6

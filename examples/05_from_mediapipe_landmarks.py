@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from contact.shapes import demo_shapes
+from contact.corpus.shapes import demo_shapes
 from hand_models import load_hand_model
 from hand_models.skeleton import convert
 from refine.commands.demo import GRASPS
-from refine.initialize import from_graph, refine_start
-from refine.metrics import box_corners
-from refine.prediction_files import read_predictions
-from refine.prediction_poses import hand_poses
+from refine.evidence.initialize import from_graph, refine_start
+from refine.files.prediction_files import read_predictions
+from refine.files.prediction_poses import hand_poses
+from refine.measure.metrics import box_corners
 
 OUT = Path("landmarks_box")
 OUT.mkdir(exist_ok=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from .anatomy import Anatomy, default_anatomy
 from .fit_start import start_from_joints, start_from_vertices
-from .least_squares import NormalEquations, Solution, Termination, minimize
 from .model import HandModel
 from .pose import TANGENT_DIM, HandPose, check_side
+from .solver.least_squares import NormalEquations, Solution, Termination, minimize
 
 _FIELDS = ("global_orient", "hand_pose", "betas", "transl")
 _CHUNK = 256  # hands solved at a time: bounds memory, costs no speed

@@ -10,14 +10,14 @@ import torch
 from hand_models import HandModel, HandPose, load_hand_model
 
 from .config import RefineConfig
-from .hypotheses import predict_field as predict_field
-from .hypotheses import refine_right_hands, weights_path
-from .inputs import as_hand_pose
-from .priors import PosePrior
+from .evidence.inputs import as_hand_pose
+from .evidence.pose_prior import PosePrior
 from .request import Request, as_object
 from .result import RefineResult
-from .two_hands import TwoHandResult, is_pair, refine_two_hands
-from .uncertainty import load_scale
+from .solve.hypotheses import predict_field as predict_field
+from .solve.hypotheses import refine_right_hands, weights_path
+from .solve.two_hands import TwoHandResult, is_pair, refine_two_hands
+from .solve.uncertainty import load_scale
 
 
 @overload
@@ -80,7 +80,7 @@ def refine_grasp(
         hand_model: None for the open hand; `hand_models.load_hand_model("mano")` for MANO.
         seed: of everything random; equal inputs and seeds give equal results.
         prior: how sure each number of the ``B`` hands is, in the object's frame, where more is known of that than
-            "roughly right"; see `refine.initialize`. For single hands.
+            "roughly right"; see `refine.evidence.initialize`. For single hands.
 
     Returns:
         `RefineResult`; hands with NaN or infinity come back as they are, status ``failed``. For two hands a

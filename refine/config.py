@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hand_models.least_squares import Termination
+from hand_models.solver.least_squares import Termination
 
 
 @dataclass(frozen=True)

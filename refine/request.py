@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contact.hierarchy import LEVELS
 from contact.objects import ObjectMesh, read_source
+from contact.objects.hierarchy import LEVELS
 from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
-from .hypotheses import Refined, fill
-from .inputs import as_hand_pose, as_object_pose, check_reach
-from .metrics import contact_ratio, intersection_volume, penetration_depth
-from .prediction_poses import into_camera_frame, into_object_frame
+from .evidence.inputs import as_hand_pose, as_object_pose, check_reach
+from .files.prediction_poses import into_camera_frame, into_object_frame
+from .measure.metrics import contact_ratio, intersection_volume, penetration_depth
 from .result import RefineResult, statuses
-from .uncertainty import UncertaintyScale
+from .solve.hypotheses import Refined, fill
+from .solve.uncertainty import UncertaintyScale
 
 
 @dataclass(frozen=True)

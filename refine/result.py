@@ -133,7 +133,7 @@ class RefineResult:
         """
         if 0 <= index < len(self) and self.status[index] is Status.FAILED:
             raise ValueError(f"index: grasp {index} failed and has no page. {Status.FAILED.explanation}")
-        from .html import write_result
+        from .view.page import write_result
 
         return write_result(self, path, index)
 

@@ -16,9 +16,9 @@ import trimesh
 
 from hand_models import HandPose
 from hand_models.model import PARENTS, HandModel
-from refine.batch_config import BatchConfig
+from refine.batch.config import BatchConfig
 from refine.config import RefineConfig
-from refine.predictions import Predictions
+from refine.files.predictions import Predictions
 from refine.result import Status
 
 SHIFT = torch.tensor([0.01, -0.02, 0.03])

@@ -7,8 +7,8 @@ import pytest
 import torch
 import trimesh
 
-from contact import accelerate
-from contact.accelerate import nearest, signed_distance
+from contact.objects import accelerate
+from contact.objects.accelerate import nearest, signed_distance
 
 
 def clouds() -> tuple[torch.Tensor, torch.Tensor]:

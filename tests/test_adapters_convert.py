@@ -11,11 +11,11 @@ import pytest
 from adapter_files import hands, text
 from test_adapters_ho3d import dataset, pred
 
-from refine import cli
-from refine.adapters import MODULES, adapter, adapters, read_any, read_with, sniff, write_with
-from refine.adapters.files import read_yaml, rigid
-from refine.prediction_files import read_predictions, write_predictions
-from refine.predictions import COLUMNS, Predictions
+from refine.commands import cli
+from refine.files.formats import MODULES, adapter, adapters, read_any, read_with, sniff, write_with
+from refine.files.formats.files import read_yaml, rigid
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.predictions import COLUMNS, Predictions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 
@@ -48,7 +48,7 @@ def test_every_format_keeps_to_the_protocol(name, tmp_path):
     with pytest.raises(ValueError, match="'speed' does not apply"):
         read_with(form, tmp_path / "a.txt", speed=3)
     if name != "grasp":
-        source = __import__(f"refine.adapters.{name}", fromlist=["__doc__"]).__doc__
+        source = __import__(f"refine.files.formats.{name}", fromlist=["__doc__"]).__doc__
         assert re.search(r"Sources? of truth|Nobody's format|Ours,", source)
 
 

@@ -16,9 +16,9 @@ from mano_file import write_mano
 from scipy.spatial.transform import Rotation
 
 from hand_models import HandPose, load_open_hand, skeleton
-from refine.adapters import adapter, read_any, sniff, write_with
-from refine.adapters.hands import root_joints, vertices_of
-from refine.predictions import Predictions, row_problems
+from refine.files.formats import adapter, read_any, sniff, write_with
+from refine.files.formats.hands import root_joints, vertices_of
+from refine.files.predictions import Predictions, row_problems
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from adapter_files import OPENPOSE_OF_MANO, Hands, hands_in_span, principal, tex
 from mano_file import write_mano
 
 from hand_models import MissingManoError
-from refine.adapters import adapter, read_any, sniff, write_with
-from refine.adapters.hands import joints_of, root_joints, vertices_of
-from refine.predictions import Predictions, row_problems
+from refine.files.formats import adapter, read_any, sniff, write_with
+from refine.files.formats.hands import joints_of, root_joints, vertices_of
+from refine.files.predictions import Predictions, row_problems
 
 TIPS = (745, 317, 444, 556, 673)
 SERIAL = "836212060125"

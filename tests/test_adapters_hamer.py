@@ -13,9 +13,9 @@ import pytest
 from adapter_files import Hands, hands, turn
 from mano_file import write_mano
 
-from refine.adapters import read_any, sniff
-from refine.adapters.hands import vertices_of
-from refine.predictions import row_problems
+from refine.files.formats import read_any, sniff
+from refine.files.formats.hands import vertices_of
+from refine.files.predictions import row_problems
 
 RIGHT = np.array([1.0, 0.0, 1.0])
 FLIP_X = np.array([-1.0, 1.0, 1.0])

@@ -12,10 +12,10 @@ import pytest
 from adapter_files import FLIP, OPENPOSE_OF_MANO, Hands, hands, text, vector, with_tips
 from mano_file import write_mano
 
-from refine.adapters import adapter as named
-from refine.adapters import read_any, sniff, write_with
-from refine.adapters.hands import vertices_of
-from refine.predictions import Predictions, row_problems
+from refine.files.formats import adapter as named
+from refine.files.formats import read_any, sniff, write_with
+from refine.files.formats.hands import vertices_of
+from refine.files.predictions import Predictions, row_problems
 
 TIPS = (744, 333, 444, 555, 672)
 

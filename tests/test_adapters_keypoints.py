@@ -13,9 +13,9 @@ from adapter_files import text
 
 from hand_models import Hand, HandPose, load_open_hand, skeleton
 from hand_models.anatomy import default_anatomy
-from refine.adapters import adapter, read_any, sniff, write_with
-from refine.prediction_poses import hand_poses
-from refine.predictions import Predictions, row_problems
+from refine.files.formats import adapter, read_any, sniff, write_with
+from refine.files.prediction_poses import hand_poses
+from refine.files.predictions import Predictions, row_problems
 
 PLACE = torch.tensor([0.03, -0.02, 0.6])
 

@@ -18,12 +18,14 @@ from contact.objects import ObjectMesh
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_mano, load_open_hand
 from hand_models.rotations import exp_so3
-from refine import RefineConfig, RefineResult, Status, baseline, cli, refine_grasp
-from refine.metrics import contact_ratio, intersection_volume, mpjpe, penetration_depth
-from refine.prediction_files import read_predictions, write_predictions
-from refine.predictions import Predictions
-from refine.priors import PosePrior
+from refine import RefineConfig, RefineResult, Status, refine_grasp
+from refine.commands import cli
+from refine.evidence.pose_prior import PosePrior
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.predictions import Predictions
+from refine.measure.metrics import contact_ratio, intersection_volume, mpjpe, penetration_depth
 from refine.result import statuses
+from refine.solve import contactopt as baseline
 
 RADIUS = 0.032
 FIELDS = ("global_orient", "hand_pose", "betas", "transl")

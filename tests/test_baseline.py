@@ -17,7 +17,7 @@ from hand_models.model import HandModel
 from hand_models.open_hand import load_open_hand
 from hand_models.pose import HandPose
 from hand_models.rotations import exp_so3
-from refine.baseline import ContactOptSettings, contactopt, map_difference
+from refine.solve.contactopt import ContactOptSettings, contactopt, map_difference
 
 
 @pytest.fixture(scope="module")

@@ -29,17 +29,16 @@ from batch_fakes import (
     with_fate,
 )
 
-from contact import grid_build
-from refine import rows
-from refine.batch import Execution, refine_files
-from refine.input_files import find_inputs
-from refine.manifest import FolderLock
-from refine.object_files import find_objects
-from refine.prediction_files import read_predictions, write_predictions
-from refine.predictions import Predictions
-from refine.row_source import pieces
-from refine.tally import Tally
-from refine.workers import ATTEMPTS
+from contact.objects import grid_build
+from refine.batch import Execution, refine_files, rows
+from refine.batch.manifest import FolderLock
+from refine.batch.tally import Tally
+from refine.batch.workers import ATTEMPTS
+from refine.files.input_files import find_inputs
+from refine.files.object_files import find_objects
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.predictions import Predictions
+from refine.files.row_source import pieces
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from contact.corpus import CorpusConfig, build_object
+from contact.corpus.placement import SynthesisConfig
 from contact.network import ContactNet, NetworkConfig
-from contact.placement import SynthesisConfig
 from contact.weights import card_path, save_weights
 from hand_models import load_open_hand
-from refine.calibrate import CalibrationConfig, Trials, calibrate, fit_score, run_trials
-from refine.score import load_score
+from refine.solve.calibrate_score import CalibrationConfig, Trials, calibrate, fit_score, run_trials
+from refine.solve.score import load_score
 
 
 def simulated(count: int = 20_000) -> Trials:
@@ -73,7 +73,7 @@ def weights(tmp_path):
 
 
 def test_the_card_receives_the_score(corpus, weights, monkeypatch):
-    monkeypatch.setattr("contact.corpus.HELD_OUT", 1)
+    monkeypatch.setattr("contact.corpus.corpus.HELD_OUT", 1)
     config = CalibrationConfig(corpus.out, weights, grasps=4, protocols=("image", "none"))
     trials = run_trials(config, load_open_hand())
     assert len(trials.error_before) == 8

@@ -14,15 +14,15 @@ import pytest
 from batch_fakes import SHIFT, fake_refine, predictions, tiny_hand, with_cell
 
 from hand_models.model import HandModel
-from refine import cli, doctor, rows, shards
-from refine.batch_config import BatchConfig
-from refine.commands import demo, eval, hands
+from refine.batch import rows, shards
+from refine.batch.config import BatchConfig
+from refine.batch.tally import Tally, report
+from refine.commands import cli, demo, doctor, eval, hands
 from refine.commands import refine as command
-from refine.object_files import ObjectEntry
-from refine.prediction_files import read_predictions, write_predictions
-from refine.predictions import Predictions
+from refine.files.object_files import ObjectEntry
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.predictions import Predictions
 from refine.result import Status
-from refine.tally import Tally, report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -300,7 +300,7 @@ def test_overview_names_every_command(capsys):
 
 def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'numpy', 'tyro'}"
-    code = f"import sys; from refine.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys; from refine.commands.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from contact.hierarchy import PointHierarchy, build_hierarchy
+from contact.objects.hierarchy import PointHierarchy, build_hierarchy
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.rotations import exp_so3
 

@@ -39,12 +39,12 @@ from contact.evaluate import (
     touch_probability,
 )
 from contact.field import ContactField
-from contact.hierarchy import PointHierarchy, build_hierarchy
 from contact.network import ContactNet, NetworkConfig
 from contact.objects import ObjectMesh
+from contact.objects.hierarchy import PointHierarchy, build_hierarchy
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
-from refine import cli
+from refine.commands import cli
 from refine.commands.eval import contact_table
 
 SMALL = NetworkConfig(fine=8, middle=8, token=16, layers=2, heads=2, latent=4)

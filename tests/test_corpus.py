@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from contact import corpus as module
 from contact.corpus import CorpusConfig, build_corpus, build_object, corpus_hash, load_corpus, object_path
+from contact.corpus import corpus as module
+from contact.corpus.placement import SynthesisConfig
+from contact.corpus.shapes import FAMILIES
 from contact.field import field_from_pose
 from contact.objects import ObjectMesh
-from contact.placement import SynthesisConfig
-from contact.shapes import FAMILIES
 from hand_models import load_open_hand
 from refine.commands.corpus import corpus as corpus_command
 
@@ -199,7 +199,7 @@ def test_the_hash_names_the_contents(built, tmp_path):
 
 
 def test_whole_objects_are_held_out(built, monkeypatch):
-    monkeypatch.setattr("contact.corpus.HELD_OUT", 2)
+    monkeypatch.setattr("contact.corpus.corpus.HELD_OUT", 2)
     corpus = load_corpus(built.out)
     many = replace(corpus, families=("box",) * 5 + ("can",) * 4, which=torch.arange(9).repeat_interleave(3))
     training, held_out = many.split()

@@ -18,11 +18,12 @@ from contact.objects import ObjectMesh
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.rotations import exp_so3
-from refine import cli, metrics
-from refine.evaluate import evaluate_predictions, measure_rows
-from refine.object_files import ObjectEntry, find_objects
-from refine.prediction_files import write_predictions
-from refine.predictions import Predictions
+from refine.commands import cli
+from refine.files.object_files import ObjectEntry, find_objects
+from refine.files.prediction_files import write_predictions
+from refine.files.predictions import Predictions
+from refine.measure import metrics
+from refine.measure.evaluate import evaluate_predictions, measure_rows
 
 ROWS = 6
 PHYSICAL = ("penetration_mm", "volume_cm3", "contact_ratio")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contact.features import (
+from contact.network.features import (
     HAND_FEATURES,
     JOINT_FEATURES,
     JOINT_REACH,

@@ -10,13 +10,7 @@ import pytest
 import torch
 
 from hand_models.anatomy import default_anatomy, default_skeleton
-from hand_models.fit import (
-    FitConfig,
-    fit_joints,
-    fit_vertices,
-    solve_joints,
-    solve_vertices,
-)
+from hand_models.fit import FitConfig, fit_joints, fit_vertices, solve_joints, solve_vertices
 from hand_models.fit_start import kabsch
 from hand_models.model import HandModel
 from hand_models.pose import HandPose

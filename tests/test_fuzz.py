@@ -41,11 +41,11 @@ from test_adapters_ho3d import pred
 from test_adapters_keypoints import json_forms, mediapipe_forms
 
 from hand_models import HandPose, MissingManoError, load_open_hand, mano, safe_pickle
-from refine.adapters import MODULES, read_any
-from refine.adapters import hands as adapter_hands
-from refine.object_files import find_objects
-from refine.prediction_files import write_predictions
-from refine.predictions import Predictions, row_problems
+from refine.files.formats import MODULES, read_any
+from refine.files.formats import hands as adapter_hands
+from refine.files.object_files import find_objects
+from refine.files.prediction_files import write_predictions
+from refine.files.predictions import Predictions, row_problems
 
 OUR_ERRORS = (ValueError, FileNotFoundError, MissingManoError)
 MOST_SECONDS = 5.0
@@ -445,7 +445,7 @@ def test_archives_are_not_unpacked_and_bombs_are_refused(cases, tmp_path):
 
 
 def test_unpickler_of_adapters_is_the_guarded_one():
-    from refine.adapters import files
+    from refine.files.formats import files
 
     assert files.GuardedUnpickler is safe_pickle.GuardedUnpickler
 

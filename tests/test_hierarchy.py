@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contact.hierarchy import GATHER, INTERPOLATE, LEVELS, PointHierarchy, build_hierarchy
+from contact.objects.hierarchy import GATHER, INTERPOLATE, LEVELS, PointHierarchy, build_hierarchy
 from hand_models.rotations import exp_so3
 
 

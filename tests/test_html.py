@@ -16,8 +16,8 @@ import pytest
 import torch
 import trimesh
 
-from refine.html import grasp_page, write_page, write_result
-from refine.pictures import GraspView, view_of
+from refine.view.page import grasp_page, write_page, write_result
+from refine.view.pictures import GraspView, view_of
 
 VOID = {"meta", "link", "input", "br"}
 

@@ -12,14 +12,16 @@ import trimesh
 
 from contact.field import ContactField
 from contact.network import ContactNet, NetworkConfig
-from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
+from contact.objects.object_set import ObjectSet
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.rotations import exp_so3
 from refine.api import refine_grasp
 from refine.config import RefineConfig
-from refine.hypotheses import (
+from refine.measure.metrics import mpjpe
+from refine.result import Status
+from refine.solve.hypotheses import (
     DRAWN_POINTS,
     Sight,
     draw_fields,
@@ -29,9 +31,7 @@ from refine.hypotheses import (
     select,
     solve_best,
 )
-from refine.metrics import mpjpe
-from refine.result import Status
-from refine.score import ScoreWeights, plausibility, score
+from refine.solve.score import ScoreWeights, plausibility, score
 
 COUNT = 3
 

@@ -10,19 +10,19 @@ import pytest
 import torch
 import trimesh
 
-import refine.initialize as module
+import refine.evidence.initialize as module
 from contact.objects import ObjectMesh
 from hand_models import HandPose, load_hand_model
 from pose_graph.cameras import random_rotations
 from pose_graph.lifting import mirror_nodes, project
 from pose_graph.network import LiftConfig, LiftNet
-from refine.adapters import read_any, sniff
-from refine.corners import box_symmetries, corner_pose, own_symmetries
-from refine.initialize import from_graph, refine_start
-from refine.metrics import box_corners
-from refine.prediction_poses import into_object_frame
-from refine.predictions import row_problems
-from refine.priors import PosePrior
+from refine.evidence.corners import box_symmetries, corner_pose, own_symmetries
+from refine.evidence.initialize import from_graph, refine_start
+from refine.evidence.pose_prior import PosePrior
+from refine.files.formats import read_any, sniff
+from refine.files.prediction_poses import into_object_frame
+from refine.files.predictions import row_problems
+from refine.measure.metrics import box_corners
 
 CAMERA = torch.tensor([[1395.75, 0, 960], [0, 1395.75, 540], [0, 0, 1]])
 FLIP = torch.tensor([-1.0, 1.0, 1.0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hand_models import HandModel, HandPose, load_open_hand
-from refine.inputs import as_hand_pose, as_object_pose, check_reach
+from refine.evidence.inputs import as_hand_pose, as_object_pose, check_reach
 
 
 @pytest.fixture(scope="module")

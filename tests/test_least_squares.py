@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 from synthetic_hand import random_pose
 from torch import Tensor
 
-from hand_models.least_squares import NormalEquations, Termination, minimize
 from hand_models.pose import HandPose
 from hand_models.rotations import exp_so3, skew
+from hand_models.solver.least_squares import NormalEquations, Termination, minimize
 
 Linearize = Callable[[HandPose, Tensor], NormalEquations]
 LINEAR = [*range(3), *range(6, 61)]  # unknowns that `retract` merely adds to

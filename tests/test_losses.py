@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from contact.field import ContactField
-from contact.losses import LossWeights, gaussian_nll, losses, total
 from contact.network import Prediction
+from contact.train.losses import LossWeights, gaussian_nll, losses, total
 
 B, N, P = 2, 400, 300
 JOINT_MEAN, JOINT_STD = 0.004, 0.006

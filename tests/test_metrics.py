@@ -10,7 +10,7 @@ from scipy.integrate import trapezoid
 from scipy.spatial.transform import Rotation
 
 from contact.objects import ObjectMesh
-from refine import metrics
+from refine.measure import metrics
 
 
 def mesh_hand(mesh: trimesh.Trimesh, *shifts: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -238,7 +238,7 @@ def test_simulation_hand_of_parts_holds_a_box_from_two_sides(cube):
 
 
 def test_convex_pieces_cover_a_ring_closely():
-    from refine.simulation import convex_pieces
+    from refine.measure.simulation import convex_pieces
 
     ring = trimesh.creation.annulus(r_min=0.03, r_max=0.05, height=0.03)
     pieces = convex_pieces(np.asarray(ring.vertices), np.asarray(ring.faces), 16)

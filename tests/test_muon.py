@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contact.muon import Muon, orthogonalise
+from contact.train.muon import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16)])

@@ -10,12 +10,12 @@ import torch
 import trimesh
 from torch import Tensor
 
-from contact.features import OBJECT_FEATURES, observe
 from contact.field import ContactField
-from contact.hierarchy import PointHierarchy, build_hierarchy
-from contact.latent import Gaussian
-from contact.network import _BONE_TOKENS, ContactNet, NetworkConfig, Prediction
+from contact.network.contact_net import _BONE_TOKENS, ContactNet, NetworkConfig, Prediction
+from contact.network.features import OBJECT_FEATURES, observe
+from contact.network.latent import Gaussian
 from contact.objects import ObjectMesh
+from contact.objects.hierarchy import PointHierarchy, build_hierarchy
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
 from hand_models.rotations import exp_so3

@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from contact.objects import ObjectMesh
-from contact.surface_points import farthest_point_order, sample_surface
+from contact.objects.surface_points import farthest_point_order, sample_surface
 
 BOX = (0.1, 0.07, 0.04)
 

@@ -10,21 +10,21 @@ import torch
 import trimesh
 
 from contact import costs
+from contact.corpus.grasp_types import preshapes
+from contact.corpus.holding import find_contacts, holds
+from contact.corpus.placement import SynthesisConfig, place
+from contact.corpus.synthesis import close_hands
 from contact.field import ContactField, field_from_pose
-from contact.grasp_types import preshapes
-from contact.holding import find_contacts, holds
-from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
+from contact.objects.object_set import ObjectSet
 from contact.perturb import perturb
-from contact.placement import SynthesisConfig, place
-from contact.synthesis import close_hands
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
-from hand_models.least_squares import NormalEquations, Solution, Termination
 from hand_models.rotations import exp_so3
+from hand_models.solver.least_squares import NormalEquations, Solution, Termination
 from refine.config import RefineConfig
-from refine.metrics import mpjpe, penetration_depth
-from refine.optimize import make_targets, optimise, soft_tissue
+from refine.measure.metrics import mpjpe, penetration_depth
+from refine.solve.optimize import make_targets, optimise, soft_tissue
 
 CONFIG = RefineConfig()
 SHAPES = {

@@ -122,7 +122,7 @@ def test_package_folders_are_found():
 def test_metadata():
     data = project()["project"]
     assert data["name"] == "regrasp"
-    assert data["scripts"] == {"regrasp": "refine.cli:main"}
+    assert data["scripts"] == {"regrasp": "refine.commands.cli:main"}
     assert data["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert set(data["optional-dependencies"]) >= {"render", "viz", "open3d", "ray", "dev"}

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hand_models.atomic import write_atomically
 from hand_models.model import PARENTS, HandModel
 from hand_models.rotations import exp_so3
-from refine.object_files import find_objects, inside, load_object, read_objects
-from refine.prediction_files import read_predictions, write_predictions
-from refine.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
-from refine.predictions import COLUMNS, Predictions, row_problems, validate
+from refine.files.object_files import find_objects, inside, load_object, read_objects
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
+from refine.files.predictions import COLUMNS, Predictions, row_problems, validate
 
 
 def rigid(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -11,8 +11,8 @@ import pytest
 from batch_fakes import DEADLY, DEADLY_ONCE, fake_config, predictions, with_fate
 
 from refine.batch import Execution, refine_files
-from refine.input_files import find_inputs
-from refine.prediction_files import read_predictions, write_predictions
+from refine.files.input_files import find_inputs
+from refine.files.prediction_files import read_predictions, write_predictions
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -73,9 +73,9 @@ def test_what_no_row_is_to_blame_for_stops_the_run(tmp_path, address):
 
 def test_the_work_goes_to_both_nodes(tmp_path, address):
     """Tasks of the engine, each telling where it ran."""
-    from refine.manifest import Manifest
-    from refine.ray_engine import run_on_ray
-    from refine.workers import Job
+    from refine.batch.manifest import Manifest
+    from refine.batch.ray_engine import run_on_ray
+    from refine.batch.workers import Job
 
     def where(manifest: Manifest, shard: int, config: object) -> str:
         import time

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from refine.appearance import (
+from refine.view.appearance import (
     OBJECT,
     contact_colours,
     corner_normals,
@@ -17,8 +17,8 @@ from refine.appearance import (
     subdivide,
     uncertainty_colours,
 )
-from refine.pictures import GraspView, Row, before_after_sheet
-from refine.render import Item, Lights, auto_camera, frame, look_at, openness, render, visible
+from refine.view.pictures import GraspView, Row, before_after_sheet
+from refine.view.render import Item, Lights, auto_camera, frame, look_at, openness, render, visible
 
 RADIUS, DISTANCE, FOV = 0.05, 0.4, 0.6
 

@@ -11,11 +11,11 @@ import torch
 import trimesh
 
 from contact.field import ContactField, field_from_pose
-from contact.object_set import ObjectSet
 from contact.objects import ObjectMesh
+from contact.objects.object_set import ObjectSet
 from contact.weights import card_path
 from hand_models import HandModel, HandPose, load_open_hand
-from refine.score import (
+from refine.solve.score import (
     Margins,
     Plausibility,
     ScoreWeights,

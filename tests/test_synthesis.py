@@ -11,15 +11,15 @@ import trimesh
 from scipy.optimize import linprog
 from scipy.spatial.transform import Rotation
 
-from contact.grasp_types import GRASP_TYPES, Preshape, palmar_skin, preshapes
-from contact.holding import Contacts, find_contacts, force_closure, holds, object_inside_hand
+from contact.corpus.grasp_types import GRASP_TYPES, Preshape, palmar_skin, preshapes
+from contact.corpus.holding import Contacts, find_contacts, force_closure, holds, object_inside_hand
+from contact.corpus.placement import Placement, SynthesisConfig, opposite_pairs, place
+from contact.corpus.synthesis import _closest_first, close_hands
 from contact.objects import ObjectMesh
-from contact.placement import Placement, SynthesisConfig, opposite_pairs, place
-from contact.synthesis import _closest_first, close_hands
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
 from hand_models.rotations import exp_so3
-from refine.metrics import penetration_depth
+from refine.measure.metrics import penetration_depth
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 CONFIG = SynthesisConfig(candidates=16)

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from contact import train as module
 from contact.corpus import Corpus, CorpusConfig, build_object, corpus_hash, load_corpus
-from contact.curves import write_curves
+from contact.corpus.placement import SynthesisConfig
 from contact.network import ContactNet, NetworkConfig
-from contact.placement import SynthesisConfig
-from contact.train import TrainConfig, evaluate, make_batch, train
+from contact.train import TrainConfig, evaluate, train
+from contact.train import training as module
+from contact.train.batches import make_batch
+from contact.train.curves import write_curves
 from contact.weights import card_path, load_network
 from hand_models import HandModel, load_open_hand
 

@@ -16,10 +16,10 @@ from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from refine import RefineConfig, Status, refine_grasp
 from refine.config import CostConfig
-from refine.metrics import mpjpe
-from refine.optimize import Spheres
-from refine.two_hands import TwoHandResult, decide, is_pair
-from refine.volumes import closed_solid
+from refine.measure.metrics import mpjpe
+from refine.measure.volumes import closed_solid
+from refine.solve.optimize import Spheres
+from refine.solve.two_hands import TwoHandResult, decide, is_pair
 
 
 @pytest.fixture(scope="module")

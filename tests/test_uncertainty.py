@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from contact.corpus import CorpusConfig, build_object
+from contact.corpus.placement import SynthesisConfig
 from contact.network import ContactNet, NetworkConfig
-from contact.placement import SynthesisConfig
 from contact.weights import card_path, save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.pose import TANGENT_DIM
-from refine import calibrate_uncertainty as fitting
-from refine.calibrate import CalibrationConfig
-from refine.optimize import joint_variance
-from refine.uncertainty import COVERAGE, UncertaintyScale, coverage, fit_scale, load_scale
+from refine.solve import calibrate_uncertainty as fitting
+from refine.solve.calibrate_score import CalibrationConfig
+from refine.solve.optimize import joint_variance
+from refine.solve.uncertainty import COVERAGE, UncertaintyScale, coverage, fit_scale, load_scale
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_noisy_hands_are_refined_and_measured(weights, tmp_path, model, monkeypa
     threads = torch.get_num_threads()
     build_object(corpus, 0)
     torch.set_num_threads(threads)
-    monkeypatch.setattr("contact.corpus.HELD_OUT", 1)
+    monkeypatch.setattr("contact.corpus.corpus.HELD_OUT", 1)
     config = CalibrationConfig(corpus.out, weights, grasps=3, protocols=("image", "none"))
     outcomes = fitting.run_outcomes(config, model)
     assert outcomes.variance.shape == (6, 21)

@@ -1,6 +1,6 @@
 """Make the grasps that `regrasp demo` starts from: the most human-looking ones synthesised on the demo objects.
 
-    python tools/build_demo_grasps.py            # writes refine/assets/demo_grasps.npz
+    python tools/build_demo_grasps.py            # writes refine/commands/demo_grasps.npz
 
 Run from the repository's root; seeded, so it writes the same file again.
 """
@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from contact.grasp_types import preshapes
+from contact.corpus.grasp_types import preshapes
+from contact.corpus.shapes import demo_shapes
+from contact.corpus.synthesis import SynthesisConfig, close_hands, find_contacts, holds, place
 from contact.objects import ObjectMesh
-from contact.shapes import demo_shapes
-from contact.synthesis import SynthesisConfig, close_hands, find_contacts, holds, place
 from hand_models import HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
-from refine.prediction_files import write_predictions
-from refine.predictions import Predictions
+from refine.files.prediction_files import write_predictions
+from refine.files.predictions import Predictions
 
-TARGET = Path("refine/assets/demo_grasps.npz")
+TARGET = Path("refine/commands/demo_grasps.npz")
 SEED = 7
 
 

@@ -1,1 +1,1 @@
-"""The commands of `regrasp`, one module each; `refine.cli` imports only the one that is asked for."""
+"""The commands of `regrasp`, one module each; `refine.commands.cli` imports only the one that is asked for."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from ..adapters import Adapter
+    from ..files.formats import Adapter
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def convert(options: ConvertOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: the input or an option is wrong; nothing was written.
     """
-    from ..adapters import adapter, read_with, sniff, write_with
-    from ..predictions import row_problems
+    from ..files.formats import adapter, read_with, sniff, write_with
+    from ..files.predictions import row_problems
 
     source = adapter(options.source if options.source is not None else sniff(options.input))
     target = adapter(options.target)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-GRASPS = Path(__file__).parents[1] / "assets" / "demo_grasps.npz"
-"""`grasp/1`: grasps by the open hand, in the frames of `contact.shapes.demo_shapes`."""
+GRASPS = Path(__file__).with_name("demo_grasps.npz")
+"""`grasp/1`: grasps by the open hand, in the frames of `contact.corpus.shapes.demo_shapes`."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ def refined_cases(options: DemoOptions) -> Iterator[Case]:
     """Perturb and refine every shipped grasp, object by object."""
     from tqdm import tqdm
 
+    from contact.corpus.shapes import demo_shapes
     from contact.objects import ObjectMesh
     from contact.perturb import perturb
-    from contact.shapes import demo_shapes
     from hand_models import load_hand_model
 
     from ..api import refine_grasp
     from ..config import RefineConfig
-    from ..prediction_files import read_predictions
-    from ..prediction_poses import hand_poses
+    from ..files.prediction_files import read_predictions
+    from ..files.prediction_poses import hand_poses
 
     model, grasps, config = (
         load_hand_model("open"),
@@ -138,7 +138,7 @@ def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
     """Pictures of every grasp before and after on one sheet. Raises ``ImportError`` without the renderer."""
     from tqdm import tqdm
 
-    from ..pictures import Row, before_after_sheet, view_of
+    from ..view.pictures import Row, before_after_sheet, view_of
 
     size = (options.width, options.width * 3 // 4)
     rows = []

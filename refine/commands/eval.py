@@ -12,15 +12,15 @@ import tyro
 
 from hand_models.atomic import write_atomically
 
-from ..object_files import find_objects
-from ..prediction_files import read_predictions, write_json
+from ..files.object_files import find_objects
+from ..files.prediction_files import read_predictions, write_json
 from .hands import HandOptions
 
 if TYPE_CHECKING:
     from contact.cases import Cases
     from hand_models import HandModel
 
-    from ..predictions import Predictions
+    from ..files.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def evaluate(options: EvalOptions) -> int:
         raise ValueError(
             f"--reference {options.reference}: no row has the frame, object and side of a row of {options.file}."
         )
-    from ..evaluate import evaluate_predictions
+    from ..measure.evaluate import evaluate_predictions
 
     figures = evaluate_predictions(
         predictions.take(here), reference.take(there), find_objects(options.objects), options.hands.load()

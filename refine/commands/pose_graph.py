@@ -90,10 +90,10 @@ def _train(options: TrainOptions) -> int:
     card: dict[str, Any] = {}
     if options.corpus is not None:
         from contact.corpus import corpus_hash
+        from contact.corpus.held_out import write_held_out
         from hand_models import load_hand_model
 
-        from ..grasp_points import corpus_points
-        from ..held_out import write_held_out
+        from ..files.grasp_points import corpus_points
 
         model = load_hand_model("open")
         grasps, held_out = corpus_points(options.corpus, model)
@@ -101,7 +101,7 @@ def _train(options: TrainOptions) -> int:
         if options.held_out_file:
             print(f"held-out grasps: {write_held_out(options.corpus, options.out / 'held_out.npz')}")
     else:
-        from ..graph_splits import read_split
+        from ..files.graph_splits import read_split
 
         assert options.splits is not None
         grasps, held_out = read_split(options.splits, "train"), read_split(options.splits, "test")
@@ -121,10 +121,10 @@ def _train(options: TrainOptions) -> int:
 
 
 def _splits(options: SplitsOptions) -> int:
-    from ..adapters import read_any
-    from ..graph_splits import write_splits
-    from ..input_files import find_inputs
-    from ..object_files import find_objects
+    from ..files.formats import read_any
+    from ..files.graph_splits import write_splits
+    from ..files.input_files import find_inputs
+    from ..files.object_files import find_objects
 
     inputs = find_inputs(options.files, options.source)
     parts = [read_any(item.path, source=item.form) for item in inputs]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ..input_files import find_inputs
-from ..tally import report
+from ..batch.tally import report
+from ..files.input_files import find_inputs
 from .hands import HandOptions
 
 if TYPE_CHECKING:
-    from ..batch import Execution, FileOutcome
-    from ..batch_config import BatchConfig
+    from ..batch.config import BatchConfig
+    from ..batch.run import Execution, FileOutcome
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def refine(options: RefineOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: an option or the only file is wrong; nothing was written.
     """
-    from ..batch import refine_files
+    from ..batch.run import refine_files
 
     inputs = find_inputs(options.files, options.source)
     config = batch_config(options)
@@ -100,7 +100,7 @@ def refine(options: RefineOptions) -> int:
 
 def batch_config(options: RefineOptions) -> BatchConfig:
     """What is done to each row."""
-    from ..batch_config import BatchConfig
+    from ..batch.config import BatchConfig
     from ..config import RefineConfig
 
     for name in ("steps", "hypotheses"):
@@ -142,7 +142,7 @@ def _need_cuda() -> None:
 
 def _execution(options: RefineOptions, progress: Callable[[int], Any]) -> Execution:
     """Where it is done."""
-    from ..batch import Execution
+    from ..batch.run import Execution
 
     return Execution(options.engine, options.workers, options.address, options.overwrite, progress)
 

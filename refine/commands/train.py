@@ -13,8 +13,8 @@ log = logging.getLogger(__name__)
 
 def train(config: TrainConfig) -> int:
     """Train ContactNet, write its weights and card, and fit the score and the uncertainty of what it leads to."""
-    from ..calibrate import CalibrationConfig, calibrate
-    from ..calibrate_uncertainty import calibrate_uncertainty
+    from ..solve.calibrate_score import CalibrationConfig, calibrate
+    from ..solve.calibrate_uncertainty import calibrate_uncertainty
 
     weights = train_network(config)
     held_out = CalibrationConfig(corpus=config.corpus, weights=weights)

@@ -1,0 +1,336 @@
+"""The grasp corpus: procedural objects, synthetic grasps and their ground-truth contact, in one folder.
+
+One file an object, written under a temporary name and renamed, so that a run that was stopped goes on where
+it was. Every object has its own seed: the corpus does not depend on how many workers made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hand_models import HandModel, HandPose
+from hand_models.atomic import write_atomically
+
+from ..field import ContactField
+from ..objects.hierarchy import PointHierarchy, build_hierarchy
+from .placement import SynthesisConfig
+
+if TYPE_CHECKING:
+    from ..objects.mesh import ObjectMesh
+    from .grasp_types import Preshape
+
+log = logging.getLogger(__name__)
+HELD_OUT = 10
+"""Each so-manieth object of a family is held out from training."""
+_COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can", "pitcher", "box", "cup")
+"""Families that come up twice or more: what most things in a kitchen are shaped like."""
+_UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
+_UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)
+"""How objects stand, by the direction away from the table: upright, lying on a side, upside down."""
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What `build_corpus` makes."""
+
+    out: Path = Path("runs/corpus")
+    """folder, made when absent"""
+    objects: int = 720
+    """procedural objects, the families in turn, common ones more often"""
+    grasps_per_object: int = 64
+    """at most"""
+    seed: int = 0
+    workers: int = 2
+    resolution: int = 64
+    """cells of the distance grid along the longest side"""
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+
+
+def object_path(folder: Path, index: int) -> Path:
+    """File of object ``index``."""
+    return folder / f"object_{index:05d}.npz"
+
+
+def synthesise(
+    model: HandModel, obj: ObjectMesh, shapes: tuple[Preshape, ...], rng: np.random.Generator,
+    config: SynthesisConfig,
+) -> tuple[Tensor, HandPose, Tensor]:  # fmt: skip
+    """Stand an object on a table and grasp it: hands are placed, closed, and kept if they hold.
+
+    Returns:
+        ``(3,)`` the direction away from the table, object frame; ``N`` right hands; and ``(N,)`` their types,
+        indices into ``shapes``. There may be none.
+    """
+    from .holding import find_contacts, holds
+    from .placement import place
+    from .synthesis import close_hands
+
+    up = torch.tensor(_UPS[rng.choice(len(_UPS), p=_UP_SHARES)], dtype=torch.float32)
+    placement = place(model, obj, shapes, up, rng, config)
+    if placement is None:
+        return up, HandPose.zeros(0), torch.zeros(0, dtype=torch.long)
+    pose = close_hands(model, obj, placement, shapes, up, config)
+    good = holds(find_contacts(model, obj, pose), placement.squeeze, config).nonzero()[:, 0]
+    return up, pose[good], placement.kind[good]
+
+
+def build_object(config: CorpusConfig, index: int) -> int:
+    """Make object ``index`` with its grasps and write its file. Returns the number of grasps.
+
+    The work of one process: it uses one thread from then on.
+    """
+    # Inside, because only workers need the geometry stack.
+    from hand_models.open_hand import load_open_hand
+
+    from ..field import field_from_pose
+    from ..objects.mesh import ObjectMesh
+    from .grasp_types import preshapes
+    from .shapes import FAMILIES, sample_shape
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([config.seed, index])
+    families = FAMILIES + _COMMON
+    family = families[index % len(families)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mesh = sample_shape(family, rng)
+        obj = ObjectMesh.from_any(mesh, name=f"{family}_{index}", resolution=config.resolution, cache=False)
+    model = load_open_hand()
+    up, pose, kind = synthesise(model, obj, preshapes(model), rng, config.synthesis)
+    kept, kinds = pose[: config.grasps_per_object], kind[: config.grasps_per_object].numpy()
+    arrays = {
+        "family": np.array(family), "vertices": obj.vertices.numpy(), "faces": obj.faces.numpy().astype(np.int32),
+        "points": obj.points.numpy(), "normals": obj.normals.numpy(), "thickness": obj.thickness.numpy(),
+        "up": up.numpy(), "kind": kinds,
+    }  # fmt: skip
+    if len(kept):
+        truth = field_from_pose(model, kept, obj)
+        arrays |= kept.as_arrays()
+        arrays |= {
+            "contact": (truth.contact * 255).round().byte().numpy(),
+            "hand_contact": (truth.hand_contact * 255).round().byte().numpy(),
+            "part": truth.part.argmax(-1).byte().numpy(),
+            "near": (truth.near > 0.5).numpy(),
+            "gap": truth.gap.half().numpy(),
+            "canonical": truth.canonical.half().numpy(),
+        }
+    write_atomically(object_path(config.out, index), lambda file: np.savez_compressed(file, **arrays))
+    return len(kept)
+
+
+def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -> Path:
+    """Make the objects that are missing from ``config.out``; return the folder.
+
+    Raises:
+        ValueError: the folder holds a corpus made with another recipe.
+        ChildProcessError: a worker died.
+    """
+    from tqdm import tqdm
+
+    config.out.mkdir(parents=True, exist_ok=True)
+    recipe = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "objects")}
+    manifest = config.out / "recipe.json"
+    text = json.dumps(recipe, indent=1, sort_keys=True, default=str)
+    if manifest.exists() and manifest.read_text() != text:
+        raise ValueError(f"out: {config.out} holds a corpus made with another recipe; choose another folder.")
+    manifest.write_text(text)
+    missing = [i for i in range(config.objects) if not object_path(config.out, i).exists()]
+    total = 0
+    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(build_object, config, index): index for index in missing}
+        bar = tqdm(as_completed(jobs), total=len(jobs), unit="object", disable=None if progress else True)
+        try:
+            for job in bar:
+                try:
+                    total += job.result()
+                except BrokenProcessPool:
+                    raise
+                except Exception as error:  # one object that cannot be made must not lose the others
+                    log.warning("object %d: %s", jobs[job], error)
+                bar.set_postfix(grasps=total)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "workers: one died, perhaps for want of memory; start again with fewer, what is made stays."
+            ) from None
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # else leaving waits for every object in the queue
+            raise
+    return config.out
+
+
+def count_grasps(folder: Path) -> list[int]:
+    """Grasps of every object that is made, in the order of their numbers; empty where nothing is."""
+    counts = []
+    for path in sorted(folder.glob("object_*.npz")):
+        with np.load(path, allow_pickle=False) as data:
+            counts.append(len(data["kind"]))
+    return counts
+
+
+def corpus_hash(folder: Path) -> str:
+    """SHA-256 over the object files' names and bytes, in order: names the corpus in a weight card."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("object_*.npz")):
+        digest.update(path.name.encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Grasps of many objects in memory. ``which (N,)`` says which object a grasp belongs to."""
+
+    numbers: tuple[int, ...]
+    """of the objects' files, for `load_object`"""
+    families: tuple[str, ...]
+    points: Tensor
+    """(G, n, 3)"""
+    normals: Tensor
+    thickness: Tensor
+    """(G, n)"""
+    hierarchy: PointHierarchy
+    which: Tensor
+    """(N,)"""
+    pose: HandPose
+    contact: Tensor
+    """(N, n) uint8, 255 is full contact"""
+    hand_contact: Tensor
+    """(N, P) uint8"""
+    part: Tensor
+    """(N, n) uint8 bone"""
+    near: Tensor
+    """(N, n) bool"""
+    gap: Tensor
+    """(N, n) float16 metres"""
+    canonical: Tensor
+    """(N, n, 3) float16 metres"""
+    kind: Tensor
+    """(N,) index of the grasp type"""
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def truth(self, index: Tensor) -> ContactField:
+        """Ground-truth fields of the grasps ``index``."""
+        part = torch.nn.functional.one_hot(self.part[index].long(), 16).float()
+        contact, hand = self.contact[index].float() / 255, self.hand_contact[index].float() / 255
+        none, nothing = torch.zeros_like(contact), torch.zeros_like(hand)
+        return ContactField(
+            contact, none, part, self.canonical[index].float(), none, self.gap[index].float(), none,
+            self.near[index].float(), hand, nothing,
+        )  # fmt: skip
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Grasps for training and grasps on objects `held_out` from it."""
+        mask = torch.tensor(held_out(self.families))[self.which]
+        return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]
+
+
+def held_out(families: Sequence[str]) -> list[bool]:
+    """Which objects no network is trained on: each tenth of its family.
+
+    Args:
+        families: of all objects with grasps, in the order of their numbers.
+    """
+    seen: dict[str, int] = {}
+    chosen = []
+    for family in families:
+        seen[family] = seen.get(family, 0) + 1
+        chosen.append(seen[family] % HELD_OUT == 0)
+    return chosen
+
+
+def object_files(folder: Path) -> list[tuple[Path, bool]]:
+    """Files of the objects that have grasps, in the order of their numbers, and whether each is `held_out`.
+
+    Raises:
+        FileNotFoundError: there is none; make it with ``regrasp corpus``.
+    """
+    paths, families = [], []
+    for path in sorted(Path(folder).glob("object_*.npz")):
+        with np.load(path, allow_pickle=False) as data:
+            if "global_orient" in data:
+                paths.append(path)
+                families.append(str(data["family"]))
+    if not paths:
+        raise FileNotFoundError(
+            f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`."
+        )
+    return list(zip(paths, held_out(families), strict=True))
+
+
+def load_held_out(folder: Path) -> Corpus:
+    """The held-out objects alone, which takes a tenth of the time that `load_corpus` does.
+
+    Raises:
+        FileNotFoundError: there is no corpus.
+        ValueError: it is too small to hold objects out.
+    """
+    paths = [path for path, out in object_files(folder) if out]
+    if not paths:
+        raise ValueError(f"corpus: {folder} is too small to hold objects out; make {HELD_OUT} of a family.")
+    return _read(paths)
+
+
+def load_corpus(folder: Path) -> Corpus:
+    """Read every object that has grasps, in the order of their numbers.
+
+    Args:
+        folder: ``out`` of `build_corpus`.
+
+    Raises:
+        FileNotFoundError: there is none; make it with ``regrasp corpus``.
+    """
+    return _read([path for path, _ in object_files(folder)])
+
+
+def _read(paths: Sequence[Path]) -> Corpus:
+    items = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as data:
+            items.append(dict(data))
+
+    def join(name: str) -> Tensor:
+        return torch.cat([torch.from_numpy(item[name]) for item in items])
+
+    pose = HandPose("right", *(join(name) for name in ("global_orient", "hand_pose", "betas", "transl")))
+    counts = torch.tensor([len(item["contact"]) for item in items])
+    points = torch.stack([torch.from_numpy(item["points"]) for item in items])
+    return Corpus(
+        numbers=tuple(int(path.stem.removeprefix("object_")) for path in paths),
+        families=tuple(str(item["family"]) for item in items),
+        points=points,
+        normals=torch.stack([torch.from_numpy(item["normals"]) for item in items]),
+        thickness=torch.stack([torch.from_numpy(item["thickness"]) for item in items]),
+        hierarchy=PointHierarchy.stack([build_hierarchy(p) for p in points]),
+        which=torch.repeat_interleave(torch.arange(len(items)), counts),
+        pose=pose,
+        **{
+            name: join(name)
+            for name in ("contact", "hand_contact", "part", "near", "gap", "canonical", "kind")
+        },
+    )
+
+
+def load_object(folder: Path, number: int, resolution: int = CorpusConfig.resolution) -> ObjectMesh:
+    """Object ``number`` of a corpus, with its distance grid."""
+    from ..objects.mesh import ObjectMesh
+
+    with np.load(object_path(folder, number), allow_pickle=False) as data:
+        name = f"{data['family']}_{number}"
+        mesh = (data["vertices"], data["faces"])
+    return ObjectMesh.from_any(mesh, name=name, resolution=resolution, cache=False)

@@ -1,0 +1,83 @@
+"""Procedural everyday objects: the meshes that the shipped network learns to see grasps on.
+
+Twenty-odd families of household things, each a short function of a random generator that draws
+real dimensions (stated in its docstring, in millimetres) and builds a solid. Nothing is scanned
+or measured off a data set, so corpora made of them carry no licence but this project's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import trimesh
+from manifold3d import Manifold
+
+from contact.corpus.shapes import plain, tools, utensils, vessels
+from contact.corpus.shapes.solids import finish, rounded_box
+
+_BUILDERS: Mapping[str, Callable[[np.random.Generator], Manifold]] = MappingProxyType(
+    {
+        "can": plain.can,
+        "box": plain.box,
+        "block": plain.block,
+        "ball": plain.ball,
+        "fruit": plain.fruit,
+        "banana": plain.banana,
+        "ring": plain.ring,
+        "superquadric": plain.superquadric,
+        "gadget": plain.gadget,
+        "bottle": vessels.bottle,
+        "squeeze_bottle": vessels.squeeze_bottle,
+        "mug": vessels.mug,
+        "cup": vessels.cup,
+        "bowl": vessels.bowl,
+        "pitcher": vessels.pitcher,
+        "jug": vessels.jug,
+        "goblet": vessels.goblet,
+        "turned": vessels.turned,
+        "screwdriver": tools.screwdriver,
+        "hammer": tools.hammer,
+        "spatula": utensils.spatula,
+        "pistol_grip": tools.pistol_grip,
+        "scissors": tools.scissors,
+        "pen": utensils.pen,
+        "blade": utensils.blade,
+        "plate": utensils.plate,
+        "cutlery": utensils.cutlery,
+    }
+)
+
+FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
+"""Names of all families, in a fixed order."""
+
+
+def sample_shape(family: str, rng: np.random.Generator) -> trimesh.Trimesh:
+    """Draw one object of a family.
+
+    :param family: one of `FAMILIES`.
+    :param rng: NumPy generator; equal states give equal meshes.
+    :returns: one watertight body of 500 to 6,000 faces, in metres, its centre of mass at the origin,
+        z up as the object stands or lies on a table.
+    :raises ValueError: for an unknown family.
+    """
+    if family not in _BUILDERS:
+        raise ValueError(f"family: unknown {family!r}; choose one of {', '.join(FAMILIES)}")
+    return finish(_BUILDERS[family](rng))
+
+
+def demo_shapes() -> dict[str, trimesh.Trimesh]:
+    """Six fixed everyday objects for demonstrations: name -> mesh, as `sample_shape` returns them."""
+    solids = {
+        "mug": vessels.handled_mug(82, 96, 4.0, 0.94, 0.02, reach=34, handle=(13, 8), square=0.55),
+        "bottle": vessels.round_bottle(66, 205, 27, 0.58, 0.82, waist=0.08),
+        "box": rounded_box((62, 92, 150), 1.5, segments=8),
+        "apple": plain.apple(38, 0.92, 0.28),
+        "screwdriver": tools.shafted_driver(96, 31, 105, 6.5, flat=True),
+        "bowl": vessels.footed_bowl(148, 62, 3.8, 0.48, 2.2),
+    }
+    return {name: finish(solid, faces=3200) for name, solid in solids.items()}
+
+
+__all__ = ["FAMILIES", "demo_shapes", "sample_shape"]

@@ -1,0 +1,7 @@
+"""The object that is grasped: cleaned mesh, surface points, signed-distance grid, levels of detail."""
+
+from __future__ import annotations
+
+from .mesh import ObjectMesh, local_thickness, read_source
+
+__all__ = ["ObjectMesh", "local_thickness", "read_source"]

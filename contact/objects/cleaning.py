@@ -1,0 +1,195 @@
+"""From any triangle soup to a mesh that the rest can rely on."""
+
+from __future__ import annotations
+
+import igl
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from contact.objects.grid_build import is_closed
+
+MERGE = 1e-6
+"""Vertices closer than about this fraction of the bounding box's diagonal are one."""
+
+
+def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Check a mesh and put it in order.
+
+    Equal vertices are merged, degenerate and duplicate faces and unused vertices dropped, windings made
+    consistent and outward, and overlapping closed bodies united.
+
+    Args:
+        vertices: (V, 3) metres.
+        faces: (F, 3) integer indices.
+
+    Returns:
+        vertices (V', 3) float64 that float32 holds exactly, faces (F', 3) int64, and whether the mesh is
+        closed with one orientation.
+
+    Raises:
+        ValueError: naming ``object_mesh``, where the input is no triangle mesh.
+    """
+    vertices, faces = _checked(vertices, faces)
+    vertices = vertices.astype(np.float32).astype(
+        np.float64
+    )  # so that hashes and grids agree with what is kept
+    vertices, faces = _merged(vertices, faces)
+    if len(faces) == 0:
+        raise ValueError(
+            "object_mesh: all of its faces are degenerate (zero area): pass a mesh with a surface"
+        )
+    if not _oriented(faces):
+        import trimesh
+
+        mesh = trimesh.Trimesh(vertices, faces, process=False)
+        trimesh.repair.fix_winding(mesh)
+        faces = np.array(mesh.faces, dtype=np.int64)
+    body = _bodies(faces)
+    faces = _outward(vertices, faces, body)
+    closed = is_closed(faces)
+    if closed and body.max() > 0:
+        vertices, faces = _united(vertices, faces, body)
+    return np.ascontiguousarray(vertices), np.ascontiguousarray(faces), closed
+
+
+def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 vertices and int64 faces, or an error."""
+    if vertices.ndim != 2 or vertices.shape[1] != 3:
+        if vertices.size == 0:
+            raise ValueError("object_mesh: it has no vertices: pass a mesh that is not empty")
+        raise ValueError(f"object_mesh: vertices must have shape (V, 3), got {vertices.shape}")
+    if len(vertices) == 0:
+        raise ValueError("object_mesh: it has no vertices: pass a mesh that is not empty")
+    if faces.size == 0:
+        raise ValueError("object_mesh: it has no faces (a point cloud?): pass a triangle mesh of its surface")
+    if faces.ndim != 2 or faces.shape[1] != 3:
+        raise ValueError(
+            f"object_mesh: faces must be triangles of shape (F, 3), got {faces.shape}: triangulate it"
+        )
+    if not np.isfinite(vertices).all():
+        bad = int((~np.isfinite(vertices)).any(axis=1).sum())
+        raise ValueError(
+            f"object_mesh: {bad} of its vertices have NaN or infinite coordinates: repair the mesh"
+        )
+    if faces.dtype.kind not in "iuf" or (
+        faces.dtype.kind == "f" and not np.array_equal(faces, np.round(faces))
+    ):
+        raise ValueError(f"object_mesh: faces must be integer vertex indices, got {faces.dtype}")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError(
+            f"object_mesh: faces point to vertices {int(faces.min())} to {int(faces.max())},"
+            f" but there are only {len(vertices)} (0 to {len(vertices) - 1}): are the indices counted from 1?"
+        )
+    return vertices.astype(np.float64), faces.astype(np.int64)
+
+
+def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge equal vertices; drop faces that are degenerate or repeated and vertices that nothing uses.
+
+    A mesh that is closed as it comes is left alone: merging could only weld bodies that touch.
+    """
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
+    diagonal = np.linalg.norm(np.ptp(vertices[faces], axis=(0, 1))) if len(faces) else 0.0
+    if diagonal == 0:
+        return vertices, faces[:0]
+    if is_closed(faces):
+        return _compact(vertices, faces)
+    key = np.round((vertices - vertices.min(axis=0)) / (MERGE * diagonal)).astype(np.int64)
+    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    keep = np.sort(first)  # the order of first appearance, so that a clean mesh stays as it was
+    place = np.empty(len(first), dtype=np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    vertices, faces = vertices[keep], place[inverse.reshape(-1)][faces]
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
+    faces = faces[np.sort(np.unique(np.sort(faces, axis=1), axis=0, return_index=True)[1])]
+    corner = vertices[faces]
+    area = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+    solid = area > 1e-12 * diagonal**2
+    # A needle without area may be what closes the mesh: dropping it there would open a seam.
+    if solid.any() and not (len(faces) and not solid.all() and is_closed(faces)):
+        faces = faces[solid]
+    elif not solid.any():
+        faces = faces[:0]
+    return _compact(vertices, faces)
+
+
+def _compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without the vertices that no face uses."""
+    used, renumbered = np.unique(faces, return_inverse=True)
+    return vertices[used], renumbered.reshape(-1, 3)
+
+
+def _oriented(faces: np.ndarray) -> bool:
+    """Whether no directed edge occurs twice."""
+    edge = faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1)
+    return len(np.unique(edge)) == len(edge)
+
+
+def _bodies(faces: np.ndarray) -> np.ndarray:
+    """Component (F,) of each face among faces that share edges, numbered from zero."""
+    ends = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2), axis=1)
+    edge = np.unique(ends[:, 0] * (int(faces.max()) + 1) + ends[:, 1], return_inverse=True)[1].reshape(-1)
+    owner = np.repeat(np.arange(len(faces)), 3)
+    size = len(faces) + int(edge.max()) + 1
+    graph = coo_matrix((np.ones(len(edge), dtype=bool), (owner, len(faces) + edge)), shape=(size, size))
+    label = connected_components(graph, directed=False)[1][: len(faces)]
+    return np.unique(label, return_inverse=True)[1].reshape(-1)
+
+
+def _outward(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Turn inside-out bodies, but leave cavities: closed bodies of negative volume inside another one."""
+    faces = faces.copy()
+    inverted = [b for b in range(body.max() + 1) if _signed_volume(vertices, faces[body == b]) < 0]
+    for b in inverted:
+        rest = faces[(body != b) & ~np.isin(body, inverted)]
+        if len(rest) and is_closed(faces[body == b]):
+            inside = igl.winding_number(
+                vertices, np.ascontiguousarray(rest), vertices[faces[body == b][:1, 0]]
+            )
+            if abs(inside[0]) > 0.5:
+                continue
+        faces[body == b] = faces[body == b][:, ::-1]
+    return faces
+
+
+def _signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """Volume about the mean of the corners: exact for closed meshes, of the right sign for most open ones."""
+    corner = vertices[faces]
+    corner = corner - corner.mean(axis=(0, 1))
+    return float(np.einsum("ij,ij->", corner[:, 0], np.cross(corner[:, 1], corner[:, 2])) / 6)
+
+
+def _united(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One surface around several closed bodies where they overlap.
+
+    Surfaces inside other bodies would otherwise collect points and pull the distance field to zero.
+    """
+    import manifold3d
+
+    parts = [faces[body == b] for b in range(body.max() + 1)]
+    if any(_signed_volume(vertices, part) < 0 for part in parts):
+        return vertices, faces  # a cavity: bodies are not independent solids
+    boxes = [(vertices[p].min(axis=(0, 1)), vertices[p].max(axis=(0, 1))) for p in parts]
+    apart = all(
+        (boxes[i][0] > boxes[j][1]).any() or (boxes[j][0] > boxes[i][1]).any()
+        for i in range(len(boxes))
+        for j in range(i)
+    )
+    if apart:
+        return vertices, faces
+    solids = []
+    for part in parts:
+        own_vertices, own_faces = _compact(vertices, part)
+        solid = manifold3d.Manifold(
+            manifold3d.Mesh(own_vertices.astype(np.float32), own_faces.astype(np.uint32))
+        )
+        if solid.status() != manifold3d.Error.NoError or solid.is_empty():
+            return vertices, faces
+        solids.append(solid)
+    union = manifold3d.Manifold.batch_boolean(solids, manifold3d.OpType.Add).to_mesh()
+    merged = _merged(
+        np.asarray(union.vert_properties, dtype=np.float64)[:, :3],
+        np.asarray(union.tri_verts).astype(np.int64),
+    )
+    return merged if len(merged[1]) and is_closed(merged[1]) else (vertices, faces)

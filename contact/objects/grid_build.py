@@ -1,0 +1,280 @@
+"""Building signed-distance grids from meshes: exact near the surface, propagated further out, cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import igl
+import numpy as np
+from scipy import ndimage
+
+BAND = 2.5
+"""Every node within this many cells of the surface is computed exactly; more than √3 keeps the signs right."""
+HALF_BAND = 6.0
+"""Within this many cells at least every other node is; more than 2√3. Every fourth node is everywhere."""
+FORMAT = 1
+"""Raised whenever the values that the builder writes change, so that older cached grids are not used."""
+CACHE_LIMIT_BYTES = 2_000_000_000
+"""The oldest cached grids are deleted beyond this."""
+ABANDONED_SECONDS = 3600.0
+"""A temporary file of this age belongs to a writer that was killed."""
+
+
+def build_grid_arrays(
+    vertices: Any, faces: Any, resolution: int = 96, margin: float = 0.02, *, cache: bool = True
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Node values of a signed-distance grid.
+
+    Distances are exact (libigl) at every node within 2.5 cells of the surface, at every other node within six
+    cells and at every fourth node elsewhere; the nodes between are interpolated from these. As distance
+    changes by no more than one moves, coarse values say where finer ones are needed, an interpolated value
+    is off by at most √3 cells within six cells of the surface and 2√3 beyond, and both only at the
+    medial axis: on everyday objects it is off by some hundredths of a cell in the mean.
+
+    Signs come from the generalised winding number (Jacobson et al. 2013; fast form Barill et al. 2018), which
+    unlike pseudonormals survives the self-intersections of scanned and decimated meshes. For a closed mesh it
+    is asked only within half a cell of the surface and once per connected region of the other nodes: between
+    two neighbours more than half a cell from the surface there can be none.
+
+    Args:
+        vertices, faces, resolution, margin, cache: as in :func:`contact.objects.grid.build_grid`.
+
+    Returns:
+        values (nx, ny, nz) float32 metres, positive outside; origin (3,) float32; spacing in metres.
+
+    Raises:
+        ValueError: an empty mesh, or a resolution or margin that makes no grid.
+    """
+    vertices = np.ascontiguousarray(np.asarray(vertices), dtype=np.float64)
+    faces = np.ascontiguousarray(np.asarray(faces), dtype=np.int64)
+    if len(vertices) == 0 or len(faces) == 0:
+        raise ValueError("vertices and faces must not be empty: pass a mesh with at least one triangle")
+    if resolution < 4:
+        raise ValueError(f"resolution must be at least 4, got {resolution}")
+    if not margin >= 0:
+        raise ValueError(f"margin must be 0 or more metres, got {margin}")
+
+    path = _cache_path(vertices, faces, resolution, margin) if cache else None
+    if path is not None and (found := _read(path)) is not None:
+        return found
+    origin, spacing, shape = _layout(vertices, resolution, margin)
+    values = _fill(vertices, faces, origin.astype(np.float64), spacing, shape)
+    if path is not None:
+        _write(path, values, origin, spacing)
+    return values, origin, spacing
+
+
+def _layout(vertices: np.ndarray, resolution: int, margin: float) -> tuple[np.ndarray, float, np.ndarray]:
+    """Origin (3,), spacing and node counts (3,), one more than multiples of four, of the box around the mesh."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    size = np.maximum(high - low, 1e-6) + 2 * margin
+    # A flat or long object would leave most of the budget of resolution³ nodes unused, and these are the
+    # objects with thin parts: spend it on a finer spacing.
+    spacing = float(np.float32(min(size.max(), np.cbrt(size.prod())) / resolution))
+    shape = 4 * np.ceil(size / (4 * spacing) - 1e-6).astype(np.int64) + 1
+    origin = ((low + high) / 2 - (shape - 1) * spacing / 2).astype(np.float32)
+    return origin, spacing, shape
+
+
+def _fill(
+    vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray
+) -> np.ndarray:
+    """Node values (nx, ny, nz) float32."""
+    values = _unsigned(vertices, faces, origin, spacing, shape)
+    clear = values > spacing / 2
+    near = np.argwhere(~clear)
+    values[~clear] *= winding_sign(vertices, faces, origin + spacing * near)
+    if is_closed(faces):
+        region, count = ndimage.label(clear)
+        # One question per region, at its node farthest from the surface.
+        deepest = ndimage.maximum_position(values, region, np.arange(1, count + 1)) if count else []
+        sign = winding_sign(vertices, faces, origin + spacing * np.array(deepest).reshape(-1, 3))
+        values *= np.concatenate([[1.0], sign]).astype(np.float32)[region]
+    else:
+        far = np.argwhere(clear)
+        values[clear] *= _winding_sign_blockwise(vertices, faces, origin, spacing, far, values[clear])
+        _bound_by_sign_changes(values, spacing)
+    return values
+
+
+def _unsigned(
+    vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray
+) -> np.ndarray:
+    """Distances (nx, ny, nz) float32 without sign, coarse to fine."""
+    tree = igl.AABB()
+    tree.init(vertices, faces)
+
+    def exact(node: np.ndarray) -> np.ndarray:
+        squared, _, _ = tree.squared_distance(vertices, faces, np.ascontiguousarray(origin + spacing * node))
+        return np.sqrt(squared)
+
+    coarse = (shape - 1) // 4 + 1
+    values = exact(4 * np.indices(coarse).reshape(3, -1).T).astype(np.float32).reshape(coarse)
+    for stride, band in ((2, HALF_BAND), (1, BAND)):
+        for axis in range(3):
+            values = _insert_midpoints(values, axis)
+        # Number of axes along which a node lies between two nodes of the coarser level: 0 is exact already,
+        # the others are √n strides from the nodes that they were interpolated from.
+        odd = sum(np.ix_(*(np.arange(n) % 2 for n in values.shape)))
+        reach = spacing * np.where(odd > 0, band + stride * np.sqrt(odd), -1.0).astype(np.float32)
+        wanted = values <= reach
+        values[wanted] = exact(stride * np.argwhere(wanted))
+    return values
+
+
+def _insert_midpoints(values: np.ndarray, axis: int) -> np.ndarray:
+    """Twice the resolution along one axis by linear interpolation: n nodes become 2 n − 1."""
+    values = np.moveaxis(values, axis, 0)
+    finer = np.empty((2 * len(values) - 1, *values.shape[1:]), dtype=values.dtype)
+    finer[::2] = values
+    finer[1::2] = (values[:-1] + values[1:]) / 2
+    return np.ascontiguousarray(np.moveaxis(finer, 0, axis))
+
+
+def is_closed(faces: np.ndarray) -> bool:
+    """Whether every directed edge of the faces (F, 3) is met once by its reverse: watertight, one orientation."""
+    start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
+    size = int(faces.max()) + 1
+    forward, backward = np.sort(start * size + end), np.sort(end * size + start)
+    return bool((np.diff(forward) > 0).all() and np.array_equal(forward, backward))
+
+
+def winding_sign(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which side of a mesh points are on, by the generalised winding number.
+
+    Args:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int64.
+        points: (N, 3) float64, same unit.
+
+    Returns:
+        (N,) +1 outside, −1 where the number exceeds one half. (libigl's own signed distance by winding number
+        multiplies by 1 − 2w instead, which is off by per mille where the fast form rounds.)
+    """
+    winding = igl.fast_winding_number(vertices, faces, np.ascontiguousarray(points))
+    return np.where(winding > 0.5, -1.0, 1.0)
+
+
+def _winding_sign_blockwise(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    origin: np.ndarray,
+    spacing: float,
+    node: np.ndarray,
+    distance: np.ndarray,
+) -> np.ndarray:
+    """Winding-number signs (K,) of nodes (K, 3) at unsigned distances (K,), mostly decided four³ at a time."""
+    block, inverse = np.unique(node // 4, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    centre = origin + spacing * (4 * block + 1.5)
+    winding = igl.fast_winding_number(vertices, faces, np.ascontiguousarray(centre))
+    sign = np.where(winding > 0.5, -1.0, 1.0)[inverse]
+    # Where no surface comes between a node and its block's centre the number differs little between them,
+    # so it settles the node unless it is itself near the half level.
+    unsure = (np.abs(winding - 0.5) < 0.3)[inverse] | (distance < 1.5 * np.sqrt(3) * spacing)
+    sign[unsure] = winding_sign(vertices, faces, origin + spacing * node[unsure])
+    return sign.astype(np.float32)
+
+
+def _bound_by_sign_changes(values: np.ndarray, spacing: float) -> None:
+    """Let distances of an open mesh fall to zero where its sign changes without a surface (its mouth).
+
+    Otherwise the field would jump from plus to minus across the opening.
+    """
+    negative = values < 0
+    if not negative.any() or negative.all():
+        return
+    for side in (negative, ~negative):
+        bound = (ndimage.distance_transform_edt(side) - 0.5).astype(np.float32) * np.float32(spacing)
+        # Near the surface itself the exact value stays: the bound is only good to about a cell.
+        lower = side & (np.abs(values) > bound + spacing)
+        values[lower] = np.where(side is negative, -bound, bound)[lower]
+
+
+def cache_folder() -> Path | None:
+    """Folder of cached grids: ``$REGRASP_CACHE``, else the user's cache folder; None where switched off."""
+    setting = os.environ.get("REGRASP_CACHE", "")
+    if setting.lower() in {"0", "off"}:
+        return None
+    if setting:
+        return Path(setting).expanduser() / "grids"
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "regrasp" / "grids"
+
+
+def _cache_path(vertices: np.ndarray, faces: np.ndarray, resolution: int, margin: float) -> Path | None:
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # no home folder
+        return None
+    if folder is None:
+        return None
+    digest = hashlib.sha256(f"{FORMAT} {resolution} {margin!r} {vertices.shape}".encode())
+    digest.update(vertices.tobytes())
+    digest.update(faces.tobytes())
+    return folder / f"{digest.hexdigest()[:40]}.npz"
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """A cached grid, or None if there is none or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values, origin, spacing = file["values"], file["origin"], float(file["spacing"])
+    except Exception:  # whatever is wrong with a cached file, it can be built again
+        return None
+    if (
+        values.ndim != 3
+        or values.dtype != np.float32
+        or origin.shape != (3,)
+        or not np.isfinite(values).all()
+    ):
+        return None
+    return values, origin.astype(np.float32), spacing
+
+
+def _write(path: Path, values: np.ndarray, origin: np.ndarray, spacing: float) -> None:
+    """Write under a temporary name and rename, so that a reader never sees half a file. Failures are ignored."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, values=values, origin=origin, spacing=np.float64(spacing))
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _prune(path.parent)
+    except OSError:
+        return
+
+
+def _prune(folder: Path) -> None:
+    """Delete the oldest grids beyond the limit, and what writers that were killed have left.
+
+    Other processes write and prune at the same time, so any file may be gone when it is looked at.
+    """
+    entries = []
+    for path in folder.iterdir():
+        with suppress(OSError):
+            status = path.stat()
+            entries.append((status.st_mtime, status.st_size, path))
+    total = 0
+    for changed, size, path in sorted(entries, reverse=True):
+        left_over = path.suffix == ".tmp" and time.time() - changed > ABANDONED_SECONDS
+        total += size
+        if left_over or (path.suffix == ".npz" and total > CACHE_LIMIT_BYTES):
+            with suppress(OSError):  # Windows does not delete what another process has open
+                path.unlink(missing_ok=True)

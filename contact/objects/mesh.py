@@ -1,0 +1,262 @@
+"""The object that is grasped: a cleaned mesh with surface points, local thickness and a signed-distance grid."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import igl
+import numpy as np
+import torch
+from torch import Tensor
+
+from contact.objects.cleaning import clean_mesh
+from contact.objects.grid import SignedDistanceGrid, build_grid
+from contact.objects.surface_points import corner_normals, farthest_point_order, sample_surface
+
+if TYPE_CHECKING:
+    import trimesh  # imported where it is used: it takes half a second
+
+LARGEST = 2.0
+"""Metres: a bounding-box diagonal beyond this is taken for another unit."""
+SMALLEST = 0.005
+"""Metres: the same at the other end."""
+THICKEST = 0.1
+"""Metres at which local thickness is cut off; nothing a hand presses on yields differently beyond it."""
+
+_RAY_UNITS = 1e4
+"""Rays are cast in tenths of a millimetre."""
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectMesh:
+    """A rigid object in its own frame, metres. Make one with :meth:`from_any`."""
+
+    vertices: Tensor
+    """(V, 3) float32 metres."""
+    faces: Tensor
+    """(F, 3) int64, outward orientation."""
+    points: Tensor
+    """(n, 3) float32 metres, area-uniform on the surface; every prefix is spread over the whole object."""
+    normals: Tensor
+    """(n, 3) float32 outward unit normals, interpolated where the surface is smooth."""
+    thickness: Tensor
+    """(n,) float32 metres from each point straight inward to the far side, at most 0.1."""
+    grid: SignedDistanceGrid
+    """Signed distance, positive outside."""
+    name: str = "object"
+    """For files and messages."""
+    watertight: bool = True
+    """Whether the mesh is closed and consistently oriented."""
+
+    @classmethod
+    def from_any(
+        cls,
+        source: Any,
+        *,
+        name: str | None = None,
+        scale: float | None = None,
+        n_points: int = 2048,
+        resolution: int = 96,
+        seed: int = 0,
+        cache: bool = True,
+    ) -> ObjectMesh:
+        """Make an object from whatever holds a triangle mesh.
+
+        The mesh is cleaned first: equal vertices are merged, degenerate, duplicate and unused parts dropped,
+        windings made consistent and outward, overlapping closed bodies united. The same input and seed give
+        the same object.
+
+        Args:
+            source: a path to anything trimesh loads (scenes are joined), a ``trimesh.Trimesh`` or ``Scene``,
+                a pair ``(vertices (V, 3), faces (F, 3))``, or an ObjectMesh, which is returned as it is
+                (with ``name`` and ``scale`` applied if given).
+            name: a name; the file's stem by default.
+            scale: factor from the source's unit to metres, 1 by default; 0.001 for millimetres.
+            n_points: number of surface points.
+            resolution: of the signed-distance grid, see :func:`contact.objects.grid.build_grid`.
+            seed: for the surface points.
+            cache: keep the signed-distance grid in the user's cache folder.
+
+        Raises:
+            FileNotFoundError: the path does not exist.
+            ValueError: the mesh cannot be read, is empty or has no faces, has NaN, has faces that are not
+                triangles of its vertices, or is so large or small that its unit cannot be metres.
+        """
+        if scale is not None and not (np.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be a positive number of metres per unit, got {scale}")
+        if n_points < 1:
+            raise ValueError(f"n_points must be at least 1, got {n_points}")
+        if isinstance(source, ObjectMesh):
+            if scale is None or scale == 1:
+                return source if name is None else replace(source, name=name)
+            name = source.name if name is None else name
+            n_points = len(source.points)
+        vertices, faces, found_name = read_source(source)
+        vertices, faces, closed = clean_mesh(vertices * (1.0 if scale is None else scale), faces)
+        _check_size(vertices)
+        if not closed:
+            warnings.warn(
+                f"object_mesh {name or found_name!r} is not watertight: inside and outside are told apart by winding"
+                " number, and penetration near its openings is approximate",
+                stacklevel=2,
+            )
+        points, normals, thickness = _surface(vertices, faces, n_points, seed)
+        return cls(
+            vertices=torch.from_numpy(vertices.astype(np.float32)),
+            faces=torch.from_numpy(faces),
+            points=torch.from_numpy(points.astype(np.float32)),
+            normals=torch.from_numpy(normals.astype(np.float32)),
+            thickness=torch.from_numpy(thickness.astype(np.float32)),
+            grid=build_grid(vertices, faces, resolution, cache=cache),
+            name=name or found_name,
+            watertight=closed,
+        )
+
+    @cached_property
+    def trimesh(self) -> trimesh.Trimesh:
+        """The cleaned mesh for trimesh; treat it as read-only."""
+        import trimesh
+
+        return trimesh.Trimesh(self.vertices.cpu().numpy(), self.faces.cpu().numpy(), process=False)
+
+    @cached_property
+    def diameter(self) -> float:
+        """Largest distance between two vertices in metres."""
+        from scipy.spatial import ConvexHull, QhullError
+        from scipy.spatial.distance import pdist
+
+        vertices = self.vertices.cpu().double().numpy()
+        with suppress(QhullError):  # a flat object has no hull
+            vertices = vertices[ConvexHull(vertices).vertices]
+        if len(vertices) > 5000:  # all pairs would not fit: the box's diagonal is at most √3 too large
+            return float(np.linalg.norm(np.ptp(vertices, axis=0)))
+        return float(pdist(vertices).max())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of vertices and faces; equal for equal shapes whatever the name or file."""
+        digest = hashlib.sha256(f"{tuple(self.vertices.shape)}".encode())
+        digest.update(self.vertices.cpu().contiguous().numpy().tobytes())
+        digest.update(self.faces.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def mirrored(self) -> ObjectMesh:
+        """The object mirrored in x (x → −x), point by point in the same order."""
+        flip = self.vertices.new_tensor([-1.0, 1.0, 1.0])
+        return replace(
+            self,
+            vertices=self.vertices * flip,
+            faces=self.faces.flip(-1),
+            points=self.points * flip,
+            normals=self.normals * flip,
+            grid=self.grid.mirrored(),
+        )
+
+    def to(self, device: torch.device | str) -> ObjectMesh:
+        """The same object with its tensors on another device."""
+        if self.vertices.device == torch.device(device):
+            return self
+        parts = ("vertices", "faces", "points", "normals", "thickness", "grid")
+        return replace(self, **{part: getattr(self, part).to(device) for part in parts})
+
+
+def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
+    """Vertices, faces and a name from any accepted source, not yet checked for content."""
+    import trimesh
+
+    if isinstance(source, ObjectMesh):
+        return source.vertices.cpu().double().numpy(), source.faces.cpu().numpy(), source.name
+    name = "object"
+    if isinstance(source, str | PathLike):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"object_mesh: there is no file {str(path)!r}: check the path")
+        name = path.stem
+        try:
+            source = trimesh.load_scene(path, process=False)
+        except Exception as error:  # trimesh's loaders raise whatever their formats raise
+            raise ValueError(
+                f"object_mesh: {str(path)!r} could not be read as a mesh ({type(error).__name__}: {error});"
+                " pass a mesh file that trimesh loads, such as .ply, .obj, .stl or .glb"
+            ) from error
+    if isinstance(source, trimesh.Scene):
+        source = source.to_mesh()
+    if isinstance(source, trimesh.Trimesh):
+        return np.asarray(source.vertices, dtype=np.float64), np.asarray(source.faces), name
+    if isinstance(source, tuple | list) and len(source) == 2:
+        try:
+            vertices = np.array(_array(source[0]), dtype=np.float64)
+            faces = np.array(_array(source[1]))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"object_mesh: vertices and faces must be arrays of numbers ({error})"
+            ) from error
+        return vertices, faces, name
+    raise ValueError(
+        f"object_mesh: cannot make an object from {type(source).__name__};"
+        " pass a path, a trimesh.Trimesh, a pair (vertices, faces) or an ObjectMesh"
+    )
+
+
+def _array(values: Any) -> Any:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def _check_size(vertices: np.ndarray) -> None:
+    """Refuse sizes that metres cannot explain."""
+    diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
+    if diagonal > LARGEST:
+        raise ValueError(
+            f"object_mesh: its bounding box is {diagonal:.4g} m across, probably millimetres: pass scale=0.001"
+            f" (or the factor that makes it less than {LARGEST:g} m)"
+        )
+    if diagonal < SMALLEST:
+        raise ValueError(
+            f"object_mesh: its bounding box is only {diagonal * 1000:.3g} mm across, too small to grasp:"
+            " pass scale= the factor from its unit to metres"
+        )
+
+
+def _surface(
+    vertices: np.ndarray, faces: np.ndarray, n_points: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (n, 3), normals (n, 3) and thickness (n,) in an order whose prefixes are well spread."""
+    points, face, weight = sample_surface(vertices, faces, n_points, np.random.default_rng(seed))
+    order = farthest_point_order(points)
+    points, face, weight = points[order], face[order], weight[order]
+    normals = np.einsum("nk,nkd->nd", weight, corner_normals(vertices, faces)[face])
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-300)
+    return points, normals, local_thickness(vertices, faces, points, face)
+
+
+def local_thickness(
+    vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, face: np.ndarray
+) -> np.ndarray:
+    """Distance straight inward through the object to its far side.
+
+    Args:
+        vertices: (V, 3) metres.
+        faces: (F, 3) outward orientation.
+        points: (n, 3) metres on the surface.
+        face: (n,) the face each point lies on; the ray runs against this face's normal.
+
+    Returns:
+        (n,) metres, at most :data:`THICKEST`, which also stands where an open mesh has no far side.
+    """
+    corner = vertices[faces[face]]
+    inward = -np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    inward /= np.maximum(np.linalg.norm(inward, axis=1, keepdims=True), 1e-300)
+    start = 1e-6  # metres inside, so that the ray does not meet the face it starts from
+    # libigl drops triangles by an absolute tolerance, which in metres is every one of a fine mesh.
+    scaled, tree = np.ascontiguousarray(vertices * _RAY_UNITS), igl.AABB()
+    tree.init(scaled, faces)
+    origins = np.ascontiguousarray((points + start * inward) * _RAY_UNITS)
+    hit, distance, *_ = tree.intersect_ray_first(scaled, faces, origins, inward)
+    return np.where(hit >= 0, np.minimum(distance / _RAY_UNITS + start, THICKEST), THICKEST)

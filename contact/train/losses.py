@@ -1,0 +1,82 @@
+"""Training losses of the contact network: proper scoring rules, so that predicted variances are honest.
+
+Lengths are in centimetres inside the likelihoods, which keeps their terms of the order of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.functional import cross_entropy
+
+from ..field import ContactField
+from ..network.contact_net import Prediction
+
+_CM = 100.0
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Share of each term."""
+
+    joints: float = 1.0
+    contact: float = 1.0
+    near: float = 1.0
+    part: float = 0.5
+    canonical: float = 0.5
+    gap: float = 0.5
+    hand_contact: float = 1.0
+
+
+def gaussian_nll(error: Tensor, variance: Tensor, dims: int = 1) -> Tensor:
+    """Negative log likelihood, up to a constant, of an isotropic Gaussian in ``dims`` dimensions, per dimension.
+
+    Args:
+        error: squared distance to the mean, any shape.
+        variance: of each coordinate, the same shape and the same unit squared.
+    """
+    return 0.5 * (error / dims / variance + variance.log())
+
+
+def _mean_where(value: Tensor, mask: Tensor) -> Tensor:
+    return (value * mask).sum() / mask.sum().clamp_min(1)
+
+
+def _value_loss(logit: Tensor, variance: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of the mean plus the likelihood of what the mean, held fixed, leaves over."""
+    error = (truth - logit.detach().sigmoid()) ** 2
+    return bce(logit, truth) + 0.1 * gaussian_nll(error, variance).mean()
+
+
+def losses(prediction: Prediction, truth: ContactField, joints: Tensor) -> dict[str, Tensor]:
+    """Each term, unweighted: a scalar under each name of `LossWeights`.
+
+    Args:
+        prediction: raw output of the network, wrist frame.
+        truth: ground-truth field.
+        joints: ``(B, 21, 3)`` true joints in the noisy wrist's frame, metres.
+    """
+    p, near = prediction, truth.near
+    of_joints = ((p.joints - joints) ** 2).sum(-1) * _CM**2
+    canonical = ((p.canonical - truth.canonical) ** 2).sum(-1) * _CM**2
+    gap = (p.gap - truth.gap) ** 2 * _CM**2
+    part = cross_entropy(p.part_logits.flatten(0, 1), truth.part.argmax(-1).flatten(), reduction="none")
+    return {
+        # The distance itself joins its likelihood, which alone would neglect the hard grasps.
+        "joints": gaussian_nll(of_joints, p.joints_var * _CM**2, 3).mean()
+        + 0.3 * (of_joints + 1e-6).sqrt().mean(),
+        "contact": _value_loss(p.contact_logit, p.contact_var, truth.contact),
+        "near": bce(p.near_logit, near),
+        "part": _mean_where(part.reshape(near.shape), near),
+        "canonical": _mean_where(gaussian_nll(canonical, p.canonical_var * _CM**2, 3), near),
+        "gap": _mean_where(gaussian_nll(gap, p.gap_var * _CM**2), near),
+        "hand_contact": _value_loss(p.hand_contact_logit, p.hand_contact_var, truth.hand_contact),
+    }
+
+
+def total(terms: dict[str, Tensor], weights: LossWeights = LossWeights()) -> Tensor:
+    """Weighted sum."""
+    return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()

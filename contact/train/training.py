@@ -1,0 +1,307 @@
+"""Training of `ContactNet` on a corpus: resumable, on CPU or GPU, by one command."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hand_models import HandModel
+from hand_models.atomic import write_atomically
+
+from ..corpus.corpus import Corpus, corpus_hash, load_corpus
+from ..network.contact_net import ContactNet, Prediction
+from ..weights import load_network, save_weights
+from .batches import Batch, make_batch, training_batch
+from .config import TrainConfig
+from .curves import write_curves
+from .losses import losses, total
+from .muon import Muon
+
+log = logging.getLogger(__name__)
+_SMALLEST_MATRIX = 8  # fewer inputs or outputs make an embedding or a head
+
+
+def _predict(
+    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor | slice = slice(None)
+) -> Prediction:
+    """Network output for a batch, at all object points or some, on the batch's device."""
+    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
+    return network(batch.observation, hierarchy, *_skin(model, batch), at)
+
+
+def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Canonical position and bone of the hand points, on the batch's device."""
+    ids, device = model.contact_points, batch.joints.device
+    return model.rest_canonical[ids].to(device), model.part_of_vertex[ids].to(device)
+
+
+def _loss(
+    network: ContactNet, model: HandModel, corpus: Corpus, at: Tensor, config: TrainConfig, batch: Batch
+) -> Tensor:
+    """What a step descends: the losses of the mean prediction."""
+    mean = _predict(network, model, corpus, batch, at)
+    return total(losses(mean, batch.truth.at(at), batch.joints), config.loss)
+
+
+def _draw_loss(
+    network: ContactNet, model: HandModel, corpus: Corpus, at: Tensor, config: TrainConfig, done: float,
+    batch: Batch, noise: Tensor,
+) -> Tensor:  # fmt: skip
+    """What a step of the latent descends: a draw's losses, drawn knowing the truth, and what that knowledge costs.
+
+    Args:
+        done: share of the latent's steps that is done.
+        noise: ``(B, Z)`` standard normal.
+    """
+    observation, skin = batch.observation, _skin(model, batch)
+    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
+    with torch.no_grad():
+        encoding = network.encode(observation, hierarchy)
+    posterior = network.posterior(encoding, batch.joints - observation.joint_positions)
+    draw = network.decode(encoding, observation, hierarchy, *skin, at, posterior.draw(noise))
+    divergence = posterior.divergence(network.prior(encoding)).mean()
+    weight = config.divergence * min(1.0, 2 * done)
+    return total(losses(draw, batch.truth.at(at), batch.joints), config.loss) + weight * divergence
+
+
+def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
+    """The object points whose outputs this step learns from."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    return torch.randperm(corpus.points.shape[1], generator=generator)[: config.points]
+
+
+def _latent_noise(config: TrainConfig, step: int) -> Tensor:
+    """``(B, Z)`` standard normal."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    noise = torch.randn(config.batch_size, config.network.latent, generator=generator)
+    return noise.to(config.device)
+
+
+@torch.no_grad()
+def evaluate(
+    network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0
+) -> dict[str, float]:
+    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index`` under a protocol.
+
+    Args:
+        network: on any device.
+        index: ``(N,)`` grasps of ``corpus``; without any the result is empty.
+        noise: name of a protocol of `contact.perturb`.
+        seed: of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, float] = {}
+    device = next(network.parameters()).device
+    for part in index.split(64) if len(index) else ():
+        batch = make_batch(model, corpus, part, noise, torch.ones(len(part)), generator).to(device)
+        p = _predict(network, model, corpus, batch)
+        values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints).items()}
+        values["before_mm"] = 1000 * float(
+            (batch.observation.joint_positions - batch.joints).norm(dim=-1).mean()
+        )
+        values["after_mm"] = 1000 * float((p.joints - batch.joints).norm(dim=-1).mean())
+        near = batch.truth.near.bool()
+        values["canonical_mm"] = 1000 * float(
+            (p.canonical - batch.truth.canonical).norm(dim=-1)[near].median()
+        )
+        values["contact_f1"] = _f1(p.contact_logit > math.log(0.4 / 0.6), batch.truth.contact > 0.4)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * len(part) / len(index)
+    return sums
+
+
+def _f1(predicted: Tensor, truth: Tensor) -> float:
+    hits = (predicted & truth).sum()
+    return float(2 * hits / (predicted.sum() + truth.sum()).clamp_min(1))
+
+
+def _with_next(
+    draw: Callable[[int], Batch], steps: Iterable[int], config: TrainConfig
+) -> Iterator[tuple[int, Batch, Executor]]:
+    """Steps, their batches, the next one being made meanwhile, and threads to work on them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // config.shards))
+    try:
+        with ThreadPoolExecutor(config.shards + 1) as pool:
+            ahead: Future[Batch] | None = None
+            for step in steps:
+                batch = draw(step) if ahead is None else ahead.result()
+                ahead = pool.submit(draw, step + 1)
+                yield step, batch, pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _descend(
+    network: ContactNet,
+    pool: Executor,
+    loss: Callable[..., Tensor],
+    data: tuple[Batch | Tensor, ...],
+    config: TrainConfig,
+) -> None:
+    """Set the gradients of what learns to those of ``loss(*data)``, each thread working on a share of the rows."""
+    learning = [p for p in network.parameters() if p.requires_grad]
+    size = -(-config.batch_size // config.shards)
+
+    def of(start: int) -> tuple[Tensor | None, ...]:
+        rows = slice(start, start + size)
+        value = loss(*(d[rows] for d in data)) * (len(range(config.batch_size)[rows]) / config.batch_size)
+        return torch.autograd.grad(value, learning, allow_unused=True)
+
+    network.zero_grad()
+    for gradients in list(pool.map(of, range(0, config.batch_size, size))):
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+    torch.nn.utils.clip_grad_norm_(learning, 1.0)
+
+
+def _optimisers(network: ContactNet, config: TrainConfig) -> dict[torch.optim.Optimizer, float]:
+    """Muon for the matrices between hidden layers, AdamW for all else; each with its learning rate."""
+    matrices = [
+        layer.weight
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear)
+        and min(layer.weight.shape) >= _SMALLEST_MATRIX
+        and not name.startswith(("latent.", "point_head"))
+    ]
+    taken = {id(p) for p in matrices} if config.matrix_rate else set()
+    rest = [p for p in network.parameters() if id(p) not in taken]
+    rates = {torch.optim.AdamW(rest, weight_decay=config.weight_decay): config.learning_rate}
+    if config.matrix_rate:
+        rates[Muon(matrices, config.matrix_rate, config.weight_decay)] = config.matrix_rate
+    return rates
+
+
+def _load_start(network: ContactNet, path: Path) -> None:
+    """Fill a network with weights from a file."""
+    try:
+        network.load_state_dict(load_network(path).state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"start: {path} is of a network with other widths; give the options it was trained with ({error})."
+        ) from None
+
+
+def train(config: TrainConfig, model: HandModel | None = None) -> Path:
+    """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``,
+    beside ``curves.csv`` and ``curves.png``.
+
+    An interrupted run, started again with the same configuration, ends as it would have uninterrupted.
+
+    Args:
+        model: hand of the corpus; None for the open hand.
+
+    Raises:
+        FileNotFoundError: the corpus is not there.
+        ValueError: ``config.out`` holds a checkpoint, or ``config.start`` the weights, of another network.
+    """
+    from tqdm import tqdm
+
+    from hand_models.open_hand import load_open_hand
+
+    torch.manual_seed(config.seed)
+    model = model or load_open_hand()
+    corpus = load_corpus(config.corpus)
+    training, held_out = corpus.split()
+    log.info("%d grasps on %d objects, %d held out", len(corpus), len(corpus.families), len(held_out))
+    network = ContactNet(config.network).to(config.device)
+    if config.start is not None:
+        _load_start(network, config.start)
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    began_with = copy.deepcopy(averaged) if config.start is not None else None
+    optimisers = _optimisers(network, config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = config.out / "checkpoint.pt"
+    start = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=config.device, weights_only=True)
+        try:
+            network.load_state_dict(state["network"])
+            averaged.load_state_dict(state["averaged"])
+            for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(kept)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"out: the checkpoint in {config.out} is of another network; choose another folder ({error})."
+            ) from None
+        start = int(state["step"])
+
+    began = time.monotonic()
+    total_steps = config.steps + config.latent_steps
+    steps = tqdm(range(start, total_steps), total=total_steps, initial=start, disable=None)
+    draw = partial(training_batch, model, corpus, training, config)
+    for step, batch, pool in _with_next(draw, steps, config):
+        of_latent = step >= config.steps
+        if of_latent and network.point[0].weight.requires_grad:
+            # From here on the network stays as it will be saved, and only the latent learns.
+            rest = {k: v for k, v in averaged.state_dict().items() if not k.startswith("latent.")}
+            network.load_state_dict(rest, strict=False)
+            network.requires_grad_(False).latent.requires_grad_(True)
+        done, phase = (step - config.steps, config.latent_steps) if of_latent else (step, config.steps)
+        share = min(1.0, (done + 1) / max(1, min(config.warmup, phase // 10)))
+        share *= 0.5 * (1 + math.cos(math.pi * done / phase)) * 0.99 + 0.01
+        at = _some_points(corpus, config, step)
+        batch = batch.to(config.device)
+        if of_latent:
+            noise = _latent_noise(config, step)
+            loss = partial(_draw_loss, network, model, corpus, at, config, done / phase)
+            _descend(network, pool, loss, (batch, noise), config)
+        else:
+            loss = partial(_loss, network, model, corpus, at, config)
+            _descend(network, pool, loss, (batch,), config)
+        for optimiser, rate in optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = share * (config.latent_rate if of_latent else rate)
+            optimiser.step()
+        # A short memory at first, so that the average forgets the start.
+        decay = min(config.average, (done + 1) / (done + 10))
+        for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value.detach(), 1 - decay)
+        if step + 1 == config.steps and began_with is not None:
+            for mean, value in zip(averaged.parameters(), began_with.parameters(), strict=True):
+                mean.lerp_(value, config.start_share)
+        if (step + 1) % config.evaluate_every == 0 or step + 1 in (config.steps, total_steps):
+            scores = {
+                name: evaluate(averaged, model, corpus, held_out[:256], name)
+                for name in ("contactopt", "image", "none")
+            }
+            line = {"step": step + 1, "seconds": round(time.monotonic() - began), **scores}
+            with open(config.out / "log.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+            write_curves(config.out / "log.jsonl")
+            state = {
+                "network": network.state_dict(), "averaged": averaged.state_dict(),
+                "optimisers": [o.state_dict() for o in optimisers], "step": step + 1,
+            }  # fmt: skip
+            write_atomically(checkpoint, lambda file, state=state: torch.save(state, file))
+    scores = {
+        name: evaluate(averaged, model, corpus, held_out, name) for name in ("contactopt", "image", "none")
+    }
+    card = {
+        "corpus_sha256": corpus_hash(config.corpus),
+        "grasps": len(corpus),
+        "objects": len(corpus.families),
+        "hand_model": model.name,
+        "config": asdict(
+            replace(
+                config,
+                corpus=Path(config.corpus.name),
+                out=Path(config.out.name),
+                start=config.start and Path(config.start.name),
+            )
+        ),
+        "held_out": scores,
+    }
+    return save_weights(averaged, card, config.out / "weights.safetensors")

@@ -1,0 +1,133 @@
+"""What is done to every row of a batch, and the hash that says whether earlier results still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import RefineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hand_models import HandModel
+
+_BLOCK = 1 << 20
+_LEFT_OUT = ("device", "weights")
+"""Options of `RefineConfig` that say where the work is done or the weights lie, not what is done."""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How rows are refined. Two runs with equal fields, weights and hand model give equal results."""
+
+    objects: Path
+    """folder of meshes or side-car, see `refine.files.object_files.find_objects`"""
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    hand_model: str = "open"
+    """open or mano"""
+    mano_dir: Path | None = None
+    batch_size: int = 16
+    """most rows refined together"""
+    shard_rows: int = 512
+    """rows of a shard: the most that is lost when a worker dies"""
+    limit: int | None = None
+    """only so many rows of each file"""
+    save_mesh: bool = False
+    """also write every refined hand as a mesh"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "shard_rows", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: got {value}; give 1 or more.")
+
+    def load_model(self) -> HandModel:
+        """The hand model. Raises ``FileNotFoundError`` when MANO is not found."""
+        from hand_models import load_hand_model
+
+        return load_hand_model(self.hand_model, mano_dir=self.mano_dir)
+
+    def refiner(self, model: HandModel) -> Callable[..., Any]:
+        """`refine_grasp` with the options bound: ``(HandPose, ObjectMesh) -> RefineResult``."""
+        from ..api import refine_grasp
+
+        def run(pose: Any, mesh: Any) -> Any:
+            return refine_grasp(
+                pose, mesh, side=pose.side, config=self.refine, hand_model=model, seed=self.seed
+            )
+
+        return run
+
+
+def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:
+    """Everything results depend on besides rows and meshes, ready for JSON; its hash is `digest`.
+
+    Where meshes and weights lie, and where the work is done, is left out: only what they hold counts.
+
+    Raises:
+        FileNotFoundError: the network's weights are missing.
+    """
+    from contact import weights as shipped
+
+    options = {k: v for k, v in asdict(config.refine).items() if k not in _LEFT_OUT}
+    weights = Path(config.refine.weights) if config.refine.weights else shipped.DEFAULT
+    needed = (weights, shipped.card_path(weights))
+    for path in needed:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"weights: {path} is not there; train with `regrasp train` or reinstall regrasp."
+            )
+    return {
+        "version": _version(),
+        "refine": options,
+        "weights_sha256": digest([file_sha256(path) for path in needed]),
+        "hand_model": model.name,
+        "hand_model_sha256": _model_sha256(model),
+        "batch_size": config.batch_size,
+        "shard_rows": config.shard_rows,
+        "limit": config.limit,
+        "save_mesh": config.save_mesh,
+        "seed": config.seed,
+    }
+
+
+def digest(document: Any) -> str:
+    """SHA-256 of anything JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the files below a folder."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        return digest([[p.relative_to(path).as_posix(), file_sha256(p)] for p in files])
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _version() -> str:
+    try:
+        return version("regrasp")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
+def _model_sha256(model: HandModel) -> str:
+    from torch import Tensor
+
+    found = hashlib.sha256(f"{model.name} {model.side} {model.parents}".encode())
+    for entry in fields(model):
+        value = getattr(model, entry.name)
+        if isinstance(value, Tensor):
+            found.update(f"{entry.name} {tuple(value.shape)} {value.dtype}".encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

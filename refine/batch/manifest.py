@@ -1,0 +1,191 @@
+"""The work on one input file, cut into fixed shards that any worker can take.
+
+A manifest is a folder: ``manifest.json`` says what is to be done to which rows, ``00000.rows.npz`` are the
+rows of the first shard, ``00000.result.npz`` its results and ``00000.json`` the record that they are whole. The
+folder's name is a hash of input and configuration, so that results of other rows or other options are never
+taken for its own. Rows are copied in so that a worker reads its share and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hand_models.atomic import write_atomically
+
+from ..files.object_files import ObjectEntry
+from ..files.prediction_files import read_json, write_json, write_predictions
+from ..files.predictions import Predictions
+from .config import digest, file_sha256
+
+SCHEMA = "grasp-manifest/1"
+_FILE, _LOCK = "manifest.json", "lock"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is to be done to the rows of one file."""
+
+    folder: Path
+    """where the shards lie; every worker must reach it by this path"""
+    input_sha256: str
+    config_sha256: str
+    objects: Mapping[str, str | None]
+    """hash of the mesh of every object among the rows; None where there was none"""
+    rows: int
+    shard_rows: int
+
+    @property
+    def shards(self) -> int:
+        """How many; an empty file has one without rows."""
+        return max(1, math.ceil(self.rows / self.shard_rows))
+
+    def span(self, shard: int) -> range:
+        """The rows of ``shard``, by their place in the file."""
+        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
+
+    def rows_file(self, shard: int) -> Path:
+        """Input rows of ``shard``."""
+        return self.folder / f"{shard:05d}.rows.npz"
+
+    def result_file(self, shard: int) -> Path:
+        """Refined rows of ``shard``."""
+        return self.folder / f"{shard:05d}.result.npz"
+
+    def record_file(self, shard: int) -> Path:
+        """What became of ``shard``, written after its results."""
+        return self.folder / f"{shard:05d}.json"
+
+    @property
+    def meshes(self) -> Path:
+        """Folder of the refined hands' meshes, where they are asked for."""
+        return self.folder / "meshes"
+
+
+def folder_name(input_sha256: str, config_sha256: str) -> str:
+    """Name of the folder of the work on this input with this configuration."""
+    return digest([SCHEMA, input_sha256, config_sha256])[:16]
+
+
+class ObjectHashes:
+    """SHA-256 of objects' meshes and scales, each mesh read once."""
+
+    def __init__(self, objects: Mapping[str, ObjectEntry]) -> None:
+        self._objects = objects
+        self._known: dict[str, str | None] = {}
+
+    def of(self, names: Any) -> dict[str, str | None]:
+        """By object id, sorted; None for those that are not there."""
+        for name in names:
+            if name not in self._known:
+                entry = self._objects.get(name)
+                self._known[name] = None if entry is None else _object_sha256(entry)
+        return {name: self._known[name] for name in sorted(names)}
+
+
+def _object_sha256(entry: ObjectEntry) -> str | None:
+    try:
+        return digest([file_sha256(entry.path), entry.scale, entry.sha256])
+    except OSError:  # unreadable: its rows will fail and say why
+        return None
+
+
+def load_manifest(folder: Path, hashes: ObjectHashes) -> Manifest | None:
+    """The manifest of earlier work in ``folder``; None when there is none or its objects have changed."""
+    try:
+        document = read_json(folder / _FILE)
+        manifest = Manifest(
+            folder=folder,
+            input_sha256=document["input_sha256"],
+            config_sha256=document["config_sha256"],
+            objects=document["objects"],
+            rows=document["rows"],
+            shard_rows=document["shard_rows"],
+        )
+        known = document["schema"] == SCHEMA and hashes.of(manifest.objects) == manifest.objects
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest if known else None
+
+
+def make_manifest(
+    folder: Path,
+    pieces: Iterable[Predictions],
+    hashes: ObjectHashes,
+    *,
+    input_sha256: str,
+    config_sha256: str,
+    shard_rows: int,
+) -> Manifest:
+    """Copy rows into the shards of ``folder``, which loses what was in it.
+
+    Args:
+        pieces: the rows, ``shard_rows`` at a time.
+
+    Raises:
+        ValueError: the input cannot be read; the folder is left without a manifest.
+    """
+    clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = Manifest(folder, input_sha256, config_sha256, {}, 0, shard_rows)
+    names: set[str] = set()
+    rows = 0
+    for shard, piece in enumerate(pieces):
+        write_predictions(manifest.rows_file(shard), piece)
+        names |= set(piece.object_id.tolist())
+        rows += len(piece)
+    document = {
+        "schema": SCHEMA,
+        "input_sha256": input_sha256,
+        "config_sha256": config_sha256,
+        "objects": hashes.of(names),
+        "rows": rows,
+        "shard_rows": shard_rows,
+    }
+    write_atomically(folder / _FILE, lambda stream: write_json(stream, document))
+    return Manifest(folder, input_sha256, config_sha256, document["objects"], rows, shard_rows)
+
+
+def clear(folder: Path) -> None:
+    """Remove what is in ``folder`` but its lock, the manifest first, so that no part is taken for the whole."""
+    if not folder.is_dir():
+        return
+    (folder / _FILE).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """One run at a time on a folder; the system lets go when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            ValueError: another process holds it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stream = (folder / _LOCK).open("a")
+        try:
+            import fcntl
+
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._stream.close()
+            raise ValueError(
+                f"{folder}: another regrasp is at work on the same file with the same options; "
+                "wait for it, or give another --out."
+            ) from None
+        except (ImportError, OSError):  # a system or a network folder without such locks
+            self._stream.close()
+
+    def release(self) -> None:
+        """Let go."""
+        self._stream.close()

@@ -1,0 +1,204 @@
+"""Rows of a prediction file through a refiner: grouped by object and side, in batches, none stopping the others.
+
+A row that cannot be refined is recorded with status `failed` and the reason, and never stops the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..files.object_files import ObjectEntry, load_object
+from ..files.predictions import COLUMNS, Predictions, has_pose, row_problems
+
+if TYPE_CHECKING:
+    from contact.objects import ObjectMesh
+    from hand_models import HandModel
+
+_log = logging.getLogger(__name__)
+_LONGEST_REASON = 300
+"""Characters; a reason's column is as wide as the longest of all rows."""
+
+
+def refine_rows(
+    predictions: Predictions,
+    objects: dict[str, ObjectEntry],
+    model: HandModel,
+    refine: Callable[..., Any],
+    *,
+    batch_size: int = 16,
+    numbers: np.ndarray | None = None,
+    progress: Callable[[int], Any] | None = None,
+    keep: Callable[[np.ndarray, Any], Any] | None = None,
+) -> Predictions:
+    """The rows with refined poses and result columns, in their order.
+
+    Args:
+        predictions: any rows; those of `row_problems` come out as `failed`.
+        objects: object id to mesh, from `find_objects`.
+        model: hand model the poses are for.
+        refine: ``(HandPose in the object frame, ObjectMesh) -> RefineResult`` for a batch of one side.
+        batch_size: most rows in one call of ``refine``.
+        numbers: ``(N,)`` what the rows are called in reasons, their place in the file; 0, 1, … when None.
+        progress: called with the number of rows just done.
+        keep: called with the places of the rows of a batch and their `RefineResult`, for what is not a column.
+
+    A row that fails keeps its input pose.
+    """
+    progress = progress or (lambda count: None)
+    table = _ResultTable(predictions, model, np.arange(len(predictions)) if numbers is None else numbers)
+    problems = row_problems(predictions)
+    for row, reason in problems.items():
+        table.fail([row], f"row {table.numbers[row]}{reason.removeprefix(f'row {row}')}")
+    progress(len(problems))
+    for object_id, by_side in _groups(predictions, set(problems)).items():
+        rows_of_object = np.concatenate(list(by_side.values()))
+        try:
+            if object_id not in objects:
+                raise FileNotFoundError(f"no mesh for object {object_id!r} in the objects folder.")
+            mesh = _load(objects[object_id])
+        except Exception as error:  # meshes come from elsewhere and set off whatever the libraries raise
+            known = isinstance(error, (ValueError, OSError))
+            table.fail(
+                rows_of_object, str(error) if known else f"{object_id}: {type(error).__name__}: {error}"
+            )
+            progress(len(rows_of_object))
+            continue
+        for rows in by_side.values():
+            for start in range(0, len(rows), batch_size):
+                batch = rows[start : start + batch_size]
+                _refine_batch(batch, table, mesh, refine, keep)
+                progress(len(batch))
+    return table.finish()
+
+
+def _load(entry: ObjectEntry) -> ObjectMesh:
+    """The object, opened once as long as its file does not change: the shards of a file share their objects."""
+    if not entry.path.is_file():
+        return load_object(entry)  # which says what is wrong
+    status = entry.path.stat()
+    return _load_unchanged(entry, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=32)
+def _load_unchanged(entry: ObjectEntry, changed: int, size: int) -> ObjectMesh:
+    return load_object(entry)
+
+
+def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Predictions:
+    """The rows as `failed`, all for one reason."""
+    table = _ResultTable(predictions, model, np.arange(len(predictions)))
+    table.fail(range(len(predictions)), reason)
+    return table.finish()
+
+
+def _groups(predictions: Predictions, skip: set[int]) -> dict[str, dict[str, np.ndarray]]:
+    """Rows by object and side, each in file order."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    for row, (object_id, side) in enumerate(
+        zip(predictions.object_id.tolist(), predictions.side.tolist(), strict=True)
+    ):
+        if row not in skip:
+            groups.setdefault(object_id, {}).setdefault(side, []).append(row)
+    return {name: {side: np.array(rows) for side, rows in sides.items()} for name, sides in groups.items()}
+
+
+def _refine_batch(
+    rows: np.ndarray,
+    table: _ResultTable,
+    mesh: Any,
+    refine: Callable[..., Any],
+    keep: Callable[[np.ndarray, Any], Any] | None,
+) -> None:
+    """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
+    try:
+        result = refine(table.object_frame_pose(rows), mesh)
+        table.store(rows, result)
+    except (ImportError, FileNotFoundError):
+        raise  # weights or a package are missing, which is no row's fault and would fail them all
+    except Exception as error:  # whatever one row sets off, the others must still go through
+        if len(rows) == 1:
+            _log.debug("row %d failed", rows[0], exc_info=True)
+            table.fail(rows, f"{type(error).__name__}: {error}")
+            return
+        half = len(rows) // 2
+        _refine_batch(rows[:half], table, mesh, refine, keep)
+        _refine_batch(rows[half:], table, mesh, refine, keep)
+    else:
+        if keep is not None:
+            keep(rows, result)
+
+
+class _ResultTable:
+    """Result columns being filled in, row by row."""
+
+    def __init__(self, predictions: Predictions, model: HandModel, numbers: np.ndarray) -> None:
+        self._input, self._model = predictions, model
+        self.numbers = numbers
+        rows = len(predictions)
+        self._columns: dict[str, np.ndarray] = {
+            "status": np.full(rows, "failed", "U16"),
+            "steps": np.full(rows, -1),
+        }
+        self._reasons = [""] * rows
+        for name, column in COLUMNS.items():
+            if column.is_result and column.kind == "float":
+                self._columns[name] = np.full((rows, *column.shapes[0]), np.nan, np.float32)
+        for name, shape in {
+            "global_orient": (3,),
+            "hand_pose": (15, 3),
+            "betas": (10,),
+            "transl": (3,),
+        }.items():
+            value = getattr(predictions, name)
+            self._columns[name] = (
+                np.full((rows, *shape), np.nan, np.float32) if value is None else value.copy()
+            )
+        self._posed = has_pose(predictions)
+        self._hand_model = predictions.hand_model.astype(object)
+
+    def object_frame_pose(self, rows: np.ndarray) -> Any:
+        from ..files.prediction_poses import hand_poses, into_object_frame, object_poses
+
+        pose = hand_poses(self._input, rows, self._model)
+        return into_object_frame(pose, object_poses(self._input, rows), self._model)
+
+    def fail(self, rows: Any, reason: str) -> None:
+        for row in rows:
+            self._reasons[row] = reason[:_LONGEST_REASON]
+
+    def store(self, rows: np.ndarray, result: Any) -> None:
+        from ..files.prediction_poses import into_camera_frame, object_poses
+
+        pose = into_camera_frame(result.pose, object_poses(self._input, rows), self._model)
+        status = np.array([s.value for s in result.status])
+        arrays = pose.as_arrays()
+        finite = np.all([np.isfinite(a).reshape(len(rows), -1).all(1) for a in arrays.values()], axis=0)
+        good = finite & (status != "failed")
+        self._columns["status"][rows] = np.where(good, status, "failed")
+        for row in rows[~good]:
+            self._reasons[row] = f"row {self.numbers[row]}: the optimiser found no finite pose."
+        # A kept row stays to the letter what it was, unless its pose was fitted to its joints here.
+        new = good & ((status != "kept") | ~self._posed[rows])
+        for name, value in arrays.items():
+            self._columns[name][rows[new]] = value[new]
+        self._hand_model[rows[new]] = self._model.name
+        measured = dict(result.metrics)
+        measured |= {
+            name: getattr(result, name) for name in ("score_before", "score_after", "uncertainty", "steps")
+        }
+        for name, value in measured.items():
+            if name in self._columns:
+                self._columns[name][rows] = np.asarray(value)
+
+    def finish(self) -> Predictions:
+        columns = self._input.columns() | self._columns
+        columns |= {
+            "reason": np.array(self._reasons, np.str_),
+            "hand_model": self._hand_model.astype(np.str_),
+        }
+        return Predictions.from_columns(columns)

@@ -1,0 +1,306 @@
+"""Prediction files of any number and size through a refiner, so that nothing is lost when the machine stops.
+
+Each file is cut into fixed shards (`manifest`), whose results are written whole or not at all (`shards`) by this
+process, by several, or by Ray (`workers`, `ray_engine`), and put together when all are there (`merge`). Run again
+with the same input and configuration, only what is missing is done.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any, Literal
+
+from hand_models.atomic import write_atomically
+
+from ..files.input_files import InputFile
+from ..files.object_files import find_objects
+from ..files.prediction_files import read_json, write_json
+from ..files.row_source import pieces
+from .config import BatchConfig, describe, digest, file_sha256
+from .manifest import FolderLock, Manifest, ObjectHashes, clear, folder_name, load_manifest, make_manifest
+from .merge import merge
+from .shards import ShardRecord, finished, give_up
+from .workers import ATTEMPTS, Job, Outcome, run_here, run_in_processes
+
+_log = logging.getLogger(__name__)
+_DIED = (
+    f"the process that refined this shard died {ATTEMPTS} times; give it more memory or a smaller --batch-size, "
+    "then run again with --overwrite."
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how the work is done; results do not depend on it."""
+
+    engine: Literal["local", "ray"] = "local"
+    workers: int = 1
+    """processes (local) or cores of the Ray that is started here"""
+    address: str | None = None
+    """of a running Ray cluster"""
+    overwrite: bool = False
+    """do everything anew"""
+    progress: Callable[[int], Any] = lambda count: None
+    """called with the number of rows just done, earlier runs' among them"""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"--workers: got {self.workers}; give 1 or more.")
+        if self.engine not in ("local", "ray"):
+            raise ValueError(f"--engine: got {self.engine!r}; choose local or ray.")
+        if self.address is not None and self.engine != "ray":
+            raise ValueError("--address: is of a Ray cluster; give --engine ray with it.")
+
+    def run(self, jobs: Iterator[Job], config: BatchConfig) -> Generator[Outcome, None, None]:
+        """The outcomes of ``jobs``, in any order."""
+        if self.engine == "ray":
+            from .ray_engine import run_on_ray
+
+            return run_on_ray(jobs, config, self.progress, self.workers, self.address)
+        if self.workers > 1:
+            return run_in_processes(jobs, config, self.progress, self.workers)
+        return run_here(jobs, config, self.progress)
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What became of one input file."""
+
+    input: InputFile
+    results: Path | None
+    """the refined rows; None when the file could not be read"""
+    summary: dict[str, Any] | None
+    """as in the summary file"""
+    reason: str = ""
+    """why the file could not be read"""
+    fresh: bool = True
+    """False when all of it had been done by an earlier run"""
+
+
+@dataclass
+class _Open:
+    """A file being worked on."""
+
+    input: InputFile
+    manifest: Manifest
+    lock: FolderLock
+    started: float
+    records: dict[int, ShardRecord] = field(default_factory=dict)
+
+
+def refine_files(
+    inputs: Sequence[InputFile],
+    out: Path,
+    config: BatchConfig,
+    execution: Execution | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[FileOutcome]:
+    """Refine every row of every file; outcomes come as files are finished.
+
+    ``<name>.refined.npz`` (or .json, .parquet where the input is one) and ``<name>.summary.json`` are written to
+    ``out``, the hands' meshes to ``<name>.meshes/``. Until a file is finished its shards lie in ``<name>.shards/``.
+    A file whose results are there, for the same input, options, weights, hand model and meshes, is not done again.
+
+    Args:
+        inputs: from `refine.files.input_files.find_inputs`.
+        out: folder of the results.
+        config: what is done to each row.
+        execution: where it is done.
+        options: of the formats' readers.
+
+    Raises:
+        ValueError: the only file cannot be read, or none of its objects is there. Of several files those are
+            recorded, and the others done.
+        FileNotFoundError: objects, weights or hand model are missing.
+    """
+    yield from _Run(inputs, out, config, execution or Execution(), options or {}).outcomes()
+
+
+class _Run:
+    """One call of `refine_files`."""
+
+    def __init__(
+        self,
+        inputs: Sequence[InputFile],
+        out: Path,
+        config: BatchConfig,
+        execution: Execution,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._inputs, self._out, self._execution, self._options = inputs, out, execution, options
+        self._config = config
+        self._objects = find_objects(config.objects)
+        self._hashes = ObjectHashes(self._objects)
+        self._configuration = describe(config, config.load_model())
+        self._open: dict[Path, _Open] = {}
+        self._finished: list[FileOutcome] = []
+
+    def outcomes(self) -> Iterator[FileOutcome]:
+        try:
+            with closing(self._execution.run(self._jobs(), self._config)) as done:
+                for job, record in done:
+                    work = self._open[job.manifest.folder]
+                    work.records[job.shard] = record or give_up(job.manifest, job.shard, self._config, _DIED)
+                    if len(work.records) == job.manifest.shards:
+                        self._finish(work)
+                    yield from self._take_finished()
+            yield from self._take_finished()
+        finally:
+            for work in self._open.values():
+                work.lock.release()
+
+    def _take_finished(self) -> list[FileOutcome]:
+        taken, self._finished = self._finished, []
+        return taken
+
+    def _jobs(self) -> Iterator[Job]:
+        """What is left to be done, file by file; a file is opened when its first job is asked for."""
+        for item in self._inputs:
+            try:
+                work = self._begin(item)
+            except (ValueError, OSError) as error:
+                if len(self._inputs) == 1:
+                    raise
+                self._finished.append(FileOutcome(item, None, None, str(error)))
+                continue
+            if work is None:
+                continue
+            self._open[work.manifest.folder] = work
+            for shard in range(work.manifest.shards):
+                if record := finished(work.manifest, shard):
+                    work.records[shard] = record
+                    self._execution.progress(record.tally.rows)
+            if len(work.records) == work.manifest.shards:
+                self._finish(work)
+                continue
+            missing = [shard for shard in range(work.manifest.shards) if shard not in work.records]
+            yield from (Job(work.manifest, shard) for shard in missing)
+
+    def _begin(self, item: InputFile) -> _Open | None:
+        """Open the work on a file, that of an earlier run if there is any; None when it is finished."""
+        started = time.monotonic()
+        settings = {**self._configuration, "options": self._reader_options(item)}
+        keys = {"input_sha256": file_sha256(item.path), "config_sha256": digest(settings)}
+        # Resolved, because workers of a cluster have other current folders.
+        folder = self._out.resolve() / f"{item.name}.shards" / folder_name(**keys)
+        if not self._execution.overwrite and (summary := self._earlier(item, keys)):
+            _remove(folder)
+            self._execution.progress(summary["rows"])
+            self._finished.append(FileOutcome(item, self._results(item), summary, fresh=False))
+            return None
+        rows = pieces(
+            item.path, item.form, self._config.shard_rows, limit=self._config.limit, options=self._options
+        )
+        existed = [parent for parent in folder.parents if parent.is_dir()]
+        if not folder.is_dir():
+            rows = itertools.chain([next(rows)], rows)  # before anything is made: most faults show here
+        lock = FolderLock(folder)
+        try:
+            manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)
+            if manifest is None:
+                manifest = make_manifest(
+                    folder, rows, self._hashes, shard_rows=self._config.shard_rows, **keys
+                )
+            if manifest.rows and not any(manifest.objects.values()):
+                wanted, there = next(iter(manifest.objects)), ", ".join(sorted(self._objects)[:5])
+                raise ValueError(
+                    f"--objects {self._config.objects}: has none of the file's objects; "
+                    f"e.g. {wanted!r} is not among {there}."
+                )
+        except BaseException:
+            lock.release()
+            _remove(folder, keep=existed)
+            raise
+        return _Open(item, manifest, lock, started)
+
+    def _reader_options(self, item: InputFile) -> dict[str, Any]:
+        """The reader's options, files by what they hold."""
+        known = {"form": item.form}
+        for name, value in self._options.items():
+            if value is not None and name != "mano_dir":
+                known[name] = (
+                    file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
+                )
+        return known
+
+    def _results(self, item: InputFile) -> Path:
+        return self._out / f"{item.name}.refined{item.suffix}"
+
+    def _summary(self, item: InputFile) -> Path:
+        return self._out / f"{item.name}.summary.json"
+
+    def _earlier(self, item: InputFile, keys: Mapping[str, str]) -> dict[str, Any] | None:
+        """The summary of an earlier run's results when they are whole and would come out the same again."""
+        try:
+            summary = read_json(self._summary(item))
+            same = (
+                all(summary[name] == value for name, value in keys.items())
+                and summary["objects"] == self._hashes.of(summary["objects"])
+                and summary["results_sha256"] == file_sha256(self._results(item))
+                and {"rows", "status", "mean", "failures", "seconds"} <= set(summary)
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return summary if same else None
+
+    def _finish(self, work: _Open) -> None:
+        """Put the shards together, then let the results appear, the summary last."""
+        item, manifest = work.input, work.manifest
+        records = [work.records[shard] for shard in range(manifest.shards)]
+        merged = merge(manifest, records, manifest.folder / f"merged{item.suffix}")
+        summary = reduce(add, (record.tally for record in records)).summary() | {
+            "input": item.path.name,
+            "input_sha256": manifest.input_sha256,
+            "config_sha256": manifest.config_sha256,
+            "results_sha256": file_sha256(merged),
+            "method": self._config.refine.method,
+            "batch_size": self._config.batch_size,
+            "seed": self._config.seed,
+            "hand_model": self._configuration["hand_model"],
+            "configuration": self._configuration,
+            "objects": dict(manifest.objects),
+            "shards": manifest.shards,
+            "seconds": round(time.monotonic() - work.started, 3),
+            "seconds_of_shards": round(sum(record.seconds for record in records), 3),
+        }
+        if manifest.meshes.is_dir():
+            meshes = self._out / f"{item.name}.meshes"
+            if meshes.is_dir():
+                shutil.rmtree(meshes)
+            manifest.meshes.replace(meshes)
+        results = self._results(item)
+        merged.replace(results)
+        written = write_atomically(
+            manifest.folder / "summary.json", lambda stream: write_json(stream, summary)
+        )
+        written.replace(self._summary(item))
+        self._finished.append(FileOutcome(item, results, summary))
+        del self._open[manifest.folder]
+        _remove(manifest.folder)
+        work.lock.release()
+        left = manifest.folder.parent
+        if left.is_dir():
+            _log.warning(
+                "%s: holds unfinished work with other options; delete it if you do not need it", left
+            )
+
+
+def _remove(folder: Path, keep: Sequence[Path] = ()) -> None:
+    """Remove a folder of shards, and the folders around it that are empty then, up to one in ``keep``."""
+    if folder.is_dir():
+        clear(folder)
+        shutil.rmtree(folder)
+    for parent in folder.parents:
+        if parent in keep or (parent.is_dir() and any(parent.iterdir())):
+            return
+        if parent.is_dir():
+            parent.rmdir()

@@ -1,0 +1,139 @@
+"""One shard of a manifest: refine its rows, leave results and a record, or know that this is done already."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hand_models.atomic import write_atomically
+
+from ..files.object_files import find_objects
+from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
+from ..files.predictions import Predictions
+from .config import BatchConfig, file_sha256
+from .manifest import Manifest
+from .rows import failed_rows, refine_rows
+from .tally import Tally
+
+SCHEMA = "grasp-shard/1"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What became of a shard."""
+
+    shard: int
+    tally: Tally
+    seconds: float
+    columns: dict[str, tuple[str, tuple[int, ...]]]
+    """type (numpy's letters) and shape of a row of each column of the results"""
+    result_sha256: str
+
+
+def run_shard(
+    manifest: Manifest, shard: int, config: BatchConfig, progress: Callable[[int], Any] | None = None
+) -> ShardRecord:
+    """Refine the rows of ``shard``; the results depend on the arguments alone, wherever and whenever it runs.
+
+    Results are written under a temporary name and renamed, the record after them: a shard is done when its
+    record is there. Running it again writes the same again, so two workers at once do no harm. Objects are
+    loaded once, for the shards after it too, and their distance grids come from the cache on disk.
+
+    Args:
+        manifest: the work, its folder within reach.
+        shard: which part of it.
+        config: as when the manifest was made.
+        progress: called with the number of rows just done.
+
+    Raises:
+        OSError: rows, weights or objects cannot be read, or results not written. What is wrong with single
+            rows is recorded with them instead.
+    """
+    started = time.monotonic()
+    rows = read_predictions(manifest.rows_file(shard))
+    numbers = np.array(manifest.span(shard), dtype=np.int64)
+    model = config.load_model()
+
+    def save_meshes(places: np.ndarray, result: Any) -> None:
+        _write_meshes(manifest, numbers[places], result)
+
+    refined = refine_rows(
+        rows,
+        find_objects(config.objects),
+        model,
+        config.refiner(model),
+        batch_size=config.batch_size,
+        numbers=numbers,
+        progress=progress,
+        keep=save_meshes if config.save_mesh else None,
+    )
+    return _commit(manifest, shard, refined, time.monotonic() - started)
+
+
+def give_up(manifest: Manifest, shard: int, config: BatchConfig, reason: str) -> ShardRecord:
+    """Record every row of ``shard`` as failed, for ``reason``."""
+    rows = read_predictions(manifest.rows_file(shard))
+    return _commit(manifest, shard, failed_rows(rows, config.load_model(), reason), 0.0)
+
+
+def _commit(manifest: Manifest, shard: int, refined: Predictions, seconds: float) -> ShardRecord:
+    path = write_predictions(manifest.result_file(shard), refined)
+    record = ShardRecord(
+        shard=shard,
+        tally=Tally.of(refined, manifest.span(shard).start),
+        seconds=round(seconds, 3),
+        columns={name: (value.dtype.str, value.shape[1:]) for name, value in refined.columns().items()},
+        result_sha256=file_sha256(path),
+    )
+    document = {
+        "schema": SCHEMA,
+        "input_sha256": manifest.input_sha256,
+        "config_sha256": manifest.config_sha256,
+        **asdict(record),
+    }
+    write_atomically(manifest.record_file(shard), lambda stream: write_json(stream, document))
+    return record
+
+
+def finished(manifest: Manifest, shard: int) -> ShardRecord | None:
+    """The record of ``shard`` when its results are there, whole, and of this input and configuration."""
+    try:
+        document = read_json(manifest.record_file(shard))
+        if (document["schema"], document["input_sha256"], document["config_sha256"]) != (
+            SCHEMA,
+            manifest.input_sha256,
+            manifest.config_sha256,
+        ):
+            return None
+        record = ShardRecord(
+            shard=int(document["shard"]),
+            tally=Tally(**document["tally"]),
+            seconds=float(document["seconds"]),
+            columns={k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()},
+            result_sha256=document["result_sha256"],
+        )
+        whole = file_sha256(manifest.result_file(shard)) == record.result_sha256
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if whole and record.tally.rows == len(manifest.span(shard)) else None
+
+
+def _write_meshes(manifest: Manifest, numbers: np.ndarray, result: Any) -> None:
+    """The refined hands as binary .ply in their object's frame, named by their row."""
+    import trimesh
+
+    manifest.meshes.mkdir(exist_ok=True)
+    for number, vertices, status in zip(numbers, result.vertices_after, result.status, strict=True):
+        if status == "failed":
+            continue
+        mesh = trimesh.Trimesh(vertices.cpu().numpy(), result.faces, process=False)
+        path = manifest.meshes / f"{number:07d}.ply"
+        # Part of no result until the shard's record is written, so a plain rename will do.
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(mesh.export(file_type="ply"))
+        temporary.replace(path)

@@ -1,0 +1,179 @@
+"""`regrasp doctor`: what is installed, which hand models and weights are found, what to do about the rest."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+CORE = {
+    "torch": "torch", "numpy": "numpy", "scipy": "scipy", "trimesh": "trimesh", "pillow": "PIL", "libigl": "igl",
+    "manifold3d": "manifold3d", "safetensors": "safetensors", "tyro": "tyro", "tqdm": "tqdm",
+}  # fmt: skip
+"""Distribution name to module, of every package that must be there."""
+OPTIONAL = {
+    "embreex": ("embreex", "pictures: pip install 'regrasp[render]'"),
+    "viser": ("viser", "viewer: pip install 'regrasp[viz]'"),
+    "open3d": ("open3d", "faster distance grids: pip install 'regrasp[open3d]'"),
+    "pyarrow": ("pyarrow", "Parquet files: pip install 'regrasp[ray]'"),
+    "ray": ("ray", "several machines: pip install 'regrasp[ray]'"),
+    "pytorch3d": ("pytorch3d", "used where present, never needed"),
+    "smplx": ("smplx", "reference in tests: pip install 'regrasp[dev]'"),
+}
+"""Distribution name to module and what it is for."""
+_DISTRIBUTIONS = {"open3d": ("open3d", "open3d-cpu"), "pytorch3d": ("pytorch3d", "easypytorch3d")}
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Options of `regrasp doctor`."""
+
+    mano_dir: Path | None = None
+    """Where MANO is looked for; default: $MANO_DIR, then the user data folder."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    group: str
+    name: str
+    state: str
+    """"ok", "missing" (something needed is not there) or "absent" (something optional is not)"""
+    detail: str
+
+
+def doctor(options: DoctorOptions) -> int:
+    """Print the report; returns 0 when `regrasp refine` can run, 1 when something it needs is missing."""
+    findings = examine(options.mano_dir)
+    group = ""
+    for finding in findings:
+        if finding.group != group:
+            group = finding.group
+            print(f"{group}:")
+        print(f"  {finding.state:<8}{finding.name:<14}{finding.detail}".rstrip())
+    missing = [finding.name for finding in findings if finding.state == "missing"]
+    print(f"\nnot ready: {', '.join(missing)} missing." if missing else "\nready.")
+    return 1 if missing else 0
+
+
+def examine(mano_dir: Path | None = None) -> list[Finding]:
+    """Look at everything and change nothing; never raises for what it finds."""
+    return [
+        *_system(),
+        *(_package("needed packages", name, (name,), module, None) for name, module in CORE.items()),
+        *(
+            _package("optional packages", name, _DISTRIBUTIONS.get(name, (name,)), module, use)
+            for name, (module, use) in OPTIONAL.items()
+        ),
+        _attempt("hand models", "open hand", True, _open_hand),
+        _attempt("hand models", "MANO", False, lambda: _mano(mano_dir)),
+        *_weights(),
+        _attempt("cache", "grids", False, _cache),
+    ]
+
+
+def _system() -> list[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    python = f"{platform.python_version()} ({sys.executable})"
+    found = [
+        Finding(
+            "system", "regrasp", "ok", _version(("regrasp",)) or "run from its source folder, not installed"
+        ),
+        Finding("system", "python", "ok" if sys.version_info >= (3, 10) else "missing", python),
+        Finding("system", "platform", "ok", f"{platform.platform()}, {cores} cores"),
+    ]
+    try:
+        import torch
+
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, the CPU is used"
+        found.append(Finding("system", "accelerator", "ok", name))
+    except Exception:  # a torch that cannot be imported is reported with the packages
+        pass
+    return found
+
+
+def _version(distributions: tuple[str, ...]) -> str | None:
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _package(group: str, name: str, distributions: tuple[str, ...], module: str, use: str | None) -> Finding:
+    """Whether a package imports; ``use`` None means that it is needed."""
+    lacking = "missing" if use is None else "absent"
+    version = _version(distributions)
+    if version is None:
+        return Finding(group, name, lacking, use or f"pip install {name}")
+    if use is not None:
+        return Finding(group, name, "ok", version)  # optional packages may take seconds to import
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken install raises anything, e.g. OSError for a system library
+        return Finding(group, name, lacking, f"{version} is installed but does not import: {error}")
+    return Finding(group, name, "ok", version)
+
+
+def _attempt(group: str, name: str, needed: bool, look: Callable[[], str]) -> Finding:
+    """What ``look`` says it found; an error is the finding that it is not there."""
+    try:
+        return Finding(group, name, "ok", look())
+    except Exception as error:  # whatever is wrong with it, the report goes on
+        return Finding(group, name, "missing" if needed else "absent", str(error).replace("\n", "\n    "))
+
+
+def _open_hand() -> str:
+    from hand_models import load_hand_model
+
+    model = load_hand_model("open")
+    return f"{len(model.template)} vertices, shipped with regrasp"
+
+
+def _mano(mano_dir: Path | None) -> str:
+    from hand_models.mano import find_mano
+
+    return str(find_mano(mano_dir))
+
+
+def _weights() -> list[Finding]:
+    """Shipped weights: ContactNet is needed, the graph network is not."""
+    found = []
+    for package, name, needed in (("contact", "ContactNet", True), ("pose_graph", "graph network", False)):
+        files: list[Path] = []
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            files += sorted((Path(folder) / "weights").glob("*.safetensors"))
+        if files:
+            found += [
+                Finding("weights", name, "ok", f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+                for path in files
+            ]
+        else:
+            found.append(
+                Finding(
+                    "weights",
+                    name,
+                    "missing" if needed else "absent",
+                    f"no .safetensors in {package}/weights",
+                )
+            )
+    return found
+
+
+def _cache() -> str:
+    from contact.objects.grid_build import cache_folder
+
+    folder = cache_folder()
+    if folder is None:
+        return "switched off by REGRASP_CACHE"
+    files = list(folder.glob("*")) if folder.is_dir() else []
+    return f"{folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB (REGRASP_CACHE moves it)"

@@ -1,0 +1,1 @@
+"""What is known besides the pose: forms of input, priors, points of graph estimators."""

@@ -1,0 +1,147 @@
+"""Objects by name: a folder of meshes, optionally with `objects.json` that says where each is and its scale.
+
+A name in a prediction file never becomes a path: it is looked up among the files that are in the folder, or in
+the side-car, whose paths may not leave its root folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .prediction_files import read_json
+
+if TYPE_CHECKING:
+    from contact.objects import ObjectMesh
+
+MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb")
+"""In order of preference where one object has several files."""
+SIDECAR = "objects.json"
+MAX_MESH_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class ObjectEntry:
+    """Where the mesh of one object is."""
+
+    object_id: str
+    path: Path
+    scale: float | None = None
+    """Factor that turns the file's units into metres; None: they are metres."""
+    sha256: str | None = None
+    """Expected hash of the file, lower case hex; None: not checked."""
+
+
+def read_objects(path: str | Path, root: str | Path | None = None) -> dict[str, ObjectEntry]:
+    """Read an object side-car: JSON ``{"mug": {"mesh": "meshes/mug.obj", "scale": 0.001, "sha256": "..."}}``.
+
+    ``scale`` and ``sha256`` are optional. Paths are relative to ``root``, by default the side-car's folder, and
+    may not leave it (links included). The meshes themselves are not opened.
+
+    Raises:
+        FileNotFoundError: no such side-car, or a mesh it names is missing.
+        ValueError: it is not such a file, or a path leaves ``root``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such object side-car.")
+    root = Path(root) if root is not None else path.parent
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise ValueError(f'{path}: expected {{"object id": {{"mesh": "file.obj", "scale": 1.0}}, ...}}.')
+    return {object_id: _entry(path, root, object_id, value) for object_id, value in document.items()}
+
+
+def _entry(sidecar: Path, root: Path, object_id: str, value: Any) -> ObjectEntry:
+    where = f"{sidecar}: object {object_id[:60]!r}"
+    if not isinstance(value, Mapping) or not isinstance(value.get("mesh"), str):
+        raise ValueError(f'{where}: expected {{"mesh": "file.obj"}} with optional "scale" and "sha256".')
+    unknown = sorted(set(value) - {"mesh", "scale", "sha256"})
+    if unknown:
+        raise ValueError(f"{where}: unknown key {unknown[0][:60]!r}; the keys are mesh, scale, sha256.")
+    scale, digest = value.get("scale"), value.get("sha256")
+    if scale is not None and (
+        isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf
+    ):
+        raise ValueError(
+            f"{where}: scale is {str(scale)[:40]}; give the factor to metres, e.g. 0.001 for millimetres."
+        )
+    if digest is not None and not (isinstance(digest, str) and len(digest) == 64):
+        raise ValueError(f"{where}: sha256 is not 64 hexadecimal digits.")
+    mesh = inside(root, value["mesh"], where)
+    if not mesh.is_file():
+        raise FileNotFoundError(f"{where}: no mesh file {value['mesh']!r} in {root}.")
+    return ObjectEntry(object_id, mesh, None if scale is None else float(scale), digest and digest.lower())
+
+
+def inside(root: Path, relative: str, where: str) -> Path:
+    """``root / relative``, links followed; ``ValueError`` beginning with ``where`` when that is outside ``root``."""
+    try:
+        resolved = (root / relative).resolve()
+        resolved.exists()  # raises where the name is longer than the file system takes
+        if resolved.is_relative_to(root.resolve()):
+            return resolved
+    except (OSError, ValueError, RuntimeError):  # NUL bytes, names too long, circular links
+        pass
+    raise ValueError(f"{where}: the path {relative[:120]!r} leaves {root}; keep the meshes below it.")
+
+
+def find_objects(source: str | Path) -> dict[str, ObjectEntry]:
+    """The objects of ``--objects``: a side-car file, a folder with `objects.json`, or a folder of meshes.
+
+    In a folder without side-car an object's name is its file's name without suffix (.obj, .ply, .stl, .off,
+    .glb, in order of preference); meshes are in metres.
+
+    Raises:
+        FileNotFoundError: no such folder, or no meshes in it.
+        ValueError: see `read_objects`.
+    """
+    source = Path(source)
+    if source.is_file():
+        return read_objects(source)
+    if not source.is_dir():
+        raise FileNotFoundError(f"--objects {source}: there is no such folder.")
+    if (source / SIDECAR).is_file():
+        return read_objects(source / SIDECAR)
+    found: dict[str, ObjectEntry] = {}
+    files = [path for path in source.iterdir() if path.suffix.lower() in MESH_SUFFIXES and path.is_file()]
+    for path in sorted(files, key=lambda p: (MESH_SUFFIXES.index(p.suffix.lower()), p.name)):
+        found.setdefault(path.stem, ObjectEntry(path.stem, inside(source, path.name, f"--objects {source}")))
+    if not found:
+        raise FileNotFoundError(
+            f"--objects {source}: holds no meshes; name them <object_id>.obj (or {', '.join(MESH_SUFFIXES[1:])}), "
+            f"or add {SIDECAR}."
+        )
+    return found
+
+
+def load_object(entry: ObjectEntry) -> ObjectMesh:
+    """Open the mesh of ``entry`` as `contact.ObjectMesh`.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        ValueError: it is too large, its hash differs, or it is not a usable mesh.
+    """
+    from contact.objects import (
+        ObjectMesh,  # here, because it needs torch and this module is also read by --help
+    )
+
+    if not entry.path.is_file():
+        raise FileNotFoundError(f"{entry.path}: there is no such mesh.")
+    size = entry.path.stat().st_size
+    if size > MAX_MESH_BYTES:
+        raise ValueError(
+            f"{entry.path}: {size >> 20} MB; simplify it to less than {MAX_MESH_BYTES >> 20} MB."
+        )
+    if entry.sha256 is not None:
+        digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
+        if digest != entry.sha256:
+            raise ValueError(
+                f"{entry.path}: its sha256 is {digest[:12]}…, the side-car says {entry.sha256[:12]}…; "
+                "fetch the mesh again or mend the side-car."
+            )
+    return ObjectMesh.from_any(entry.path, name=entry.object_id, scale=entry.scale)

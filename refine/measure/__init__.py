@@ -1,0 +1,1 @@
+"""Measures of a grasp and of files of them."""

@@ -1,0 +1,160 @@
+"""How much of a hand and an object overlap: exact volume, published voxel volume, depth into the hand.
+
+These need both meshes; they are part of :mod:`refine.measure.metrics`, which re-exports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import igl
+import numpy as np
+from manifold3d import Error, Manifold, Mesh64
+from torch import Tensor
+
+from contact.objects import ObjectMesh
+
+
+def intersection_volume(
+    vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor, obj: ObjectMesh | Sequence[ObjectMesh]
+) -> np.ndarray:
+    """Volume shared by hand and object, by an exact mesh boolean (manifold3d).
+
+    Read it beside the contact ratio: true grasps overlap too, since skin gives way. Where either mesh is
+    not a closed manifold, the boolean is replaced by counting 1 mm voxels inside both.
+
+    Args:
+        vertices: (B, V, 3) metres, in the object's frame.
+        faces: (F, 3) closed hand faces, outward or inward.
+        obj: the object, or one per grasp.
+
+    Returns:
+        (B,) cubic metres; NaN for hands with NaN.
+
+    Raises:
+        ValueError: vertices not (B, V, 3), faces not (F, 3), or as many objects as there are not grasps.
+    """
+    solids: dict[int, Manifold | None] = {}
+    result = []
+    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
+        if not np.isfinite(hand).all():
+            result.append(np.nan)
+            continue
+        if id(thing) not in solids:
+            solids[id(thing)] = closed_solid(*mesh_arrays(thing))
+        theirs, ours = solids[id(thing)], closed_solid(hand, triangles)
+        if theirs is None or ours is None:
+            result.append(_voxel_volume(hand, triangles, thing, 0.001))
+        else:
+            result.append((ours ^ theirs).volume())
+    return np.array(result, dtype=np.float64)
+
+
+def intersection_volume_voxels(
+    vertices: np.ndarray | Tensor,
+    faces: np.ndarray | Tensor,
+    obj: ObjectMesh | Sequence[ObjectMesh],
+    pitch: float = 0.005,
+) -> np.ndarray:
+    """Volume shared by hand and object, counted in voxels of 5 mm as published (ObMan, ContactOpt).
+
+    Number of voxel centres inside both meshes (winding number) times pitch³ (Hasson et al., CVPR 2019).
+    The lattice starts at the corner of the object's bounding box. Coarse: 3 to 28 % off on grasps.
+    Arguments and errors: :func:`intersection_volume`, and ``pitch``, metres; (B,) cubic metres.
+    """
+    if pitch <= 0:
+        raise ValueError(f"pitch must be positive metres, got {pitch}")
+    return np.array(
+        [
+            _voxel_volume(hand, triangles, thing, pitch)
+            for hand, triangles, thing in iterate_grasps(vertices, faces, obj)
+        ],
+        dtype=np.float64,
+    )
+
+
+def penetration_depth_into_hand(
+    vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor, obj: ObjectMesh | Sequence[ObjectMesh]
+) -> np.ndarray:
+    """Deepest object point inside the hand: max over object points o of the depth of o under the skin.
+
+    The counterpart of ``penetration_depth`` for things thinner than a finger, which lie between the
+    hand's vertices. Points are the object's surface samples and vertices; distances are exact (libigl).
+    Arguments and errors: :func:`intersection_volume`; (B,) metres, NaN for hands with NaN.
+    """
+    result = []
+    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
+        if not np.isfinite(hand).all():
+            result.append(np.nan)
+            continue
+        points = np.concatenate([thing.points.cpu().double().numpy(), mesh_arrays(thing)[0]])
+        near = ((points >= hand.min(axis=0)) & (points <= hand.max(axis=0))).all(axis=1)
+        points = points[near]
+        points = points[_inside(hand, triangles, points)]
+        if len(points) == 0:
+            result.append(0.0)
+            continue
+        squared = igl.point_mesh_squared_distance(points, hand, triangles)[0]
+        result.append(float(np.sqrt(squared.max())))
+    return np.array(result, dtype=np.float64)
+
+
+def iterate_grasps(
+    vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor, obj: ObjectMesh | Sequence[ObjectMesh]
+) -> Iterator[tuple[np.ndarray, np.ndarray, ObjectMesh]]:
+    """Hand vertices (V, 3), faces (F, 3) and object of each grasp, as float64 and int64 arrays."""
+    hands = np.asarray(
+        vertices.detach().cpu() if isinstance(vertices, Tensor) else vertices, dtype=np.float64
+    )
+    triangles = np.asarray(faces.cpu() if isinstance(faces, Tensor) else faces, dtype=np.int64)
+    if hands.ndim != 3 or hands.shape[-1] != 3:
+        raise ValueError(f"vertices must be (B, V, 3), got {hands.shape}")
+    if triangles.ndim != 2 or triangles.shape[-1] != 3:
+        raise ValueError(f"faces must be (F, 3), got {triangles.shape}")
+    things = [obj] * len(hands) if isinstance(obj, ObjectMesh) else list(obj)
+    if len(things) != len(hands):
+        raise ValueError(
+            f"obj must be one object or one per grasp: got {len(things)} for {len(hands)} grasps"
+        )
+    for hand, thing in zip(hands, things, strict=True):
+        yield np.ascontiguousarray(hand), np.ascontiguousarray(triangles), thing
+
+
+def mesh_arrays(obj: ObjectMesh) -> tuple[np.ndarray, np.ndarray]:
+    return obj.vertices.cpu().double().numpy(), obj.faces.cpu().numpy().astype(np.int64)
+
+
+def closed_solid(vertices: np.ndarray, faces: np.ndarray) -> Manifold | None:
+    """Manifold solid of a closed mesh, outward; None if it is not one."""
+    corners = vertices[faces]
+    if np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0:
+        faces = faces[:, ::-1]
+    solid = Manifold(Mesh64(np.ascontiguousarray(vertices), np.ascontiguousarray(faces, dtype=np.uint64)))
+    return solid if solid.status() == Error.NoError and not solid.is_empty() else None
+
+
+def _inside(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which points (n, 3) have a winding number of more than a half in size."""
+    if len(points) == 0:
+        return np.zeros(0, dtype=bool)
+    return np.abs(igl.fast_winding_number(vertices, faces, points)) > 0.5
+
+
+def _voxel_volume(hand: np.ndarray, faces: np.ndarray, obj: ObjectMesh, pitch: float) -> float:
+    """Volume in cubic metres of the voxels whose centres lie inside both meshes."""
+    if not np.isfinite(hand).all():
+        return float("nan")
+    vertices, triangles = mesh_arrays(obj)
+    start = vertices.min(axis=0)
+    low = np.maximum(hand.min(axis=0), start)
+    high = np.minimum(hand.max(axis=0), vertices.max(axis=0))
+    # Only voxels whose centres fall into both bounding boxes are looked at.
+    first = np.ceil((low - start) / pitch - 0.5).astype(int)
+    last = np.floor((high - start) / pitch - 0.5).astype(int)
+    if (last < first).any():
+        return 0.0
+    axes = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    centres = start + (index + 0.5) * pitch
+    centres = centres[_inside(hand, faces, centres)]
+    return float(_inside(vertices, triangles, centres).sum() * pitch**3)

@@ -1,0 +1,1 @@
+"""What a grasp looks like: scenes, cameras, rays, pictures, web pages."""
