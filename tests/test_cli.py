@@ -300,7 +300,8 @@ def test_overview_names_every_command(capsys):
 
 def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'numpy', 'tyro'}"
-    code = f"import sys; from refine.commands.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    call = "from refine.commands.cli import main; main(['--help'])"
+    code = f"import sys; {call}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -1,0 +1,102 @@
+"""`Record`: frozen dataclasses of tensors that are selected, joined, chosen between and moved as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+R = TypeVar("R", bound="Record")
+Index = int | slice | Sequence[int] | Tensor | np.ndarray
+
+
+def shared(**options: Any) -> Any:
+    """A dataclass field that all rows of a `Record` have in common."""
+    return field(metadata={"shared": True}, **options)
+
+
+class Record:
+    """Base of frozen dataclasses whose tensors hold one row for each of ``B`` problems.
+
+    Rows are the first dimension of every field that is a tensor or itself a record; fields made by `shared`,
+    and whatever is neither, are common to all rows. ``None`` stands for a field that is not there.
+    """
+
+    def _rows(self) -> dict[str, Any]:
+        return {
+            f.name: value
+            for f in fields(self)  # type: ignore[arg-type]
+            if "shared" not in f.metadata and isinstance(value := getattr(self, f.name), Tensor | Record)
+        }
+
+    def _with(self: R, values: dict[str, Any]) -> R:
+        return replace(self, **values)  # type: ignore[type-var]
+
+    def __len__(self) -> int:
+        return len(next(iter(self._rows().values())))
+
+    def map(self: R, function: Callable[[Tensor], Tensor]) -> R:
+        """With ``function`` of every tensor of rows."""
+        return self._with(
+            {k: v.map(function) if isinstance(v, Record) else function(v) for k, v in self._rows().items()}
+        )
+
+    def __getitem__(self: R, index: Index) -> R:
+        """Some of the rows; an integer keeps a batch of one."""
+        if isinstance(index, int | np.integer) or getattr(index, "shape", None) == ():
+            index = [int(index)]  # type: ignore[arg-type]
+        elif isinstance(index, Sequence):
+            index = list(index)  # a tuple would select along several dimensions
+        return self.map(lambda t: t[index])
+
+    @classmethod
+    def cat(cls: type[R], parts: Sequence[R]) -> R:
+        """Join rows; what they share is taken from the first. Raises ``ValueError`` when there are none."""
+        if not parts:
+            raise ValueError("parts: none given; join at least one batch.")
+        if len(parts) == 1:
+            return parts[0]
+        joined = {}
+        for name, first in parts[0]._rows().items():
+            values = [getattr(part, name) for part in parts]
+            joined[name] = type(first).cat(values) if isinstance(first, Record) else torch.cat(values)
+        return parts[0]._with(joined)
+
+    def where(self: R, mask: Tensor, other: R) -> R:
+        """Row by row this one where ``mask (B,)`` holds, else ``other``."""
+
+        def pick(mine: Any, theirs: Any) -> Any:
+            if isinstance(mine, Record):
+                return mine.where(mask, theirs)
+            return torch.where(mask.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
+
+        return self._with({name: pick(value, getattr(other, name)) for name, value in self._rows().items()})
+
+    def fill(self: R, rows: Tensor, new: R) -> R:
+        """With the rows ``rows (n,)`` replaced by those of ``new``."""
+
+        def put(mine: Any, theirs: Any) -> Any:
+            return mine.fill(rows, theirs) if isinstance(mine, Record) else mine.index_copy(0, rows, theirs)
+
+        return self._with({name: put(value, getattr(new, name)) for name, value in self._rows().items()})
+
+    def to(self: R, *args: Any, **kwargs: Any) -> R:
+        """Move or cast every tensor, shared ones too, as ``torch.Tensor.to``; integers keep their type."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Record):
+                return value.to(*args, **kwargs)
+            moved = value.to(*args, **kwargs)
+            # Not through the floating type and back: half precision cannot hold indices above 2048.
+            return moved if value.is_floating_point() else value.to(moved.device)
+
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return self._with({k: move(v) for k, v in values.items() if isinstance(v, Tensor | Record)})
+
+    def detach(self: R) -> R:
+        """Cut from the autograd graph."""
+        return self.map(torch.Tensor.detach)
