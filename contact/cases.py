@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hand_models import HandModel, HandPose
+from hand_models import HandModel, HandPose, fit_joints
 from hand_models.atomic import write_atomically
 
 from .corpus.corpus import load_held_out
@@ -123,7 +123,7 @@ def real_cases(
         raise FileNotFoundError(f"{file}: is not there; it holds object_id (N) and joints (N, 21, 3).")
     with np.load(file, allow_pickle=False) as data:
         object_id, joints = data["object_id"], data["joints"]
-    pose = HandPose.from_joints(joints, model)
+    pose = fit_joints(joints, model)
     noisy = perturb(pose, noise, seed=seed)
     rows = torch.linspace(0, len(pose) - 1, min(count or len(pose), len(pose))).round().long()
     names, which = np.unique(object_id[rows.numpy()], return_inverse=True)

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from synthetic_hand import random_hand, random_pose
 from torch import Tensor
 
+from hand_models.fit import fit_joints
 from hand_models.open_hand import load_open_hand
 from hand_models.pose import HandPose
 from hand_models.rotations import exp_so3
@@ -195,7 +196,7 @@ def test_from_joints_finds_the_pose_again() -> None:
     model = load_open_hand()
     pose = random_pose(2, dtype=torch.float32).mirrored()
     pose = replace(pose, hand_pose=pose.hand_pose * 0.3, betas=torch.zeros(2, 10))
-    fitted = HandPose.from_joints(model.joints(pose), model, side="left")
+    fitted = fit_joints(model.joints(pose), model, side="left")
     assert fitted.side == "left"
     assert (model.joints(fitted) - model.joints(pose)).norm(dim=-1).max() < 0.004
 
