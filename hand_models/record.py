@@ -69,7 +69,7 @@ class Record:
             index = [int(index)]  # type: ignore[arg-type]
         elif isinstance(index, Sequence):
             index = list(index)  # a tuple would select along several dimensions
-        return self.map(lambda t: t[index])
+        return self._with({name: value[index] for name, value in self._rows().items()})
 
     @classmethod
     def cat(cls: type[R], parts: Sequence[R]) -> R:

@@ -110,6 +110,11 @@ class HandState(Record):
 
     landmarks = joints
 
+    @property
+    def motion(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What moves in time: place ``(B, 3)``, rotation ``(B, 3, 3)`` and joint angles ``(B, 45)``."""
+        return self.pose.transl, exp_so3(self.pose.global_orient), self.pose.hand_pose.flatten(1)
+
     @cached_property
     def spheres(self) -> PointJacobian:
         """Centres of the spheres inside, `hand_models.inner_spheres`."""
@@ -137,6 +142,11 @@ class RigidState(Record):
 
     def assemble(self, parts: Iterable[Part]) -> NormalEquations:
         return total(parts)
+
+    @property
+    def motion(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What moves in time: place ``(B, 3)`` and rotation ``(B, 3, 3)``; a body has no angles ``(B, 0)``."""
+        return self.translation, self.rotation, self.translation[:, :0]
 
     @cached_property
     def landmarks(self) -> PointJacobian:
