@@ -134,7 +134,7 @@ class FingersApart(Record):
         overlap = (radius[first] + radius[second] - distance).clamp_min(0)
         touching = (overlap > 0).any(0).nonzero()[:, 0]  # pairs that overlap in any problem: usually very few
         if len(touching) == 0:
-            return []
+            return [NormalEquations.of(overlap[:, :0], overlap.new_zeros(len(overlap), state.dim, 0))]
         first, second, overlap = first[touching], second[touching], overlap[:, touching]
         direction = offset[:, touching] / distance[:, touching, None]
         pull = direction * (-(overlap > 0).to(overlap.dtype)[..., None] / self.std)

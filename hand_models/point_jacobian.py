@@ -65,10 +65,10 @@ class PointJacobian:
 
     def dense(self) -> Tensor:
         """The whole derivative, ``(B, D, 3, P)``: tangent of `HandPose.retract` first, then x, y, z."""
-        batch, _, _, count = self.arms.shape
+        batch, bones, _, count = self.arms.shape
         # w × arm with w = frames[:, :, :, j] is skew(frames column j) @ arm.
         turn = skew(self.frames.transpose(-1, -2)).flatten(2, 3)  # (B, 16, 9, 3)
-        rows = (turn @ self.arms).reshape(batch, -1, 3, count)
+        rows = (turn @ self.arms).reshape(batch, 3 * bones, 3, count)
         if self.correctives is not None:
             rows[:, 3:] += self.correctives
         move = torch.eye(3, dtype=rows.dtype, device=rows.device)[None, :, :, None].expand(batch, 3, 3, count)

@@ -191,8 +191,8 @@ def test_from_rotmats_names_what_is_wrong(root: Any, local: Any, word: str) -> N
         HandPose.from_rotmats(root, local)
 
 
-def test_from_joints_finds_the_pose_again() -> None:
-    """The fit itself is tested in test_fit.py; here, that the constructor hands its arguments on."""
+def test_fit_joints_finds_the_pose_of_a_left_hand_again() -> None:
+    """The open hand is a right one; the fit itself is tested in test_fit.py."""
     model = load_open_hand()
     pose = random_pose(2, dtype=torch.float32).mirrored()
     pose = replace(pose, hand_pose=pose.hand_pose * 0.3, betas=torch.zeros(2, 10))

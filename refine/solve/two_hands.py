@@ -2,7 +2,7 @@
 
 In the joint solve all hands are problems of one batch, each with the inner spheres of its partner as obstacles,
 through the same costs as the object. In every round either hand has to give way by half of what they overlap,
-so that the outcome does not depend on which comes first. The gate then score_weightss the four ways to take or leave
+so that the outcome does not depend on which comes first. The gate then scores the four ways to take or leave
 the two results; nothing is taken by halves, as a hand that went half the way would be in its partner's.
 """
 
