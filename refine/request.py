@@ -1,7 +1,8 @@
-"""What was asked for and how it is answered: from any form of input to right hands at an object, and back."""
+"""What is asked for, whichever way it came in, and how it is answered: right hands at an object, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contact.objects import ObjectMesh, read_source
-from contact.objects.hierarchy import LEVELS
+from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
-from .evidence.inputs import as_hand_pose, as_object_pose, check_reach
-from .files.prediction_poses import into_camera_frame, into_object_frame
+from .evidence.graph_points import start_of_rows
+from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_reach
+from .evidence.pose_prior import PosePrior
+from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
+from .files.predictions import Predictions, point_forms
 from .measure.metrics import contact_ratio, intersection_volume, penetration_depth
 from .result import RefineResult, statuses
 from .solve.hypotheses import Refined, fill
@@ -24,7 +27,7 @@ from .solve.uncertainty import UncertaintyScale
 
 @dataclass(frozen=True)
 class Request:
-    """``B`` hands of one side on one object."""
+    """``B`` hands of one side on one object. `make` reads the arguments of `refine_grasp`, `of_rows` those of files."""
 
     given: HandPose
     """as they came"""
@@ -33,36 +36,65 @@ class Request:
     object: ObjectMesh
     camera: Tensor | None
     """(B, 4, 4) object to camera, when the hands came in the camera's frame"""
-    finite: Tensor
-    """(B,) bool"""
+    prior: PosePrior | None
+    """how sure each number of the hands is, object frame, where that is known"""
+    problems: Mapping[int, str]
+    """rows that cannot be refined, and why; they come back as they are"""
     model: HandModel
 
     @staticmethod
     def make(
         hand_pose: Any,
-        obj: ObjectMesh,
-        object_pose: Any,
-        side: str,
+        object_mesh: Any,
+        object_pose: Any = None,
+        *,
         model: HandModel,
-        name: str = "hand_pose",
+        side: str = "right",
+        prior: PosePrior | None = None,
     ) -> Request:
-        """Read the arguments of `refine_grasp`.
+        """Read hands, object and poses in any form that `refine_grasp` takes.
 
         Raises:
-            ValueError: an argument is of the wrong kind, shape, unit or frame; all hands are NaN.
+            ValueError: an argument is of the wrong kind, shape, unit or frame; no hand can be refined.
         """
         given = as_hand_pose(hand_pose, model, side)
-        camera = None
-        if object_pose is not None:
-            rotation, translation = as_object_pose(object_pose, len(given))
-            camera = torch.eye(4).repeat(len(given), 1, 1)
-            camera[:, :3, :3], camera[:, :3, 3] = rotation, translation
-        finite = given.finite()
-        if not finite.any():
-            raise ValueError(f"{name}: every hand holds NaN or infinity; check the estimator's output.")
+        obj = as_object(object_mesh, given.side)
+        camera = None if object_pose is None else as_object_pose(object_pose, len(given))
+        if prior is not None and (len(prior.factor) != len(given) or prior.mean.side != given.side):
+            raise ValueError(
+                f"prior: of {len(prior.factor)} {prior.mean.side} hands; expected one for each of the "
+                f"{len(given)} {given.side} hands."
+            )
+        broken = (~given.finite()).nonzero()[:, 0].tolist()
+        if len(broken) == len(given):
+            raise ValueError("hand_pose: every hand holds NaN or infinity; check the estimator's output.")
         pose = into_object_frame(given, camera, model)
-        check_reach(pose, model, obj.points.mean(0), float(obj.diameter))
-        return Request(given, pose, obj, camera, finite, model)
+        far = out_of_reach(pose, model, obj)
+        if len(broken) + len(far) == len(given):
+            raise ValueError(f"hand_pose: {next(iter(far.values()))}")
+        problems = (
+            dict.fromkeys(broken, "the hand holds NaN or infinity; check the estimator's output.") | far
+        )
+        return Request(given, pose, obj, camera, prior, problems, model)
+
+    @staticmethod
+    def of_rows(predictions: Predictions, object_mesh: ObjectMesh, model: HandModel) -> Request:
+        """Read rows of a prediction file on one object, all of one of its `groups`. Errors as `make`."""
+        if point_forms(predictions)[0]:
+            start = start_of_rows(predictions, object_mesh, model)
+            return Request.make(
+                start.hand_pose, object_mesh, start.object_pose, model=model, prior=start.prior
+            )
+        rows = slice(None)
+        given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
+        return Request.make(given, object_mesh, camera, model=model)
+
+    @property
+    def usable(self) -> Tensor:
+        """(B,) bool: rows without problems."""
+        rows = torch.ones(len(self.pose), dtype=torch.bool)
+        rows[list(self.problems)] = False
+        return rows
 
     @property
     def mirrored(self) -> bool:
@@ -74,8 +106,14 @@ class Request:
         return self.model if self.model.side == "right" else self.model.mirrored()
 
     def right_hands(self) -> HandPose:
-        """The finite hands as right hands."""
-        return (self.pose.mirrored() if self.mirrored else self.pose)[self.finite]
+        """The usable hands as right hands."""
+        return (self.pose.mirrored() if self.mirrored else self.pose)[self.usable]
+
+    def right_prior(self) -> PosePrior | None:
+        """What is known of `right_hands`."""
+        if self.prior is None:
+            return None
+        return (self.prior.mirrored() if self.mirrored else self.prior)[self.usable]
 
     def scene(self) -> ObjectMesh:
         """The object as right hands hold it."""
@@ -83,7 +121,8 @@ class Request:
 
     def answer(self, refined: Refined, scale: UncertaintyScale, config: RefineConfig) -> RefineResult:
         """The result, from what became of `right_hands`."""
-        rows, count = self.finite.nonzero()[:, 0], len(self.pose)
+        usable, count = self.usable, len(self.pose)
+        rows = usable.nonzero()[:, 0]
         outcome = refined.pose.mirrored() if self.mirrored else refined.pose
         field = refined.field.mirrored() if self.mirrored else refined.field
         pose = fill(self.pose, rows, outcome)
@@ -106,7 +145,8 @@ class Request:
             joints_after=after.joints,
             contact=field.map(everywhere),
             metrics=self._measure(before.vertices, after.vertices, moved, config),
-            status=statuses(self.finite.tolist(), share.tolist()),
+            status=statuses(usable.tolist(), share.tolist()),
+            reason=[self.problems.get(row, "") for row in range(count)],
             score_before=everywhere(refined.score_before).numpy(),
             score_after=everywhere(refined.score_after).numpy(),
             uncertainty=everywhere(scale.std(refined.variance, refined.accepted)).numpy(),
@@ -123,7 +163,7 @@ class Request:
         """Penetration depth, intersection volume and contact of the hands before and after."""
         faces = self.model.faces_for(self.pose.side)
         result: dict[str, np.ndarray] = {}
-        for when, vertices, changed in (("before", before, self.finite), ("after", after, moved)):
+        for when, vertices, changed in (("before", before, self.usable), ("after", after, moved)):
             if not changed.any():
                 result |= {name.replace("before", "after"): value.copy() for name, value in result.items()}
                 continue
@@ -141,23 +181,3 @@ class Request:
                 full[rows] = np.asarray(value)
                 result[f"{name}_{when}"] = full
         return result
-
-
-def as_object(object_mesh: Any, side: str = "right") -> ObjectMesh:
-    """The object in the form the network needs; ``ValueError`` when it was made with other points.
-
-    For left hands its points are drawn in the mirror, where these are refined: a scene and its mirror image
-    then give the same problem.
-    """
-    obj = None
-    if side == "left" and not isinstance(object_mesh, ObjectMesh):
-        vertices, faces, name = read_source(object_mesh)
-        if vertices.ndim == faces.ndim == 2 and vertices.shape[1] == 3:
-            mirror = (vertices * np.array([-1.0, 1.0, 1.0]), faces[:, ::-1])
-            obj = ObjectMesh.from_any(mirror, name=name).mirrored()
-    obj = ObjectMesh.from_any(object_mesh) if obj is None else obj
-    if len(obj.points) != LEVELS[0]:
-        raise ValueError(
-            f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."
-        )
-    return obj

@@ -23,8 +23,8 @@ from contact.train import TrainConfig
 from contact.weights import load_network, read_card, write_card
 from hand_models import HandModel, HandPose, load_hand_model
 
-from ..api import predict_field
 from ..config import RefineConfig
+from .hypotheses import predict_field
 from .optimize import optimise
 from .score import ScoreWeights, features, plausibility
 

@@ -8,11 +8,9 @@ the two results; nothing is taken by halves, as a hand that went half the way wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +20,6 @@ from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose
 
 from ..config import RefineConfig
-from ..request import Request
-from ..result import RefineResult
 from .hypotheses import (
     Refined,
     expected_variance,
@@ -35,94 +31,49 @@ from .hypotheses import (
 )
 from .optimize import Spheres, inner_spheres, settle
 from .score import ScoreWeights, load_score, plausibility, score
-from .uncertainty import load_scale
 
 _ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class TwoHandResult:
-    """Result of `refine_grasp` for two hands; ``first, second = result`` unpacks it in the order they were given."""
+class OneHand:
+    """One of the two hands, of ``B`` grasps."""
 
-    hands: tuple[RefineResult, RefineResult]
-    """as they were given"""
-    overlap_mm_before: np.ndarray
-    """(B,) how deep the skin of either hand is in the flesh of the other: 0 where they are apart, NaN where one
-    of them failed"""
-    overlap_mm_after: np.ndarray
-    """(B,)"""
-
-    def __iter__(self) -> Iterator[RefineResult]:
-        return iter(self.hands)
-
-    @property
-    def right(self) -> RefineResult:
-        """The right hand's result."""
-        return next(hand for hand in self.hands if hand.pose.side == "right")
-
-    @property
-    def left(self) -> RefineResult:
-        """The left hand's result."""
-        return next(hand for hand in self.hands if hand.pose.side == "left")
-
-
-def is_pair(hand_pose: Any) -> bool:
-    """Whether this is a list of two hands, and not one array of numbers."""
-    return (
-        isinstance(hand_pose, list | tuple)
-        and len(hand_pose) == 2
-        and all(isinstance(hand, HandPose | Mapping) for hand in hand_pose)
-    )
+    pose: HandPose
+    """the usable ones, in the object's frame, as right hands"""
+    object: ObjectMesh
+    """as right hands hold it"""
+    usable: Tensor
+    """(B,) bool: which of the ``B`` are in ``pose``"""
 
 
 def refine_two_hands(
-    hands: Any, obj: ObjectMesh, object_pose: Any, model: HandModel, config: RefineConfig, seed: int
-) -> TwoHandResult:
-    """`refine_grasp` for ``[right, left]`` or ``[left, right]``, ``B`` hands each.
+    hands: Sequence[OneHand], model: HandModel, config: RefineConfig, seed: int
+) -> tuple[list[Refined], Tensor, Tensor]:
+    """Refine a right and a left hand on one object, in either order.
 
-    Dictionaries that do not say their ``side`` are a right hand first and a left one second.
+    Args:
+        model: the right hand's.
 
-    Raises:
-        ValueError: as `refine_grasp`; also for two hands of one side, different numbers of them, or a method
-            that knows single hands only.
+    Returns:
+        The outcome of the usable hands of each, and how deep the two overlap before and after, ``(B,)`` metres,
+        NaN where one is not usable.
     """
-    if config.method != "regrasp":
-        raise ValueError(
-            f"config: method {config.method!r} knows single hands only; refine them one by one, or use 'regrasp'."
-        )
-    sides = ("right", "left")
-    requests = [
-        Request.make(hand, obj, object_pose, side, model) for hand, side in zip(hands, sides, strict=True)
-    ]
-    first, second = (request.pose for request in requests)
-    if first.side == second.side:
-        raise ValueError(
-            f"hand_pose: two {first.side} hands; pass one right and one left hand, or a batch of one side."
-        )
-    if len(first) != len(second):
-        raise ValueError(
-            f"hand_pose: {len(first)} {first.side} and {len(second)} {second.side} hands; "
-            "give as many of either, row by row of the same moment."
-        )
-    weights = weights_path(config)
-    judge = load_score(weights)
-    both = requests[0].finite & requests[1].finite
-    found = [_alone(request, config, seed) for request in requests]
+    judge = load_score(weights_path(config))
+    both = hands[0].usable & hands[1].usable
+    found = [_alone(hand, model, config, seed) for hand in hands]
     overlap = torch.zeros(2, 2, len(both))  # of the first hand as given or refined with the second so
     if both.any():
-        found, overlap[:, :, both] = _together(requests, found, both, judge, config)
+        found, overlap[:, :, both] = _together(hands, found, both, model, judge, config)
     if config.gate:
-        scores = [_everywhere(r, f) for r, f in zip(requests, found, strict=True)]
+        scores = [_everywhere(h, f) for h, f in zip(hands, found, strict=True)]
         before, after = (torch.stack(column) for column in zip(*scores, strict=True))
         accepted = decide(before, after, judge.depth * (overlap - judge.depth_free).clamp_min(0))
-        found = [_gated(r, f, a[r.finite]) for r, f, a in zip(requests, found, accepted, strict=True)]
+        found = [_gated(h, f, a[h.usable], model) for h, f, a in zip(hands, found, accepted, strict=True)]
     else:
-        accepted = torch.stack([request.finite for request in requests])
+        accepted = torch.stack([hand.usable for hand in hands])
     overlap[:, :, ~both] = torch.nan
-    after = overlap[accepted[0].long(), accepted[1].long(), torch.arange(len(both))]
-    scale = load_scale(weights)
-    one, other = (r.answer(f, scale, config) for r, f in zip(requests, found, strict=True))
-    return TwoHandResult((one, other), 1e3 * overlap[0, 0].numpy(), 1e3 * after.numpy())
+    return found, overlap[0, 0], overlap[accepted[0].long(), accepted[1].long(), torch.arange(len(both))]
 
 
 def decide(before: Tensor, after: Tensor, penalty: Tensor) -> Tensor:
@@ -142,27 +93,26 @@ def decide(before: Tensor, after: Tensor, penalty: Tensor) -> Tensor:
     return torch.stack([best // 2, best % 2]).bool()
 
 
-def _alone(request: Request, config: RefineConfig, seed: int) -> Refined:
-    """Every finite hand's best solution, without a gate."""
-    hands, free = request.right_hands(), replace(config, gate=False)
-    which = torch.zeros(len(hands), dtype=torch.long)
-    return refine_right_hands(hands, [request.scene()], which, request.right_model(), free, seed)
+def _alone(hand: OneHand, model: HandModel, config: RefineConfig, seed: int) -> Refined:
+    """Every usable hand's best solution, without a gate."""
+    which = torch.zeros(len(hand.pose), dtype=torch.long)
+    return refine_right_hands(hand.pose, [hand.object], which, model, replace(config, gate=False), seed)
 
 
-def _everywhere(request: Request, refined: Refined) -> tuple[Tensor, Tensor]:
+def _everywhere(hand: OneHand, refined: Refined) -> tuple[Tensor, Tensor]:
     """Scores ``(B,)`` before, and after less the margin; a failed hand has a result that is never taken."""
-    before, after = torch.zeros(len(request.pose)), torch.full((len(request.pose),), -torch.inf)
-    before[request.finite], after[request.finite] = refined.score_before, refined.score_after - refined.margin
+    before = torch.zeros(len(hand.usable))
+    after = torch.full_like(before, -torch.inf)
+    before[hand.usable], after[hand.usable] = refined.score_before, refined.score_after - refined.margin
     return before, after
 
 
-def _gated(request: Request, refined: Refined, accepted: Tensor) -> Refined:
+def _gated(hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel) -> Refined:
     """With the hands that were not ``accepted`` as they were given."""
-    given = request.right_hands()
-    own = expected_variance(request.right_model().joints(given), refined.field)
+    own = expected_variance(model.joints(hand.pose), refined.field)
     return replace(
         refined,
-        pose=select(accepted, refined.pose, given),
+        pose=select(accepted, refined.pose, hand.pose),
         share=accepted.float(),
         score_after=torch.where(accepted, refined.score_after, refined.score_before),
         variance=torch.where(accepted[:, None], refined.variance, own),
@@ -170,9 +120,10 @@ def _gated(request: Request, refined: Refined, accepted: Tensor) -> Refined:
 
 
 def _together(
-    requests: Sequence[Request],
+    hands: Sequence[OneHand],
     found: Sequence[Refined],
     both: Tensor,
+    model: HandModel,
     judge: ScoreWeights,
     config: RefineConfig,
 ) -> tuple[list[Refined], Tensor]:
@@ -182,12 +133,12 @@ def _together(
         The two outcomes with those rows replaced, and how deep the hands overlap, metres, ``(2, 2, N)``: the
         first as given or refined, the second as given or refined.
     """
-    device, model = torch.device(config.device), requests[0].right_model().to(config.device)
-    objects = ObjectSet.of([request.scene() for request in requests]).to(device)
-    rows = [both[request.finite].nonzero()[:, 0] for request in requests]
+    device, model = torch.device(config.device), model.to(config.device)
+    objects = ObjectSet.of([hand.object for hand in hands]).to(device)
+    rows = [both[hand.usable].nonzero()[:, 0] for hand in hands]
     count = len(rows[0])
     which = torch.arange(2, device=device).repeat_interleave(count)
-    given = HandPose.cat([r.right_hands()[i] for r, i in zip(requests, rows, strict=True)]).to(device)
+    given = HandPose.cat([h.pose[i] for h, i in zip(hands, rows, strict=True)]).to(device)
     pose = HandPose.cat([f.pose[i] for f, i in zip(found, rows, strict=True)]).to(device)
     field = ContactField.cat([f.field[i] for f, i in zip(found, rows, strict=True)]).to(device)
     score_after, variance, steps = (

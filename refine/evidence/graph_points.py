@@ -1,14 +1,16 @@
 """From the 29 points that graph estimators end with, to hands and object poses that refinement starts from.
 
-`from_graph` takes points in space, or keypoints and a camera; `refine_start` refines what it gives, and can move
-the object with the hand.
+`from_graph` takes points in space, or keypoints and a camera; `refine.api.refine_start` refines what it gives, and can
+move the object with the hand.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +23,12 @@ from pose_graph.graph import CORNERS, JOINTS, NODES
 from pose_graph.lifting import Lifted, check_camera, lift, mirror_nodes, to_rays
 from pose_graph.network import LiftNet
 
-from ..api import refine_grasp
-from ..config import RefineConfig
-from ..files.prediction_poses import into_camera_frame, into_object_frame
+from ..files.object_files import ObjectEntry, load_object
+from ..files.prediction_poses import into_object_frame
+from ..files.predictions import Predictions, groups, point_forms
 from ..measure.metrics import box_corners
-from ..result import RefineResult
 from .corners import corner_pose
+from .inputs import as_object
 from .point_fit import PointEvidence, fit_hand, fit_rigid
 from .pose_prior import PosePrior
 
@@ -73,18 +75,6 @@ class GraphStart:
         return (spread**2).sum(1).reshape(len(self), 3, JOINTS).mean(1).sqrt()
 
 
-@dataclass(frozen=True)
-class RefinedStart:
-    """What `refine_start` found."""
-
-    result: RefineResult
-    """as from `refine_grasp`; its poses belong with the object where the start had it"""
-    hand_pose: HandPose
-    """camera frame"""
-    object_pose: Tensor
-    """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
-
-
 def from_graph(
     points: Any, object_mesh: Any, *, cam_K: Any = None, confidence: Any = None, sigma: Any = None, side: str = "right",
     corner_order: str | None = None, hand_model: HandModel | None = None, network: LiftNet | None = None,
@@ -115,7 +105,7 @@ def from_graph(
     """
     check_side(side)
     model = hand_model or load_hand_model("open")
-    obj = ObjectMesh.from_any(object_mesh)
+    obj = as_object(object_mesh, side)
     given = _points(points)
     batch, flat = len(given), given.shape[2] == 2
     trust = _weights("confidence", confidence, batch)
@@ -128,7 +118,7 @@ def from_graph(
         corner_order = "given" if flat else "search"
     if corner_order not in ("given", "search"):
         raise ValueError(f"corner_order: got {corner_order!r}; choose 'search' or 'given'.")
-    box = torch.from_numpy(box_corners(obj.vertices)).float()
+    box = _box(obj)
     if flat:
         from pose_graph.weights import load_network
 
@@ -171,8 +161,7 @@ def _start(
     joints = torch.where(weights[..., None] > 0, of_hand.points, torch.full_like(of_hand.points, torch.nan))
     first = solve_joints(joints, right, weights=weights, config=FitConfig(point_sigma=POINT_SIGMA)).pose
     solution = fit_hand(of_hand, first, right)
-    pose = torch.eye(4).repeat(len(first), 1, 1)
-    pose[:, :3, :3], pose[:, :3, 3] = rigid.rotation, rigid.translation
+    pose = _matrix(rigid.rotation, rigid.translation)
     inside = into_object_frame(solution.pose, pose, right)
     covariance = _relative(solution.equations.hessian, rigid.precision, solution.pose, pose, right)
     prior = PosePrior.from_covariance(inside, covariance)
@@ -188,32 +177,85 @@ def _start(
     )
 
 
-def refine_start(
-    start: GraphStart, *, optimise_object: bool = False, config: RefineConfig | None = None, seed: int = 0
-) -> RefinedStart:
-    """Refine hands from `from_graph`.
+def lay_on_points(start: GraphStart, joints: Tensor, uncertainty: Tensor) -> Tensor:
+    """Object poses ``(B, 4, 4)`` that lay refined grasps, as rigid bodies, on all 29 points they started from.
 
     Args:
-        optimise_object: the object moves too. What contact tells is how hand and object lie together;
-            with this, the refined grasp is laid as one rigid body on all 29 points (six unknowns), so that the
-            correction is shared between hand and object as their errors say. Otherwise the hand takes it all.
-        config: of `refine_grasp`.
-        seed: of everything random.
+        joints: ``(B, 21, 3)`` of the refined hands, metres, object frame.
+        uncertainty: ``(B, 21)`` metres, standard deviation of each along an axis.
     """
-    result = refine_grasp(
-        start.hand_pose, start.object, object_pose=start.object_pose, config=config, hand_model=start.hand_model,
-        seed=seed, prior=start.prior,
-    )  # fmt: skip
-    if not optimise_object:
-        return RefinedStart(result, result.pose, start.object_pose)
-    box = torch.from_numpy(box_corners(start.object.vertices)).float()
-    body = torch.cat([torch.as_tensor(result.joints_after).float(), box.expand(len(start), -1, -1)], 1)
-    evidence = _loosened(start.evidence, torch.as_tensor(result.uncertainty).float())
+    body = torch.cat([joints, _box(start.object).expand(len(start), -1, -1)], 1)
+    evidence = _loosened(start.evidence, uncertainty)
     rigid = fit_rigid(evidence, body, start.object_pose[:, :3, :3], start.object_pose[:, :3, 3])
-    pose = start.object_pose.clone()
-    pose[:, :3, :3], pose[:, :3, 3] = rigid.rotation, rigid.translation
-    inside = into_object_frame(result.pose, start.object_pose, start.hand_model)
-    return RefinedStart(result, into_camera_frame(inside, pose, start.hand_model), pose)
+    return _matrix(rigid.rotation, rigid.translation)
+
+
+# Rows of files --------------------------------------------------------------------------------------
+
+
+def start_of_rows(predictions: Predictions, object_mesh: ObjectMesh, model: HandModel) -> GraphStart:
+    """`from_graph` for rows that hold points, on one object, all of one of their `groups`. Raises ``ValueError``."""
+    p = predictions
+    flat = point_forms(p)[0] == "picture"
+    stated = p.keypoint_confidence
+    order = "" if p.corner_order is None else str(p.corner_order[0])
+    return from_graph(
+        p.column("keypoints_2d" if flat else "keypoints_3d"),
+        object_mesh,
+        cam_K=p.column("cam_K") if flat else None,
+        confidence=stated if stated is not None and stated.shape[1] == NODES else None,
+        side=str(p.side[0]),
+        corner_order=order or None,
+        hand_model=model,
+    )
+
+
+def with_starts(
+    predictions: Predictions, objects: Mapping[str, ObjectEntry], model: HandModel
+) -> Predictions:
+    """The rows that hold points with the poses of hand and object which these start refinement from.
+
+    For formats that say poses only: how sure the poses are is lost.
+
+    Raises:
+        FileNotFoundError: there is no mesh for an object.
+        ValueError: points that cannot be fitted.
+    """
+    rows = len(predictions)
+    filled = {
+        "global_orient": np.full((rows, 3), np.nan), "hand_pose": np.full((rows, 15, 3), np.nan),
+        "betas": np.full((rows, 10), np.nan), "transl": np.full((rows, 3), np.nan),
+        "keypoints_3d": np.full((rows, NODES, 3), np.nan),
+    } | predictions.columns()  # fmt: skip
+    filled = {name: value.copy() for name, value in filled.items()}
+    filled["hand_model"] = filled["hand_model"].astype(object)
+    with_points = np.flatnonzero(point_forms(predictions) != "")
+    for object_id, parts in groups(predictions, with_points).items():
+        if object_id not in objects:
+            raise FileNotFoundError(f"no mesh for object {object_id[:60]!r} in the objects folder.")
+        for part in parts:
+            p = predictions.take(part)
+            start = start_of_rows(p, load_object(objects[object_id], str(p.side[0])), model)
+            found = start.hand_pose.as_arrays() | {
+                "object_pose": start.object_pose.numpy(), "hand_model": model.name,
+                "keypoints_3d": start.points.numpy(),
+            }  # fmt: skip
+            for name, value in found.items():
+                filled[name][part] = value
+    filled["hand_model"] = filled["hand_model"].astype(np.str_)
+    return Predictions.from_columns(filled)
+
+
+def _box(obj: ObjectMesh) -> Tensor:
+    """``(8, 3)`` corners of the object's box, metres, its frame."""
+    return torch.from_numpy(box_corners(obj.vertices)).float()
+
+
+def _matrix(rotation: Tensor, translation: Tensor) -> Tensor:
+    """``(B, 4, 4)`` of ``(B, 3, 3)`` and ``(B, 3)``."""
+    pose = torch.eye(4).repeat(len(rotation), 1, 1)
+    pose[:, :3, :3], pose[:, :3, 3] = rotation, translation
+    return pose
 
 
 # Covariance -----------------------------------------------------------------------------------------
