@@ -28,8 +28,8 @@ _Options = ParamSpec("_Options")
 class _RefineGrasp(Protocol[_Options]):
     """What `refine_grasp` is to type checkers: the kind of its result follows from its first argument."""
 
-    @overload
-    def __call__(
+    @overload  # Any is whatever is left over
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
         self, hand_pose: Sequence[HandPose], *args: _Options.args, **options: _Options.kwargs
     ) -> TwoHandResult: ...
 

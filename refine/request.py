@@ -14,7 +14,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 
 from .config import RefineConfig
-from .evidence.graph_points import start_of_rows
+from .evidence.graph_rows import start_of_rows
 from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_reach
 from .evidence.pose_prior import PosePrior
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from os import PathLike
 from pathlib import Path
 
@@ -18,25 +17,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 
-
-class Status(str, Enum):
-    """How refinement of a grasp ended."""
-
-    REFINED = "refined"
-    NUDGED = "nudged"
-    KEPT = "kept"
-    FAILED = "failed"
-
-    @property
-    def explanation(self) -> str:
-        """What it means, and what to change."""
-        return {
-            "refined": "The result is more plausible than the input.",
-            "nudged": "A better grasp is likely but not sure, so the hand went 3 mm towards it, as little as a "
-            "tracker may err by; try RefineConfig(gate=False).",
-            "kept": "Nothing more plausible was found, so the input is returned; try RefineConfig(gate=False).",
-            "failed": "The input cannot be refined, for the reason given with it, and is returned as it came.",
-        }[self.value]
+from .files.status import Status
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _placed(
         )
     from hand_models import load_hand_model
 
-    from ..evidence.graph_points import with_starts
+    from ..evidence.graph_rows import with_starts
     from ..files.object_files import find_objects
 
     return with_starts(predictions, find_objects(meshes), load_hand_model("open"))

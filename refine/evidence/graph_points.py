@@ -6,11 +6,9 @@ move the object with the hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +21,7 @@ from pose_graph.graph import CORNERS, JOINTS, NODES
 from pose_graph.lifting import Lifted, check_camera, lift, mirror_nodes, to_rays
 from pose_graph.network import LiftNet
 
-from ..files.object_files import ObjectEntry, load_object
 from ..files.prediction_poses import into_object_frame
-from ..files.predictions import Predictions, groups, point_forms
 from ..measure.metrics import box_corners
 from .corners import corner_pose
 from .inputs import as_object
@@ -190,62 +186,6 @@ def lay_on_points(start: GraphStart, joints: Tensor, uncertainty: Tensor) -> Ten
     return _matrix(rigid.rotation, rigid.translation)
 
 
-# Rows of files --------------------------------------------------------------------------------------
-
-
-def start_of_rows(predictions: Predictions, object_mesh: ObjectMesh, model: HandModel) -> GraphStart:
-    """`from_graph` for rows that hold points, on one object, all of one of their `groups`. Raises ``ValueError``."""
-    p = predictions
-    flat = point_forms(p)[0] == "picture"
-    stated = p.keypoint_confidence
-    order = "" if p.corner_order is None else str(p.corner_order[0])
-    return from_graph(
-        p.column("keypoints_2d" if flat else "keypoints_3d"),
-        object_mesh,
-        cam_K=p.column("cam_K") if flat else None,
-        confidence=stated if stated is not None and stated.shape[1] == NODES else None,
-        side=str(p.side[0]),
-        corner_order=order or None,
-        hand_model=model,
-    )
-
-
-def with_starts(
-    predictions: Predictions, objects: Mapping[str, ObjectEntry], model: HandModel
-) -> Predictions:
-    """The rows that hold points with the poses of hand and object which these start refinement from.
-
-    For formats that say poses only: how sure the poses are is lost.
-
-    Raises:
-        FileNotFoundError: there is no mesh for an object.
-        ValueError: points that cannot be fitted.
-    """
-    rows = len(predictions)
-    filled = {
-        "global_orient": np.full((rows, 3), np.nan), "hand_pose": np.full((rows, 15, 3), np.nan),
-        "betas": np.full((rows, 10), np.nan), "transl": np.full((rows, 3), np.nan),
-        "keypoints_3d": np.full((rows, NODES, 3), np.nan),
-    } | predictions.columns()  # fmt: skip
-    filled = {name: value.copy() for name, value in filled.items()}
-    filled["hand_model"] = filled["hand_model"].astype(object)
-    with_points = np.flatnonzero(point_forms(predictions) != "")
-    for object_id, parts in groups(predictions, with_points).items():
-        if object_id not in objects:
-            raise FileNotFoundError(f"no mesh for object {object_id[:60]!r} in the objects folder.")
-        for part in parts:
-            p = predictions.take(part)
-            start = start_of_rows(p, load_object(objects[object_id], str(p.side[0])), model)
-            found = start.hand_pose.as_arrays() | {
-                "object_pose": start.object_pose.numpy(), "hand_model": model.name,
-                "keypoints_3d": start.points.numpy(),
-            }  # fmt: skip
-            for name, value in found.items():
-                filled[name][part] = value
-    filled["hand_model"] = filled["hand_model"].astype(np.str_)
-    return Predictions.from_columns(filled)
-
-
 def _box(obj: ObjectMesh) -> Tensor:
     """``(8, 3)`` corners of the object's box, metres, its frame."""
     return torch.from_numpy(box_corners(obj.vertices)).float()
@@ -308,28 +248,26 @@ def _as_deep_as(of_hand: PointEvidence, of_object: PointEvidence, laid: Tensor) 
 
 def _mirrored(evidence: PointEvidence, order: Tensor) -> PointEvidence:
     flip = torch.tensor([-1.0, 1.0, 1.0])
-    rays = None if evidence.rays is None else (evidence.rays * flip[:2])[:, order]
-    rays_sigma = None if evidence.rays_sigma is None else evidence.rays_sigma[:, order]
-    return replace(
-        evidence, points=(evidence.points * flip)[:, order], sigma=evidence.sigma[:, order], rays=rays,
-        rays_sigma=rays_sigma,
-    )  # fmt: skip
+    same = _reordered(evidence, order)
+    return replace(same, points=same.points * flip, rays=None if same.rays is None else same.rays * flip[:2])
 
 
 def _renamed(evidence: PointEvidence, laid: Tensor) -> PointEvidence:
     """The corners in the object's own order, given which corner each one was."""
-    place = torch.cat([torch.arange(JOINTS).expand(len(laid), -1), JOINTS + laid.argsort(1)], 1)
+    return _reordered(
+        evidence, torch.cat([torch.arange(JOINTS).expand(len(laid), -1), JOINTS + laid.argsort(1)], 1)
+    )
+
+
+def _reordered(evidence: PointEvidence, order: Tensor) -> PointEvidence:
+    """With the points ``order (29,)``, or ``(B, 29)`` of each grasp, in this order."""
+    index = order.expand(len(evidence.points), -1)
 
     def pick(t: Tensor | None) -> Tensor | None:
-        if t is None:
-            return None
-        index = place if t.ndim == 2 else place[..., None].expand(-1, -1, t.shape[2])
-        return t.gather(1, index)
+        return None if t is None else t.take_along_dim(index if t.ndim == 2 else index[..., None], 1)
 
-    return replace(
-        evidence, points=pick(evidence.points), sigma=pick(evidence.sigma), rays=pick(evidence.rays),
-        rays_sigma=pick(evidence.rays_sigma),
-    )  # fmt: skip
+    names = ("points", "sigma", "rays", "rays_sigma")
+    return replace(evidence, **{name: pick(getattr(evidence, name)) for name in names})
 
 
 def _loosened(evidence: PointEvidence, uncertainty: Tensor) -> PointEvidence:

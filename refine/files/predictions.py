@@ -138,13 +138,14 @@ class Predictions:
             raise ValueError(
                 f"column {missing!r} is missing: {COLUMNS[missing].meaning} (columns {has_pose} are there)."
             )
-        in_picture = np.shape(self.keypoints_2d)[-2:] == (29, 2) and self.cam_K is not None
+        flat = None if self.cam_K is None else self.keypoints_2d
+        in_picture = flat is not None and np.shape(flat)[-2:] == (29, 2)
         if not has_pose and self.keypoints_3d is None and not in_picture:
             raise ValueError(
                 f"no hands: give the columns {list(_POSE)}, or 'keypoints_3d' with 21 joints, or 'keypoints_2d' with "
                 "21 joints and 8 corners of the object's box and 'cam_K'."
             )
-        filled = {
+        filled: dict[str, Any] = {
             "hand_model": "mano",
             "sequence_id": "",
             "frame_id": np.arange(rows),
