@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files.object_files import ObjectEntry, load_object
-from ..files.predictions import COLUMNS, Predictions, groups, has_pose, row_problems
+from ..files.predictions import COLUMNS, Predictions, groups, has_pose, pose_columns, row_problems
 
 if TYPE_CHECKING:
     from contact.objects import ObjectMesh
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 300
 """Characters; a reason's column is as wide as the longest of all rows."""
-_POSE = {"global_orient": (3,), "hand_pose": (15, 3), "betas": (10,), "transl": (3,)}
 
 
 def refine_rows(
@@ -141,13 +140,7 @@ class _ResultTable:
         for name, column in COLUMNS.items():
             if column.is_result and column.kind == "float":
                 self._columns[name] = np.full((rows, *column.shapes[0]), np.nan, np.float32)
-        for name, shape in _POSE.items():
-            value = getattr(predictions, name)
-            self._columns[name] = (
-                np.full((rows, *shape), np.nan, np.float32) if value is None else value.copy()
-            )
-        if predictions.object_pose is not None:
-            self._columns["object_pose"] = predictions.object_pose.copy()
+        self._columns |= pose_columns(predictions)
         self._posed = has_pose(predictions)
         self._hand_model = predictions.hand_model.astype(object)
 
@@ -171,11 +164,8 @@ class _ResultTable:
         for name, value in arrays.items():
             self._columns[name][rows[new]] = value[new]
         self._hand_model[rows[new]] = self.model.name
-        measured = dict(result.metrics)
-        measured |= {
-            name: getattr(result, name) for name in ("score_before", "score_after", "uncertainty", "steps")
-        }
-        for name, value in measured.items():
+        names = ("score_before", "score_after", "uncertainty", "steps")
+        for name, value in (result.metrics | {n: getattr(result, n) for n in names}).items():
             if name in self._columns:
                 self._columns[name][rows] = np.asarray(value)
 

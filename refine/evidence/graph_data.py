@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +75,8 @@ def corpus_points(
         boxes.append(corners[7] - corners[0])
 
     def joined(pieces: list[tuple[Tensor, int]]) -> GraspSet:
-        points = torch.cat([p for p, _ in pieces]) if pieces else torch.zeros(0, 29, 3)
-        which = (
-            torch.cat([torch.full((len(p),), k) for p, k in pieces])
-            if pieces
-            else torch.zeros(0, dtype=torch.long)
-        )
+        points = torch.cat([torch.zeros(0, 29, 3), *(p for p, _ in pieces)])
+        which = torch.tensor([k for p, k in pieces for _ in range(len(p))], dtype=torch.long)
         return GraspSet(points, which, torch.stack(boxes)[which], torch.stack(surfaces), torch.stack(normals))
 
     return joined(parts[False]), joined(parts[True])
@@ -162,12 +159,9 @@ def write_splits(
     out.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         for name, values in joined.items():
-            _save(out / f"{name}-{split}.npy", values[kind == split])
+            part, path = values[kind == split], out / f"{name}-{split}.npy"
+            write_atomically(path, partial(np.save, arr=part, allow_pickle=False))
     return counts
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    write_atomically(path, lambda stream: np.save(stream, values, allow_pickle=False))
 
 
 def read_split(folder: Path, split: str) -> GraspSet:

@@ -11,7 +11,7 @@ from hand_models import HandModel
 from pose_graph.graph import NODES
 
 from ..files.object_files import ObjectEntry, load_object
-from ..files.predictions import Predictions, groups, point_forms
+from ..files.predictions import Predictions, groups, point_forms, pose_columns
 from .graph_points import GraphStart, from_graph
 
 
@@ -43,26 +43,20 @@ def with_starts(
         FileNotFoundError: there is no mesh for an object.
         ValueError: points that cannot be fitted.
     """
-    rows = len(predictions)
-    filled = {
-        "global_orient": np.full((rows, 3), np.nan), "hand_pose": np.full((rows, 15, 3), np.nan),
-        "betas": np.full((rows, 10), np.nan), "transl": np.full((rows, 3), np.nan),
-        "keypoints_3d": np.full((rows, NODES, 3), np.nan),
-    } | predictions.columns()  # fmt: skip
-    filled = {name: value.copy() for name, value in filled.items()}
-    filled["hand_model"] = filled["hand_model"].astype(object)
-    with_points = np.flatnonzero(point_forms(predictions) != "")
-    for object_id, parts in groups(predictions, with_points).items():
+    forms = point_forms(predictions)
+    filled = {name: value.copy() for name, value in predictions.columns().items()} | pose_columns(predictions)
+    if "picture" in forms and predictions.keypoints_3d is None:
+        filled["keypoints_3d"] = np.full((len(predictions), NODES, 3), np.nan)
+    for object_id, parts in groups(predictions, np.flatnonzero(forms != "")).items():
         if object_id not in objects:
             raise FileNotFoundError(f"no mesh for object {object_id[:60]!r} in the objects folder.")
         for part in parts:
             p = predictions.take(part)
             start = start_of_rows(p, load_object(objects[object_id], str(p.side[0])), model)
-            found = start.hand_pose.as_arrays() | {
-                "object_pose": start.object_pose.numpy(), "hand_model": model.name,
-                "keypoints_3d": start.points.numpy(),
-            }  # fmt: skip
+            found = start.hand_pose.as_arrays() | {"object_pose": start.object_pose.numpy()}
+            if "keypoints_3d" in filled:
+                found["keypoints_3d"] = start.points[:, : filled["keypoints_3d"].shape[1]].numpy()
             for name, value in found.items():
                 filled[name][part] = value
-    filled["hand_model"] = filled["hand_model"].astype(np.str_)
+    filled["hand_model"] = np.where(forms == "", predictions.hand_model, model.name)
     return Predictions.from_columns(filled)

@@ -83,18 +83,16 @@ def _as_float(value: Any) -> Tensor:
 
 def _fitted(joints: Tensor, model: HandModel, side: str) -> HandPose:
     """Hands fitted to ``(B, 21, 3)`` joints; NaN where these are not finite."""
-    usable = joints.isfinite().flatten(1).all(1).nonzero()[:, 0]
-    pose = HandPose.zeros(len(joints), side=side)
-    fields = {name: torch.full_like(getattr(pose, name), torch.nan) for name in pose.as_arrays()}
-    if len(usable):
+    usable = joints.isfinite().flatten(1).all(1)
+    shapes = {name: array.shape for name, array in HandPose.zeros(len(joints)).as_arrays().items()}
+    fields = {name: torch.full(shape, torch.nan) for name, shape in shapes.items()}
+    if usable.any():
         try:
             fitted = HandPose.from_joints(joints[usable], model, side=side)
         except ValueError as error:
             raise ValueError(f"hand_pose: {error}") from None
-        fields = {
-            name: t.index_copy(0, usable, getattr(fitted, name).to("cpu", torch.float32))
-            for name, t in fields.items()
-        }
+        for name, values in fields.items():
+            values[usable] = getattr(fitted, name).to("cpu", torch.float32)
     return HandPose(side, **fields)
 
 

@@ -264,6 +264,8 @@ def row_problems(predictions: Predictions) -> dict[int, str]:
 
     report(~np.isin(p.side, ("right", "left")), "side", "is neither 'right' nor 'left'.")
     report(p.object_id == "", "object_id", "is empty.")
+    missing = "holds NaN or infinity"
+    metres = "metres are expected, so divide millimetres by 1000."
     posed, joints, points = has_pose(p), has_joints(p), point_forms(p) != ""
     for name in (*_POSE, "betas"):
         value = getattr(p, name)
@@ -272,56 +274,37 @@ def row_problems(predictions: Predictions) -> dict[int, str]:
             report(
                 bad,
                 name,
-                "holds NaN or infinity, and there are no keypoints_3d in its place; drop the row or fill it in.",
+                f"{missing}, and there are no keypoints_3d in its place; drop the row or fill it in.",
             )
     report(
         ~posed & ~joints & ~points,
         "keypoints_3d" if p.keypoints_3d is not None else "keypoints_2d",
-        "holds NaN or infinity; drop the row or fill it in (6 joints and 4 corners of 29 points are enough).",
+        f"{missing}; drop the row or fill it in (6 joints and 4 corners of 29 points are enough).",
     )
     if p.transl is not None:
         far = posed & (np.linalg.norm(p.transl, axis=1) > _MAX_DISTANCE)
-        report(
-            far,
-            "transl",
-            f"the hand is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.",
-        )
+        report(far, "transl", f"the hand is more than {_MAX_DISTANCE:g} m away; {metres}")
     if p.keypoints_3d is not None:
-        used = joints & ~posed & ~points
         extent = np.linalg.norm(np.ptp(p.keypoints_3d[:, :21], axis=1), axis=1)
-        odd = used & ~((extent > _HAND_EXTENT[0]) & (extent < _HAND_EXTENT[1]))
-        report(
-            odd,
-            "keypoints_3d",
-            "the 21 joints span less than 3 cm or more than 50 cm; metres are expected, so divide millimetres by 1000.",
-        )
+        odd = joints & ~posed & ~points & ~((extent > _HAND_EXTENT[0]) & (extent < _HAND_EXTENT[1]))
+        report(odd, "keypoints_3d", f"the 21 joints span less than 3 cm or more than 50 cm; {metres}")
     if p.object_pose is not None:
-        report(
-            ~_finite(p.object_pose) & ~points,
-            "object_pose",
-            "holds NaN or infinity; drop the row or fill it in.",
-        )
         with np.errstate(all="ignore"):
             rotation = p.object_pose[:, :3, :3].astype(np.float64)
             unit = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2), initial=0) < 1e-2
             proper = unit & (np.linalg.det(np.nan_to_num(rotation)) > 0)
-        report(
-            ~proper & ~points,
-            "object_pose",
-            "its upper left 3x3 is not a rotation; give object to camera without scale or reflection.",
-        )
-        last = np.abs(p.object_pose[:, 3] - np.array([0, 0, 0, 1], np.float32)).max(1, initial=0) < 1e-4
-        report(
-            ~last & ~points,
-            "object_pose",
-            "its last row is not 0 0 0 1; give the 4x4 matrix that multiplies column vectors (transpose it?).",
-        )
-        far = np.linalg.norm(p.object_pose[:, :3, 3], axis=1) > _MAX_DISTANCE
-        report(
-            far,
-            "object_pose",
-            f"the object is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.",
-        )
+            last = np.abs(p.object_pose[:, 3] - np.array([0, 0, 0, 1], np.float32)).max(1, initial=0) < 1e-4
+            far = np.linalg.norm(p.object_pose[:, :3, 3], axis=1) > _MAX_DISTANCE
+        for bad, text in (
+            (~_finite(p.object_pose), f"{missing}; drop the row or fill it in."),
+            (~proper, "its 3x3 part is not a rotation; give object to camera without scale or reflection."),
+            (
+                ~last,
+                "its last row is not 0 0 0 1; give the 4x4 that multiplies column vectors (transpose it?).",
+            ),
+            (far, f"the object is more than {_MAX_DISTANCE:g} m away; {metres}"),
+        ):
+            report(bad & ~points, "object_pose", text)
     return dict(sorted(found.items()))
 
 
@@ -374,6 +357,16 @@ def point_forms(predictions: Predictions) -> np.ndarray:
     space = known(p.keypoints_3d)
     forms[lacking & (space[:, :21].sum(1) >= 6) & (space[:, 21:].sum(1) >= 4)] = "space"
     return forms
+
+
+def pose_columns(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Copies of the columns of the hand's pose and of `object_pose`, to be filled in; NaN where they are absent."""
+    return {
+        name: np.full((len(predictions), *COLUMNS[name].shapes[0]), np.nan, np.float32)
+        if (value := getattr(predictions, name)) is None
+        else value.copy()
+        for name in (*_POSE, "betas", *(["object_pose"] if predictions.object_pose is not None else []))
+    }
 
 
 def groups(predictions: Predictions, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
