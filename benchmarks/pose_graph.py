@@ -45,8 +45,9 @@ from pose_graph.graph import JOINTS
 from pose_graph.lifting import lift
 from pose_graph.train import evaluate
 from pose_graph.weights import FOLDER, load_network
+from refine.api import refine_start
 from refine.config import RefineConfig
-from refine.evidence.initialize import from_graph, refine_start
+from refine.evidence.graph_points import from_graph
 from refine.files.prediction_poses import into_object_frame
 from refine.measure.metrics import auc, box_corners, contact_ratio, mpcpe, mpjpe, pck, penetration_depth
 

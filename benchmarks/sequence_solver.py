@@ -83,7 +83,9 @@ def milliseconds_a_frame(length: int, iterations: int, repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="up to 1,000 frames, few repeats")
     quick = parser.parse_args().quick
     lengths = (30, 100, 1000) if quick else (30, 100, 300, 1000, 3000)

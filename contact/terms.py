@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from hand_models.inner_spheres import FINGER_SPHERES, Spheres, sphere_pairs, sphere_radius
+from hand_models.point_jacobian import PointJacobian
 from hand_models.record import Record, shared
 from hand_models.solver.normal_equations import NormalEquations
 from hand_models.solver.point_forces import PointForces
-from hand_models.solver.states import HandState
+from hand_models.solver.states import HandState, PairState
 from hand_models.solver.terms import pseudo_huber
 
 from .objects.grid import SignedDistanceGrid
@@ -94,29 +96,6 @@ class SpheresOutside(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class KeepOut(Record):
-    """Skin and inner spheres stay out of balls, such as those inside another hand."""
-
-    balls: Spheres
-    skin_allowance: Tensor
-    """(B, P) depth that may remain"""
-    sphere_allowance: Tensor
-    """(B, S) the same of the surface of inner spheres"""
-    std: float = 0.0015
-
-    def linearize(self, state: HandState) -> list[PointForces]:
-        forces = []
-        radius = sphere_radius(self.sphere_allowance)
-        for points, allowance in (
-            (state.skin, self.skin_allowance),
-            (state.spheres, self.sphere_allowance - radius),
-        ):
-            distance, gradient = self.balls.query(points.points)
-            forces.append(PointForces.along(points, gradient, penetration(distance, allowance, self.std)))
-        return forces
-
-
-@dataclass(frozen=True, eq=False)
 class FingersApart(Record):
     """Fingers do not enter one another: spheres of different fingers do not overlap."""
 
@@ -141,3 +120,36 @@ class FingersApart(Record):
         move = spheres.dense()[..., FINGER_SPHERES]  # (B, D, 3, spheres)
         rows = ((move[..., first] - move[..., second]) * pull.transpose(1, 2)[:, None]).sum(2)
         return [NormalEquations.of(overlap / self.std, rows)]
+
+
+@dataclass(frozen=True, eq=False)
+class HandsApart(Record):
+    """A right hand and, in the mirror, a left one do not enter one another: skin and inner spheres of neither
+    lie in the other's spheres."""
+
+    std: float
+    """metres of depth that count as one"""
+
+    def __getitem__(self, index: object) -> HandsApart:
+        return self
+
+    def linearize(self, state: PairState) -> list[NormalEquations]:
+        one, other = state.first, state.second
+        radius = sphere_radius(one.spheres.points)
+        return [
+            self._outside(one.skin, other.spheres, 0.0),
+            self._outside(other.skin, one.spheres, 0.0, swap=True),
+            self._outside(one.spheres, other.spheres, radius),
+        ]
+
+    def _outside(
+        self, points: PointJacobian, spheres: PointJacobian, radius: Tensor | float, swap: bool = False
+    ) -> NormalEquations:
+        """Points that are ``radius`` thick outside the spheres of the other hand."""
+        balls = Spheres(spheres.points, sphere_radius(spheres.points)).mirrored()
+        distance, gradient, nearest = balls.query(points.points)
+        residual, slope = penetration(distance - radius, 0.0, self.std)
+        pull = gradient * slope[..., None]
+        pulled = -pull * pull.new_tensor([-1.0, 1.0, 1.0])
+        rows = [points.along(pull), spheres.select(nearest).along(pulled)]
+        return NormalEquations.of(residual, torch.cat(rows[::-1] if swap else rows, 1))

@@ -2,7 +2,8 @@
 
     python examples/04_from_2d_keypoints.py
 
-Writes graph_bottle/page.html and graph_bottle/keypoints.json; the same from the command line:
+Writes graph_bottle/page.html and graph_bottle/keypoints.json. The command line gives the same hand, the object where
+it was placed:
     regrasp refine graph_bottle/keypoints.json --from graph --objects graph_bottle/meshes --out graph_bottle/refined
 """
 
@@ -17,8 +18,9 @@ import trimesh
 from contact.corpus.shapes import demo_shapes
 from hand_models import load_hand_model
 from pose_graph.graph import NODE_NAMES
+from refine.api import refine_start
 from refine.commands.demo import GRASPS
-from refine.evidence.initialize import from_graph, refine_start
+from refine.evidence.graph_points import from_graph
 from refine.files.prediction_files import read_predictions
 from refine.files.prediction_poses import hand_poses
 from refine.measure.metrics import box_corners

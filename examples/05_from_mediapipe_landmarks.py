@@ -17,8 +17,9 @@ import trimesh
 from contact.corpus.shapes import demo_shapes
 from hand_models import load_hand_model
 from hand_models.skeleton import convert
+from refine.api import refine_start
 from refine.commands.demo import GRASPS
-from refine.evidence.initialize import from_graph, refine_start
+from refine.evidence.graph_points import from_graph
 from refine.files.prediction_files import read_predictions
 from refine.files.prediction_poses import hand_poses
 from refine.measure.metrics import box_corners

@@ -34,11 +34,12 @@ class Spheres(Record):
     radius: Tensor = shared()
     """(S,)"""
 
-    def query(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed distance ``(B, P)`` of ``points (B, P, 3)`` to the nearest ball, and its gradient ``(B, P, 3)``."""
-        distance, nearest = (torch.cdist(points, self.centres) - self.radius).min(2)
+    def query(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Signed distance ``(B, P)`` of ``points (B, P, 3)`` to the nearest ball, its gradient, and which that is."""
+        nearest = (torch.cdist(points, self.centres) - self.radius).argmin(2)
         offset = points - self.centres.gather(1, nearest[..., None].expand(-1, -1, 3))
-        return distance, normalize(offset, dim=-1)
+        # Not the distance from cdist, which multiplies out the square and loses half the digits.
+        return offset.norm(dim=-1) - self.radius[nearest], normalize(offset, dim=-1), nearest
 
     def mirrored(self) -> Spheres:
         """In a mirror that flips x."""

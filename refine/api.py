@@ -1,54 +1,50 @@
-"""`refine_grasp`: noisy hands and an object in, refined hands out."""
+"""`refine_grasp`: noisy hands and an object in, refined hands out. `refine_start`: the same from graph keypoints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, overload
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, cast, overload
 
 import torch
 
 from hand_models import HandModel, HandPose, load_hand_model
+from hand_models.pose import SIDES
 
 from .config import RefineConfig
-from .evidence.inputs import as_hand_pose
+from .evidence.graph_points import GraphStart, lay_on_points
+from .evidence.inputs import is_pair
 from .evidence.pose_prior import PosePrior
-from .request import Request, as_object
-from .result import RefineResult
-from .solve.fields import predict_field as predict_field
+from .files.prediction_poses import into_camera_frame, into_object_frame
+from .request import Evidence, Request
+from .result import RefinedStart, RefineResult, TwoHandResult
 from .solve.fields import weights_path
 from .solve.refine_hands import refine_right_hands
-from .solve.two_hands import TwoHandResult, is_pair, refine_two_hands
+from .solve.two_hands import OneHand, refine_two_hands
 from .solve.uncertainty import load_scale
 
-
-@overload
-def refine_grasp(
-    hand_pose: Sequence[HandPose],
-    object_mesh: Any,
-    *,
-    object_pose: Any = None,
-    side: str = "right",
-    config: RefineConfig | None = None,
-    hand_model: HandModel | None = None,
-    seed: int = 0,
-    prior: PosePrior | None = None,
-) -> TwoHandResult: ...
+_Options = ParamSpec("_Options")
 
 
-@overload
-def refine_grasp(
-    hand_pose: Any,
-    object_mesh: Any,
-    *,
-    object_pose: Any = None,
-    side: str = "right",
-    config: RefineConfig | None = None,
-    hand_model: HandModel | None = None,
-    seed: int = 0,
-    prior: PosePrior | None = None,
-) -> RefineResult: ...
+class _RefineGrasp(Protocol[_Options]):
+    """What `refine_grasp` is to type checkers: the kind of its result follows from its first argument."""
+
+    @overload  # Any is whatever is left over
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, hand_pose: Sequence[HandPose], *args: _Options.args, **options: _Options.kwargs
+    ) -> TwoHandResult: ...
+
+    @overload
+    def __call__(self, hand_pose: Any, *args: _Options.args, **options: _Options.kwargs) -> RefineResult: ...
 
 
+def _typed(
+    function: Callable[Concatenate[Any, _Options], RefineResult | TwoHandResult],
+) -> _RefineGrasp[_Options]:
+    return cast("_RefineGrasp[_Options]", function)
+
+
+@_typed
 def refine_grasp(
     hand_pose: Any,
     object_mesh: Any,
@@ -59,6 +55,7 @@ def refine_grasp(
     hand_model: HandModel | None = None,
     seed: int = 0,
     prior: PosePrior | None = None,
+    terms: Sequence[Evidence] = (),
 ) -> RefineResult | TwoHandResult:
     """Make a roughly right grasp physically right.
 
@@ -68,11 +65,12 @@ def refine_grasp(
 
     Args:
         hand_pose: one hand or a batch of ``B``: a `HandPose`; a dict with ``global_orient (3)``,
-            ``hand_pose (45)`` and optionally ``betas (10)``, ``transl (3)``; a vector of 51
-            (``global_orient, hand_pose, transl``) or 61 (``global_orient, hand_pose, betas, transl``); or
-            ``(21, 3)`` joints, metres, OpenPose order. Angles are axis-angle, absolute (``flat_hand_mean``).
-            Or a list of a right and a left hand (`HandPose` or dicts, ``B`` each) on the same object: they are
-            refined together and do not enter one another.
+            ``hand_pose (45)`` and optionally ``betas (10)``, ``transl (3)``, ``side``, and ``hand_model``, the
+            name of the model that the betas belong to: those of another than is used here are left out, with a
+            warning; a vector of 51 (``global_orient, hand_pose, transl``) or 61 (``global_orient, hand_pose,
+            betas, transl``); or ``(21, 3)`` joints, metres, OpenPose order. Angles are axis-angle, absolute
+            (``flat_hand_mean``). Or a list of a right and a left hand (`HandPose` or dicts, ``B`` each) on the
+            same object: they are refined together and do not enter one another.
         object_mesh: a path, a ``trimesh.Trimesh``, ``(vertices, faces)`` or an `ObjectMesh`, metres.
         object_pose: 4×4 object to camera, or ``(B, 4, 4)``, when the hands are in the camera's frame;
             None when hand and object share a frame.
@@ -81,38 +79,115 @@ def refine_grasp(
         hand_model: None for the open hand; `hand_models.load_hand_model("mano")` for MANO.
         seed: of everything random; equal inputs and seeds give equal results.
         prior: how sure each number of the ``B`` hands is, in the object's frame, where more is known of that than
-            "roughly right"; see `refine.evidence.initialize`. For single hands.
+            "roughly right"; see `refine.evidence.graph_points`. For single hands.
+        terms: costs of your own that take part in the solve, in the object's frame (examples/06_your_own_term.py).
+            For single hands.
 
     Returns:
-        `RefineResult`; hands with NaN or infinity come back as they are, status ``failed``. For two hands a
-        `TwoHandResult` of one `RefineResult` each: ``right, left = refine_grasp([right, left], mesh)``.
+        `RefineResult`; hands with NaN or infinity, or metres away from the object, come back as they are, status
+        ``failed``, with the reason. For two hands a `TwoHandResult` of one `RefineResult` each:
+        ``right, left = refine_grasp([right, left], mesh)``.
 
     Raises:
-        ValueError: an argument is of the wrong kind, shape, unit or frame; all hands are NaN.
+        ValueError: an argument is of the wrong kind, shape, unit or frame; no hand can be refined.
         FileNotFoundError: a mesh path or the weights do not exist.
     """
     config, model = _options(config, hand_model)
     if is_pair(hand_pose):
-        obj = as_object(object_mesh)
-        if prior is not None:
-            raise ValueError("prior: is for single hands; refine the two one by one, or leave it out.")
-        return refine_two_hands(hand_pose, obj, object_pose, model, config, seed)
-    given = as_hand_pose(hand_pose, model, side)
-    request = Request.make(given, as_object(object_mesh, given.side), object_pose, side, model)
+        for name, value in (("prior", prior), ("terms", terms or None)):
+            if value is not None:
+                raise ValueError(f"{name}: is for single hands; refine the two one by one, or leave it out.")
+        return _refine_pair(hand_pose, object_mesh, object_pose, model, config, seed)
+    request = Request.make(
+        hand_pose, object_mesh, object_pose, model=model, side=side, prior=prior, terms=terms
+    )
+    _warn_of_problems(request)
+    return refine_request(request, config, seed)
+
+
+def refine_request(request: Request, config: RefineConfig, seed: int = 0) -> RefineResult:
+    """`refine_grasp` for what has been read already. Raises ``FileNotFoundError`` when the weights do not exist."""
     hands = request.right_hands()
-    if prior is not None:
-        if len(prior.factor) != len(request.pose) or prior.mean.side != request.pose.side:
-            raise ValueError(
-                f"prior: of {len(prior.factor)} {prior.mean.side} hands; expected one for each of the "
-                f"{len(request.pose)} {request.pose.side} hands."
-            )
-        prior = (prior.mirrored() if request.mirrored else prior)[request.finite]
-    which = torch.zeros(len(hands), dtype=torch.long)
-    evidence = [] if prior is None else [prior]
     refined = refine_right_hands(
-        hands, [request.scene()], which, request.right_model(), config, seed, evidence
+        hands,
+        [request.scene()],
+        torch.zeros(len(hands), dtype=torch.long),
+        request.right_model(),
+        config,
+        seed,
+        request.right_evidence(),
     )
     return request.answer(refined, load_scale(weights_path(config)), config)
+
+
+def refine_start(
+    start: GraphStart, *, optimise_object: bool = False, config: RefineConfig | None = None, seed: int = 0
+) -> RefinedStart:
+    """Refine what `from_graph` gives, weighing how sure it is.
+
+    Args:
+        optimise_object: the object moves too. What contact tells is how hand and object lie together;
+            with this, the refined grasp is laid as one rigid body on all 29 points (six unknowns), so that the
+            correction is shared between hand and object as their errors say. Otherwise the hand takes it all.
+        config: of `refine_grasp`.
+        seed: of everything random.
+    """
+    model = start.hand_model
+    result = refine_grasp(
+        start.hand_pose, start.object, object_pose=start.object_pose, config=config, hand_model=model, seed=seed,
+        prior=start.prior,
+    )  # fmt: skip
+    if not optimise_object:
+        return RefinedStart(result, result.pose, start.object_pose)
+    joints, uncertainty = (torch.as_tensor(v).float() for v in (result.joints_after, result.uncertainty))
+    pose = lay_on_points(start, joints, uncertainty)
+    inside = into_object_frame(result.pose, start.object_pose, model)
+    return RefinedStart(result, into_camera_frame(inside, pose, model), pose)
+
+
+def _refine_pair(
+    pair: Any, object_mesh: Any, object_pose: Any, model: HandModel, config: RefineConfig, seed: int
+) -> TwoHandResult:
+    """`refine_grasp` for ``[right, left]`` or ``[left, right]``; dicts without a ``side`` come in this order.
+
+    Raises:
+        ValueError: as `refine_grasp`; also for two hands of one side, different numbers of them, or a method
+            that knows single hands only.
+    """
+    if config.method != "regrasp":
+        raise ValueError(
+            f"config: method {config.method!r} knows single hands only; refine them one by one, or use 'regrasp'."
+        )
+    requests = [
+        Request.make(hand, object_mesh, object_pose, model=model, side=side)
+        for hand, side in zip(pair, SIDES, strict=True)
+    ]
+    first, second = (request.pose for request in requests)
+    if first.side == second.side:
+        raise ValueError(
+            f"hand_pose: two {first.side} hands; pass one right and one left hand, or a batch of one side."
+        )
+    if len(first) != len(second):
+        raise ValueError(
+            f"hand_pose: {len(first)} {first.side} and {len(second)} {second.side} hands; "
+            "give as many of either, row by row of the same moment."
+        )
+    for request in requests:
+        _warn_of_problems(request, stacklevel=4)
+    hands = [OneHand(r.right_hands(), r.scene(), r.usable) for r in requests]
+    found, before, after = refine_two_hands(hands, requests[0].right_model(), config, seed)
+    scale = load_scale(weights_path(config))
+    one, other = (r.answer(f, scale, config) for r, f in zip(requests, found, strict=True))
+    return TwoHandResult((one, other), 1e3 * before.numpy(), 1e3 * after.numpy())
+
+
+def _warn_of_problems(request: Request, stacklevel: int = 3) -> None:
+    """Say that there are rows which will come back as they are."""
+    for row, reason in list(request.problems.items())[:1]:
+        warnings.warn(
+            f"hand_pose: {len(request.problems)} of {len(request.pose)} hands are not refined; row {row}: {reason}",
+            stacklevel=stacklevel,
+        )
 
 
 def _options(config: RefineConfig | None, hand_model: HandModel | None) -> tuple[RefineConfig, HandModel]:

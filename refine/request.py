@@ -1,30 +1,43 @@
-"""What was asked for and how it is answered: from any form of input to right hands at an object, and back."""
+"""What is asked for, whichever way it came in, and how it is answered: right hands at an object, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from contact.objects import ObjectMesh, read_source
-from contact.objects.hierarchy import LEVELS
+from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
+from hand_models.solver.states import Term
 
 from .config import RefineConfig
-from .evidence.inputs import as_hand_pose, as_object_pose, check_reach
-from .files.prediction_poses import into_camera_frame, into_object_frame
+from .evidence.graph_rows import start_of_rows
+from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_reach
+from .evidence.pose_prior import PosePrior
+from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
+from .files.predictions import Predictions, point_forms
 from .measure.metrics import contact_ratio, intersection_volume, penetration_depth
 from .result import RefineResult, statuses
 from .solve.refine_hands import Refined
 from .solve.uncertainty import UncertaintyScale
 
 
+class Evidence(Term, Protocol):
+    """A term about ``B`` hands in their object's frame; one that extends `Record` lacks `mirrored` at most."""
+
+    def to(self, device: Any, /) -> Any: ...
+    def mirrored(self) -> Any:
+        """The same in a mirror that flips x, where left hands are refined as right ones."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
-    """``B`` hands of one side on one object."""
+    """``B`` hands of one side on one object. `make` reads the arguments of `refine_grasp`, `of_rows` those of files."""
 
     given: HandPose
     """as they came"""
@@ -33,36 +46,72 @@ class Request:
     object: ObjectMesh
     camera: Tensor | None
     """(B, 4, 4) object to camera, when the hands came in the camera's frame"""
-    finite: Tensor
-    """(B,) bool"""
+    evidence: tuple[Evidence, ...]
+    """what else is known of the hands, as terms, object frame"""
+    problems: Mapping[int, str]
+    """rows that cannot be refined, and why; they come back as they are"""
     model: HandModel
 
     @staticmethod
     def make(
         hand_pose: Any,
-        obj: ObjectMesh,
-        object_pose: Any,
-        side: str,
+        object_mesh: Any,
+        object_pose: Any = None,
+        *,
         model: HandModel,
-        name: str = "hand_pose",
+        side: str = "right",
+        prior: PosePrior | None = None,
+        terms: Sequence[Evidence] = (),
     ) -> Request:
-        """Read the arguments of `refine_grasp`.
+        """Read hands, object and poses in any form that `refine_grasp` takes.
 
         Raises:
-            ValueError: an argument is of the wrong kind, shape, unit or frame; all hands are NaN.
+            ValueError: an argument is of the wrong kind, shape, unit or frame; no hand can be refined.
         """
         given = as_hand_pose(hand_pose, model, side)
-        camera = None
-        if object_pose is not None:
-            rotation, translation = as_object_pose(object_pose, len(given))
-            camera = torch.eye(4).repeat(len(given), 1, 1)
-            camera[:, :3, :3], camera[:, :3, 3] = rotation, translation
-        finite = given.finite()
-        if not finite.any():
-            raise ValueError(f"{name}: every hand holds NaN or infinity; check the estimator's output.")
+        obj = as_object(object_mesh, given.side)
+        camera = None if object_pose is None else as_object_pose(object_pose, len(given))
+        if prior is not None and (len(prior.factor) != len(given) or prior.mean.side != given.side):
+            raise ValueError(
+                f"prior: of {len(prior.factor)} {prior.mean.side} hands; expected one for each of the "
+                f"{len(given)} {given.side} hands."
+            )
+        for term in terms:
+            if isinstance(term, Sized) and len(term) != len(given):
+                raise ValueError(
+                    f"terms: {type(term).__name__} is about {len(term)} hands, but {len(given)} were given."
+                )
+        broken = (~given.finite()).nonzero()[:, 0].tolist()
+        if len(broken) == len(given):
+            raise ValueError("hand_pose: every hand holds NaN or infinity; check the estimator's output.")
         pose = into_object_frame(given, camera, model)
-        check_reach(pose, model, obj.points.mean(0), float(obj.diameter))
-        return Request(given, pose, obj, camera, finite, model)
+        far = out_of_reach(pose, model, obj)
+        if len(broken) + len(far) == len(given):
+            raise ValueError(f"hand_pose: {next(iter(far.values()))}")
+        problems = (
+            dict.fromkeys(broken, "the hand holds NaN or infinity; check the estimator's output.") | far
+        )
+        evidence = (*([] if prior is None else [prior]), *terms)
+        return Request(given, pose, obj, camera, evidence, problems, model)
+
+    @staticmethod
+    def of_rows(predictions: Predictions, object_mesh: ObjectMesh, model: HandModel) -> Request:
+        """Read rows of a prediction file on one object, all of one of its `groups`. Errors as `make`."""
+        if point_forms(predictions)[0]:
+            start = start_of_rows(predictions, object_mesh, model)
+            return Request.make(
+                start.hand_pose, object_mesh, start.object_pose, model=model, prior=start.prior
+            )
+        rows = slice(None)
+        given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
+        return Request.make(given, object_mesh, camera, model=model)
+
+    @property
+    def usable(self) -> Tensor:
+        """(B,) bool: rows without problems."""
+        rows = torch.ones(len(self.pose), dtype=torch.bool)
+        rows[list(self.problems)] = False
+        return rows
 
     @property
     def mirrored(self) -> bool:
@@ -74,8 +123,21 @@ class Request:
         return self.model if self.model.side == "right" else self.model.mirrored()
 
     def right_hands(self) -> HandPose:
-        """The finite hands as right hands."""
-        return (self.pose.mirrored() if self.mirrored else self.pose)[self.finite]
+        """The usable hands as right hands."""
+        return (self.pose.mirrored() if self.mirrored else self.pose)[self.usable]
+
+    def right_evidence(self) -> list[Evidence]:
+        """What else is known of `right_hands`. Raises ``ValueError`` for terms that know no left hands."""
+        evidence = list(self.evidence)
+        if self.mirrored:
+            for term in evidence:
+                if not hasattr(term, "mirrored"):
+                    name = type(term).__name__
+                    raise ValueError(
+                        f"terms: left hands are refined in a mirror that flips x; give {name} a method mirrored()."
+                    )
+            evidence = [term.mirrored() for term in evidence]
+        return [term[self.usable] for term in evidence]
 
     def scene(self) -> ObjectMesh:
         """The object as right hands hold it."""
@@ -83,7 +145,8 @@ class Request:
 
     def answer(self, refined: Refined, scale: UncertaintyScale, config: RefineConfig) -> RefineResult:
         """The result, from what became of `right_hands`."""
-        rows, count = self.finite.nonzero()[:, 0], len(self.pose)
+        usable, count = self.usable, len(self.pose)
+        rows = usable.nonzero()[:, 0]
         outcome = refined.pose.mirrored() if self.mirrored else refined.pose
         field = refined.field.mirrored() if self.mirrored else refined.field
         pose = self.pose.fill(rows, outcome)
@@ -107,7 +170,8 @@ class Request:
             joints_after=after.joints,
             contact=field.map(everywhere),
             metrics=self._measure(before.vertices, after.vertices, moved, config),
-            status=statuses(self.finite, moved, accepted),
+            status=statuses(usable, moved, accepted),
+            reason=[self.problems.get(row, "") for row in range(count)],
             score_before=everywhere(refined.score_before).numpy(),
             score_after=everywhere(refined.score_after).numpy(),
             uncertainty=everywhere(scale.std(refined.variance, refined.accepted)).numpy(),
@@ -124,7 +188,7 @@ class Request:
         """Penetration depth, intersection volume and contact of the hands before and after."""
         faces = self.model.faces_for(self.pose.side)
         result: dict[str, np.ndarray] = {}
-        for when, vertices, changed in (("before", before, self.finite), ("after", after, moved)):
+        for when, vertices, changed in (("before", before, self.usable), ("after", after, moved)):
             if not changed.any():
                 result |= {name.replace("before", "after"): value.copy() for name, value in result.items()}
                 continue
@@ -142,23 +206,3 @@ class Request:
                 full[rows] = np.asarray(value)
                 result[f"{name}_{when}"] = full
         return result
-
-
-def as_object(object_mesh: Any, side: str = "right") -> ObjectMesh:
-    """The object in the form the network needs; ``ValueError`` when it was made with other points.
-
-    For left hands its points are drawn in the mirror, where these are refined: a scene and its mirror image
-    then give the same problem.
-    """
-    obj = None
-    if side == "left" and not isinstance(object_mesh, ObjectMesh):
-        vertices, faces, name = read_source(object_mesh)
-        if vertices.ndim == faces.ndim == 2 and vertices.shape[1] == 3:
-            mirror = (vertices * np.array([-1.0, 1.0, 1.0]), faces[:, ::-1])
-            obj = ObjectMesh.from_any(mirror, name=name).mirrored()
-    obj = ObjectMesh.from_any(object_mesh) if obj is None else obj
-    if len(obj.points) != LEVELS[0]:
-        raise ValueError(
-            f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."
-        )
-    return obj

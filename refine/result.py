@@ -1,11 +1,11 @@
-"""`RefineResult`: everything a refinement found out, and its ways to disk and browser."""
+"""What a refinement found out, and its ways to disk and browser: of hands, of two hands, of a start from points."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from os import PathLike
 from pathlib import Path
 
@@ -18,25 +18,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 
-
-class Status(str, Enum):
-    """How refinement of a grasp ended."""
-
-    REFINED = "refined"
-    NUDGED = "nudged"
-    KEPT = "kept"
-    FAILED = "failed"
-
-    @property
-    def explanation(self) -> str:
-        """What it means, and what to change."""
-        return {
-            "refined": "The result is more plausible than the input.",
-            "nudged": "A better grasp is likely but not sure, so the hand went 3 mm towards it, as little as a "
-            "tracker may err by; try RefineConfig(gate=False).",
-            "kept": "Nothing more plausible was found, so the input is returned; try RefineConfig(gate=False).",
-            "failed": "The input holds NaN or infinity, so it is returned as it came; repair that hand's parameters.",
-        }[self.value]
+from .files.status import Status
 
 
 @dataclass(frozen=True)
@@ -64,6 +46,8 @@ class RefineResult:
     metrics: dict[str, np.ndarray]
     """(B,) each: penetration_mm, volume_cm3, contact_ratio, with ``_before`` and ``_after``"""
     status: list[Status]
+    reason: list[str]
+    """(B,) why a row failed, and what to mend; empty elsewhere"""
     score_before: np.ndarray
     """(B,) log plausibility of the input, up to a constant"""
     score_after: np.ndarray
@@ -132,18 +116,56 @@ class RefineResult:
             ValueError: the grasp failed, so that there is nothing to show.
         """
         if 0 <= index < len(self) and self.status[index] is Status.FAILED:
-            raise ValueError(f"index: grasp {index} failed and has no page. {Status.FAILED.explanation}")
+            raise ValueError(f"index: grasp {index} failed and has no page: {self.reason[index]}")
         from .view.page import write_result
 
         return write_result(self, path, index)
 
 
-def statuses(finite: Tensor, moved: Tensor, accepted: Tensor) -> list[Status]:
+@dataclass(frozen=True)
+class TwoHandResult:
+    """Result of `refine_grasp` for two hands; ``first, second = result`` unpacks it in the order they were given."""
+
+    hands: tuple[RefineResult, RefineResult]
+    """as they were given"""
+    overlap_mm_before: np.ndarray
+    """(B,) how deep the skin of either hand is in the flesh of the other: 0 where they are apart, NaN where one
+    of them failed"""
+    overlap_mm_after: np.ndarray
+    """(B,)"""
+
+    def __iter__(self) -> Iterator[RefineResult]:
+        return iter(self.hands)
+
+    @property
+    def right(self) -> RefineResult:
+        """The right hand's result."""
+        return next(hand for hand in self.hands if hand.pose.side == "right")
+
+    @property
+    def left(self) -> RefineResult:
+        """The left hand's result."""
+        return next(hand for hand in self.hands if hand.pose.side == "left")
+
+
+@dataclass(frozen=True)
+class RefinedStart:
+    """Result of `refine_start`."""
+
+    result: RefineResult
+    """as from `refine_grasp`; its poses belong with the object where the start had it"""
+    hand_pose: HandPose
+    """camera frame"""
+    object_pose: Tensor
+    """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
+
+
+def statuses(usable: Tensor, moved: Tensor, accepted: Tensor) -> list[Status]:
     """Status of each row ``(B,)``: whether it could be refined, whether it moved, whether to a surely better hand."""
 
-    def of(finite: bool, moved: bool, accepted: bool) -> Status:
-        if not finite:
+    def of(usable: bool, moved: bool, accepted: bool) -> Status:
+        if not usable:
             return Status.FAILED
         return (Status.REFINED if accepted else Status.NUDGED) if moved else Status.KEPT
 
-    return [of(*row) for row in torch.stack([finite, moved, accepted], 1).tolist()]
+    return [of(*row) for row in torch.stack([usable, moved, accepted], 1).tolist()]

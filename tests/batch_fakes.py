@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,13 @@ import numpy as np
 import torch
 import trimesh
 
-from hand_models import HandPose
+from contact.objects import ObjectMesh
 from hand_models.model import PARENTS, HandModel
 from refine.batch.config import BatchConfig
 from refine.config import RefineConfig
+from refine.files.prediction_poses import into_camera_frame
 from refine.files.predictions import Predictions
+from refine.request import Request
 from refine.result import Status
 
 SHIFT = torch.tensor([0.01, -0.02, 0.03])
@@ -38,8 +41,15 @@ def tiny_hand() -> HandModel:
     )  # fmt: skip
 
 
-def fake_refine(pose: HandPose, mesh: object) -> SimpleNamespace:
+@cache
+def small_box() -> ObjectMesh:
+    """An object for tests that look at none."""
+    return ObjectMesh.from_any(trimesh.creation.box((0.05,) * 3), resolution=8, cache=False)
+
+
+def fake_refine(request: Request) -> SimpleNamespace:
     """Moves every hand by SHIFT in the object frame; refuses batches with an UNLUCKY hand."""
+    pose = request.pose
     if (pose.betas[:, 0] == UNLUCKY).any():
         raise RuntimeError("unlucky number")
     size = len(pose)
@@ -49,7 +59,9 @@ def fake_refine(pose: HandPose, mesh: object) -> SimpleNamespace:
         for w, v in (("before", 4), ("after", 1))
     }
     return SimpleNamespace(
-        pose=replace(pose, transl=pose.transl + SHIFT), status=[Status.REFINED] * size,
+        pose=into_camera_frame(replace(pose, transl=pose.transl + SHIFT), request.camera, request.model),
+        status=[Status.REFINED] * size, reason=[""] * size,
+        object_pose=None if request.camera is None else request.camera.numpy(),
         metrics=measure, steps=np.full(size, 9), score_before=np.zeros(size), score_after=np.ones(size),
         uncertainty=torch.full((size, 21), 0.004), faces=tiny_hand().faces.numpy(),
         vertices_after=(tiny_hand().template + pose.transl[:, None]),
@@ -65,14 +77,15 @@ class FakeConfig(BatchConfig):
     def load_model(self) -> HandModel:
         return tiny_hand()
 
-    def refiner(self, model: HandModel) -> Callable[..., Any]:
-        def run(pose: HandPose, mesh: object) -> SimpleNamespace:
+    def refiner(self) -> Callable[..., Any]:
+        def run(request: Request) -> SimpleNamespace:
+            pose = request.pose
             first = pose.betas[:, 0]
             marker = self.log.with_suffix(".died")
             if (first == DEADLY).any() or ((first == DEADLY_ONCE).any() and not marker.exists()):
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = fake_refine(pose, mesh)
+            result = fake_refine(request)
             with self.log.open("a") as stream:  # betas[1] is the row's number
                 stream.write("".join(f"{number:.0f}\n" for number in pose.betas[:, 1]))
             return result

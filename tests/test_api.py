@@ -499,14 +499,67 @@ def test_the_command_does_what_the_function_does(hands, mesh, config, tmp_path, 
     arguments = ["refine", str(file), "--objects", str(tmp_path / "meshes"), "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == 0
     rows = read_predictions(tmp_path / "out" / "estimates.refined.npz")
-    # Read once for both sides, as the command does: of a path given for left hands, points are drawn in the mirror.
-    can = ObjectMesh.from_any(tmp_path / "meshes" / "can.ply")
-    result = refine_grasp(hands.mirrored(), can, config=replace(config, volumes=True))
+    path = tmp_path / "meshes" / "can.ply"
+    result = refine_grasp(hands.mirrored(), path, config=replace(config, volumes=True))
     assert rows.column("status").tolist() == [s.value for s in result.status]
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(rows, name), getattr(result.pose, name).numpy())
     np.testing.assert_allclose(rows.column("volume_cm3_after"), result.metrics["volume_cm3_after"])
     np.testing.assert_allclose(rows.column("uncertainty"), result.uncertainty)
+
+
+def test_betas_of_another_model_are_left_out_in_files_and_in_python_alike(
+    hands, mesh, config, tmp_path, monkeypatch
+):
+    """Equal poses with MANO's betas, said to be MANO's, give the same open hand either way."""
+    mano_file.write_mano(tmp_path, "right")
+    monkeypatch.setenv("MANO_DIR", str(tmp_path))
+    monkeypatch.setattr(shipped, "DEFAULT", config.weights)
+    (tmp_path / "meshes").mkdir()
+    mesh.export(tmp_path / "meshes" / "can.ply")
+    given = replace(hands, betas=torch.linspace(-2, 2, 10).repeat(4, 1))
+    rows = replace(rows_of(given, ["can"] * 4), hand_model=np.full(4, "mano"))
+    file = write_predictions(tmp_path / "estimates.npz", rows)
+    arguments = ["refine", str(file), "--objects", str(tmp_path / "meshes"), "--out", str(tmp_path / "out")]
+    with pytest.warns(UserWarning, match="betas of the hand model 'mano'"):
+        result = refine_grasp(
+            given.as_arrays() | {"hand_model": "mano"}, tmp_path / "meshes" / "can.ply", config=config
+        )
+    assert (result.initial_pose.betas == 0).all()
+    assert cli.main(arguments) == 0
+    rows = read_predictions(tmp_path / "out" / "estimates.refined.npz")
+    moved = np.array([s is not Status.KEPT for s in result.status])
+    assert moved.any()
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(rows, name)[moved], getattr(result.pose, name).numpy()[moved])
+    assert (rows.hand_model == np.where(moved, "open", "mano")).all()
+
+
+def test_a_hand_out_of_reach_fails_alone(
+    model, hands, mesh, can, config, always, result, tmp_path, monkeypatch
+):
+    far = replace(hands, transl=hands.transl.clone())
+    far.transl[2, 2] += 3.0
+    with pytest.warns(UserWarning, match=r"1 of 4 hands are not refined; row 2: the hand is 2\.\d m away"):
+        found = refine_grasp(far, can, config=always)
+    assert found.status == [Status.REFINED, Status.REFINED, Status.FAILED, Status.REFINED]
+    assert same(found.pose[2], far[2])
+    others = [0, 1, 3]
+    assert found.reason[2].startswith("the hand is 2")
+    assert [found.reason[row] for row in others] == [""] * 3
+    assert (distance_mm(model, found.pose[others], result.pose[others]) < 1.0).all()
+    with pytest.raises(ValueError, match=r"hand_pose: the hand is 2\.\d m away"):
+        refine_grasp(far[2], can, config=always)
+    monkeypatch.setattr(shipped, "DEFAULT", config.weights)
+    (tmp_path / "meshes").mkdir()
+    mesh.export(tmp_path / "meshes" / "can.ply")
+    file = write_predictions(tmp_path / "estimates.npz", rows_of(far, ["can"] * 4))
+    arguments = ["refine", str(file), "--objects", str(tmp_path / "meshes"), "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == 1
+    rows = read_predictions(tmp_path / "out" / "estimates.refined.npz")
+    assert (rows.status == "failed").tolist() == [False, False, True, False]
+    assert rows.reason[2].startswith("row 2: the hand is 2")
+    np.testing.assert_array_equal(rows.transl[2], far.transl[2])
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "text", "pickle", "gone", "millimetres", "empty", "side"])

@@ -24,6 +24,7 @@ from batch_fakes import (
     fake_config,
     fake_refine,
     predictions,
+    small_box,
     tiny_hand,
     with_cell,
     with_fate,
@@ -46,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def no_meshes(monkeypatch) -> None:
     """Objects are not opened."""
-    monkeypatch.setattr(rows, "load_object", lambda entry: None)
+    monkeypatch.setattr(rows, "load_object", lambda entry, side: small_box())
 
 
 def run(config: FakeConfig, *files: Path, out: Path | None = None, **execution: object) -> list:
@@ -345,14 +346,19 @@ def test_senseless_executions_are_refused(options, words):
 
 def test_objects_are_opened_once_until_they_change(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(rows, "load_object", lambda entry: opened.append(entry.object_id))
+
+    def load(entry, side):
+        opened.append(f"{entry.object_id} {side}")
+        return small_box()
+
+    monkeypatch.setattr(rows, "load_object", load)
     file = write_predictions(tmp_path / "p.npz", predictions(12))
     config = fake_config(tmp_path, shard_rows=2)
     run(config, file)
-    assert opened == ["mug", "box"]
+    assert opened == ["mug right", "box right", "mug left", "box left"]
     trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "meshes" / "mug.ply")
     run(config, file)
-    assert opened == ["mug", "box", "mug"]
+    assert opened[4:] == ["mug right", "mug left"]
 
 
 def test_the_grid_cache_stays_small_whoever_writes(tmp_path, monkeypatch):

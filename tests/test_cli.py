@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from batch_fakes import SHIFT, fake_refine, predictions, tiny_hand, with_cell
+from batch_fakes import SHIFT, fake_refine, predictions, small_box, tiny_hand, with_cell
 
 from hand_models.model import HandModel
 from refine.batch import rows, shards
@@ -34,9 +34,14 @@ def model() -> HandModel:
 
 @pytest.fixture
 def loaded(monkeypatch) -> list[str]:
-    """Objects that were opened, in order; no mesh is needed."""
+    """Objects that were opened, in order, and for hands of which side; no mesh is needed."""
     seen: list[str] = []
-    monkeypatch.setattr(rows, "load_object", lambda entry: seen.append(entry.object_id))
+
+    def load(entry, side):
+        seen.append(f"{entry.object_id} {side}")
+        return small_box()
+
+    monkeypatch.setattr(rows, "load_object", load)
     return seen
 
 
@@ -60,7 +65,7 @@ def test_every_row_is_refined_in_its_own_frame(model, loaded, batch_size):
     assert np.isnan(out.volume_cm3_after).all()
     assert out.uncertainty.shape == (7, 21)
     np.testing.assert_array_equal(out.frame_id, p.frame_id)
-    assert loaded == ["mug", "box"]  # each once
+    assert loaded == ["mug right", "mug left", "box right", "box left"]  # each once
 
 
 def test_the_camera_frame_is_turned_into_the_objects_and_back(model, loaded):
@@ -94,8 +99,8 @@ def test_a_bad_row_fails_alone(model, loaded, name, value, reason):
 
 
 def test_a_result_that_is_not_finite_is_a_failure(model, loaded):
-    def refine(pose, mesh):
-        result = fake_refine(pose, mesh)
+    def refine(request):
+        result = fake_refine(request)
         result.pose.transl[0] = float("nan")
         return result
 
@@ -108,9 +113,9 @@ def test_a_result_that_is_not_finite_is_a_failure(model, loaded):
 
 
 def test_a_kept_row_stays_as_it_was(model, loaded):
-    def keep(pose, mesh):
-        result = fake_refine(pose, mesh)
-        result.status = [Status.KEPT] * len(pose)
+    def keep(request):
+        result = fake_refine(request)
+        result.status = [Status.KEPT] * len(request.pose)
         return result
 
     p = with_cell(predictions(3), "hand_model", 1, "mano")
@@ -123,18 +128,19 @@ def test_a_kept_row_stays_as_it_was(model, loaded):
 
 
 def test_what_no_row_is_to_blame_for_stops_the_command(workplace, monkeypatch, capsys):
-    def refine(pose, mesh):
+    def refine(request):
         raise FileNotFoundError("weights: contact.safetensors is not there")
 
-    monkeypatch.setattr(BatchConfig, "refiner", lambda self, model: refine)
+    monkeypatch.setattr(BatchConfig, "refiner", lambda self: refine)
     assert cli.main(ARGUMENTS) == 2
     assert "weights" in capsys.readouterr().err
 
 
 def test_an_unreadable_object_fails_its_rows(model, monkeypatch):
-    def load(entry):
+    def load(entry, side):
         if entry.object_id == "box":
             raise ValueError("box.obj: has no faces")
+        return small_box()
 
     monkeypatch.setattr(rows, "load_object", load)
     out = rows.refine_rows(predictions(), OBJECTS, model, fake_refine)
@@ -166,7 +172,7 @@ def workplace(tmp_path, monkeypatch, model, loaded) -> Path:
     (tmp_path / "w.json").write_text("{}")
     write_predictions(tmp_path / "p.npz", predictions())
     monkeypatch.setattr(hands.HandOptions, "load", lambda self: model)
-    monkeypatch.setattr(BatchConfig, "refiner", lambda self, model: fake_refine)
+    monkeypatch.setattr(BatchConfig, "refiner", lambda self: fake_refine)
     monkeypatch.setattr(BatchConfig, "load_model", lambda self: model)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 
+from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_open_hand
-from refine.evidence.inputs import as_hand_pose, as_object_pose, check_reach
+from refine.evidence.inputs import as_hand_pose, as_object_pose, out_of_reach
 
 
 @pytest.fixture(scope="module")
@@ -151,13 +154,11 @@ def pose_matrix(seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("convert", [np.asarray, np.ndarray.tolist, torch.from_numpy])
 def test_object_pose_is_repeated_over_the_hands(convert):
-    rotation, translation = as_object_pose(convert(pose_matrix()), 3)
-    assert rotation.shape == (3, 3, 3)
-    assert translation.shape == (3, 3)
-    np.testing.assert_allclose(rotation[2].numpy(), pose_matrix()[:3, :3], atol=1e-6)
+    poses = as_object_pose(convert(pose_matrix()), 3)
+    assert poses.shape == (3, 4, 4)
+    np.testing.assert_allclose(poses[2].numpy(), pose_matrix(), atol=1e-6)
     many = np.stack([pose_matrix(k) for k in range(3)])
-    rotation, _ = as_object_pose(convert(many), 3)
-    np.testing.assert_allclose(rotation[1].numpy(), many[1, :3, :3], atol=1e-6)
+    np.testing.assert_allclose(as_object_pose(convert(many), 3)[1].numpy(), many[1], atol=1e-6)
 
 
 def scaled() -> np.ndarray:
@@ -187,11 +188,12 @@ def test_wrong_object_poses_are_named(value, message):
 
 
 def test_hands_out_of_reach_are_a_mistake_of_unit_or_frame(model, hands):
-    centre = torch.zeros(3)
-    check_reach(hands, model, centre, 0.2)
+    cube = ObjectMesh.from_any(trimesh.creation.box((0.12,) * 3), resolution=8, cache=False)
+    assert out_of_reach(hands, model, cube) == {}
     far = replace(hands, transl=hands.transl + torch.tensor([0.0, 0.0, 3.0]))
-    with pytest.raises(ValueError, match=r"hand_pose: the hand is 2\.\d m away.*metres.*object_pose"):
-        check_reach(far, model, centre, 0.2)
+    found = out_of_reach(far, model, cube)
+    assert list(found) == [0, 1, 2]
+    assert re.match(r"the hand is 2\.\d m away.*metres.*object_pose", found[0])
     one_near = replace(hands, transl=torch.stack([far.transl[0], hands.transl[1], far.transl[2]]))
-    check_reach(one_near, model, centre, 0.2)
-    check_reach(replace(hands, transl=torch.full((3, 3), torch.nan)), model, centre, 0.2)
+    assert list(out_of_reach(one_near, model, cube)) == [0, 2]
+    assert out_of_reach(replace(hands, transl=torch.full((3, 3), torch.nan)), model, cube) == {}

@@ -16,9 +16,8 @@ from hand_models.skeleton import convert
 from pose_graph.graph import NODES
 from pose_graph.weights import load_network
 from refine.commands.cli import main
+from refine.evidence.graph_data import corpus_points, read_split, split_of
 from refine.files.formats import fhab
-from refine.files.graph_splits import read_split, split_of
-from refine.files.grasp_points import corpus_points
 from refine.measure.metrics import box_corners
 
 FRAMES = 6

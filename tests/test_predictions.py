@@ -8,20 +8,21 @@ import zipfile
 from dataclasses import fields
 from pathlib import Path
 
+import mano_file
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hand_models import HandPose
+from hand_models import HandPose, load_mano, load_open_hand
 from hand_models.atomic import write_atomically
 from hand_models.model import PARENTS, HandModel
 from hand_models.rotations import exp_so3
 from refine.files.object_files import find_objects, inside, load_object, read_objects
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
-from refine.files.predictions import COLUMNS, Predictions, row_problems, validate
+from refine.files.predictions import COLUMNS, Predictions, groups, point_forms, row_problems, validate
 
 
 def rigid(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -182,6 +183,35 @@ def test_joints_stand_in_for_a_pose_of_nan():
     missing = joints.copy()
     missing[1, 3] = np.nan
     assert list(row_problems(Predictions.from_columns(only | {"keypoints_3d": missing}))) == [1]
+
+
+def test_points_stand_in_for_poses_of_hand_and_object():
+    points = np.random.default_rng(0).normal(size=(4, 29, 3)) * 0.05
+    points[0, 6:21] = points[1, 5:21] = np.nan
+    only = {
+        "object_id": ["a", "a", "b", "a"],
+        "side": "left",
+        "keypoints_3d": points,
+        "object_pose": np.full((4, 4), np.nan),
+    }
+    p = Predictions.from_columns(only)
+    assert point_forms(p).tolist() == ["space", "", "space", "space"]
+    assert list(row_problems(p)) == [1]
+    unsure = np.ones((4, 29))
+    unsure[3, :20] = 0
+    p = Predictions.from_columns(only | {"keypoint_confidence": unsure})
+    assert point_forms(p).tolist() == ["space", "", "space", ""]
+    p = Predictions.from_columns(only | {"corner_order": ["given", "", "given", "search"]})
+    parts = {
+        name: [rows.tolist() for rows in found] for name, found in groups(p, np.array([0, 2, 3])).items()
+    }
+    assert parts == {"a": [[0], [3]], "b": [[2]]}
+    flat = {"object_id": ["a"] * 4, "side": "left", "keypoints_2d": points[..., :2], "cam_K": np.eye(3)}
+    p = Predictions.from_columns(flat)
+    assert np.isnan(p.object_pose).all()
+    assert point_forms(p).tolist() == ["picture"] * 4
+    with pytest.raises(ValueError, match=r"no hands: .*cam_K"):
+        Predictions.from_columns(flat | {"cam_K": None})
 
 
 def test_take_keeps_every_column():
@@ -427,13 +457,33 @@ def test_without_object_pose_the_frame_is_the_objects(model):
     assert into_object_frame(pose, None, model) is pose
 
 
-def test_betas_of_another_model_count_as_zero(model, caplog):
+def test_betas_of_another_model_count_as_zero(model):
     p = predictions(3, hand_model=["open", "mano", "open"], side="right")
-    with caplog.at_level("WARNING"):
+    with pytest.warns(UserWarning, match="betas of the hand model 'mano'"):
         pose = hand_poses(p, slice(None), model)
-    assert "betas" in caplog.text
     assert (pose.betas[1] == 0).all()
     torch.testing.assert_close(pose.betas[[0, 2]], torch.from_numpy(p.betas[[0, 2]]))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_wrist_stays_where_betas_are_left_out(side, tmp_path, monkeypatch):
+    mano_file.write_mano(tmp_path, "right")
+    monkeypatch.setenv("MANO_DIR", str(tmp_path))
+    mano, ours = load_mano(), load_open_hand()
+    p = predictions(4, hand_model=["mano", "open", "mano", "mano"], side=side)
+    p.betas[3] = 0
+    with pytest.warns(UserWarning, match="the wrist stays"):
+        pose = hand_poses(p, slice(None), ours)
+    given = HandPose.from_arrays(
+        {n: getattr(p, n) for n in ("global_orient", "hand_pose", "betas", "transl")}, side=side
+    )
+    wrist = ours.joints(pose)[:, 0]
+    torch.testing.assert_close(wrist[[0, 2]], mano.joints(given)[[0, 2], 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(wrist[1], ours.joints(given)[1, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(pose.transl[[1, 3]], given.transl[[1, 3]], atol=0, rtol=0)
+    monkeypatch.setenv("MANO_DIR", str(tmp_path / "gone"))
+    with pytest.warns(UserWarning, match="may move by some millimetres"):
+        assert torch.equal(hand_poses(p, slice(None), ours).transl, given.transl)
 
 
 def test_one_side_at_a_time(model):

@@ -1,4 +1,4 @@
-"""Sequences: banded equations against dense ones, terms of time against finite differences, sequences against frames."""
+"""Sequences: banded equations against dense ones, terms of time by finite differences, sequences against frames."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def dense(equations: SequenceEquations) -> NormalEquations:
                 hessian[:, t, :, t + reach] = blocks[:, t]
                 hessian[:, t + reach, :, t] = blocks[:, t].transpose(1, 2)
     size = length * dim
-    return NormalEquations(
-        equations.cost, equations.gradient.flatten(1), hessian.reshape(batch, size, size)
-    )
+    return NormalEquations(equations.cost, equations.gradient.flatten(1), hessian.reshape(batch, size, size))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 6, 7])

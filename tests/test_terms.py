@@ -15,14 +15,14 @@ import torch
 from synthetic_hand import random_hand, random_pose
 from torch import Tensor
 
-from contact.terms import FingersApart, KeepOut, SkinOnSurface, SpheresOutside, attraction, penetration
+from contact.terms import FingersApart, HandsApart, SkinOnSurface, SpheresOutside, attraction, penetration
 from hand_models import HandModel, HandPose, PointJacobian, load_open_hand
 from hand_models.anatomy import Anatomy, default_anatomy
 from hand_models.inner_spheres import Spheres, inner_spheres, sphere_centres, sphere_radius
 from hand_models.record import Record
 from hand_models.rotations import exp_so3, log_so3
 from hand_models.solver.normal_equations import NormalEquations
-from hand_models.solver.states import HandState, RigidState
+from hand_models.solver.states import HandState, PairState, RigidState
 from hand_models.solver.terms import AnglePrior, JointLimits, PointTargets, ShapePrior, pseudo_huber
 from refine.evidence.point_fit import PointEvidence
 from refine.evidence.pose_prior import PosePrior
@@ -206,27 +206,33 @@ def test_spheres_outside(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_keep_out(width: int) -> None:
-    """Of two problems each with balls of its own, skin and spheres with what each may sink in."""
+def test_hands_apart(width: int) -> None:
+    """Two hands that overlap, the second seen in a mirror: skin and spheres of either in the other's spheres."""
     model = random_hand()
-    balls = Spheres(0.1 * (draw(2, 3, 3) - 0.5), torch.tensor([0.03, 0.02, 0.04], dtype=torch.float64))
-    term = KeepOut(balls, 0.01 * draw(2, 30, seed=1), 0.01 * draw(2, 43, seed=2), 0.002)
-    state = hand_state(model, at_the_origin(model), width)
+    flip = torch.tensor([-1.0, 1.0, 1.0]).double()
+    one, other = at_the_origin(model), random_pose(2, seed=15)
+    other = replace(other, transl=(one.transl + model.root(one)) * flip - model.root(other) + 0.004)
+    state = PairState(*(hand_state(model, pose, width) for pose in (one, other)))
 
-    def residual(term: KeepOut, state: HandState) -> Tensor:
-        def depth(points: Tensor) -> Tensor:
-            return (term.balls.radius - torch.cdist(points, term.balls.centres)).amax(2)
+    def residual(term: HandsApart, state: PairState) -> Tensor:
+        spheres = [inner_spheres(half.joints.points) for half in (state.first, state.second)]
+        seen = [Spheres(s.centres * flip, s.radius) for s in spheres]  # by the other hand
 
-        spheres = inner_spheres(state.joints.points)
+        def depth(points: Tensor, balls: Spheres) -> Tensor:
+            apart = (points[:, :, None] - balls.centres[:, None]).norm(dim=-1)
+            return (balls.radius - apart).amax(2)
+
         excess = [
-            depth(state.skin.points) - term.skin_allowance,
-            depth(spheres.centres) + spheres.radius - term.sphere_allowance,
+            depth(state.first.skin.points, seen[1]),
+            depth(state.second.skin.points, seen[0]),
+            depth(spheres[0].centres, seen[1]) + spheres[0].radius,
         ]
-        return torch.cat(excess, 1).clamp_min(0) / 0.002
+        return torch.cat(excess, 1).clamp_min(0) / term.std
 
+    term = HandsApart(0.002)
     sunk = residual(term, state)
-    assert (sunk[:, :30] > 0).any()
-    assert (sunk[:, 30:] > 0).any()
+    for part in sunk.split([30, 30, 43], dim=1):
+        assert (part > 0).any()
     assert (sunk == 0).any()
     torch.testing.assert_close(check_term(term, state, residual).cost, 0.5 * (sunk**2).sum(1))
 
@@ -687,7 +693,6 @@ def test_no_term_is_nan_at_the_optimum(hand: HandModel, anatomy: Anatomy) -> Non
         SkinOnSurface(WHICH, zero, zero, plane),
         SkinOnSurface(WHICH, zero + 1, zero, plane),
         SpheresOutside(WHICH, zero[:, :1], plane),
-        KeepOut(Spheres(state.spheres.points, sphere_radius(zero)), zero, torch.zeros(2, 43).double()),
         PointTargets(state.skin.points, zero + 1, zero + 0.001),
         PointTargets(state.skin.points, zero, zero + 0.001),
         JointLimits(anatomy, 0.05),

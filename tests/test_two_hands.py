@@ -14,12 +14,14 @@ from contact.network import ContactNet, NetworkConfig
 from contact.objects import ObjectMesh
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
+from hand_models.inner_spheres import Spheres
 from refine import RefineConfig, Status, refine_grasp
 from refine.config import CostConfig
+from refine.evidence.inputs import is_pair
 from refine.measure.metrics import mpjpe
 from refine.measure.volumes import closed_solid
-from refine.solve.optimize import Spheres
-from refine.solve.two_hands import TwoHandResult, decide, is_pair
+from refine.result import TwoHandResult
+from refine.solve.two_hands import decide
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +172,11 @@ def test_a_tie_leaves_hands_as_they_are():
 def test_spheres_are_a_signed_distance():
     spheres = Spheres(torch.tensor([[[0.0, 0, 0], [1, 0, 0]]]), torch.tensor([0.1, 0.3]))
     points = torch.tensor([[[0.0, 0.2, 0.0], [0.9, 0.0, 0.0], [0.55, 0.0, 0.0]]])
-    distance, gradient = spheres.query(points)
+    distance, gradient, nearest = spheres.query(points)
     torch.testing.assert_close(distance, torch.tensor([[0.1, -0.2, 0.15]]))
     expected = torch.tensor([[[0.0, 1, 0], [-1, 0, 0], [-1, 0, 0]]])
     torch.testing.assert_close(gradient, expected)
+    assert nearest.tolist() == [[0, 1, 1]]
 
 
 # Mistakes -------------------------------------------------------------------------------------------

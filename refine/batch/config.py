@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from hand_models import HandModel
 
+    from ..request import Request
+    from ..result import RefineResult
+
 _BLOCK = 1 << 20
 _LEFT_OUT = ("device", "weights")
 """Options of `RefineConfig` that say where the work is done or the weights lie, not what is done."""
@@ -53,16 +56,11 @@ class BatchConfig:
 
         return load_hand_model(self.hand_model, mano_dir=self.mano_dir)
 
-    def refiner(self, model: HandModel) -> Callable[..., Any]:
-        """`refine_grasp` with the options bound: ``(HandPose, ObjectMesh) -> RefineResult``."""
-        from ..api import refine_grasp
+    def refiner(self) -> Callable[[Request], RefineResult]:
+        """`refine_request` with the options bound."""
+        from ..api import refine_request
 
-        def run(pose: Any, mesh: Any) -> Any:
-            return refine_grasp(
-                pose, mesh, side=pose.side, config=self.refine, hand_model=model, seed=self.seed
-            )
-
-        return run
+        return lambda request: refine_request(request, self.refine, self.seed)
 
 
 def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:

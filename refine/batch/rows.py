@@ -6,18 +6,21 @@ A row that cannot be refined is recorded with status `failed` and the reason, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..files.object_files import ObjectEntry, load_object
-from ..files.predictions import COLUMNS, Predictions, has_pose, row_problems
+from ..files.predictions import COLUMNS, Predictions, groups, has_pose, pose_columns, row_problems
 
 if TYPE_CHECKING:
     from contact.objects import ObjectMesh
     from hand_models import HandModel
+
+    from ..request import Request
+    from ..result import RefineResult
 
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 300
@@ -28,7 +31,7 @@ def refine_rows(
     predictions: Predictions,
     objects: dict[str, ObjectEntry],
     model: HandModel,
-    refine: Callable[..., Any],
+    refine: Callable[[Request], RefineResult],
     *,
     batch_size: int = 16,
     numbers: np.ndarray | None = None,
@@ -41,7 +44,7 @@ def refine_rows(
         predictions: any rows; those of `row_problems` come out as `failed`.
         objects: object id to mesh, from `find_objects`.
         model: hand model the poses are for.
-        refine: ``(HandPose in the object frame, ObjectMesh) -> RefineResult`` for a batch of one side.
+        refine: what becomes of the rows of one batch, e.g. `refine.api.refine_request` with its options bound.
         batch_size: most rows in one call of ``refine``.
         numbers: ``(N,)`` what the rows are called in reasons, their place in the file; 0, 1, … when None.
         progress: called with the number of rows just done.
@@ -55,20 +58,19 @@ def refine_rows(
     for row, reason in problems.items():
         table.fail([row], f"row {table.numbers[row]}{reason.removeprefix(f'row {row}')}")
     progress(len(problems))
-    for object_id, by_side in _groups(predictions, set(problems)).items():
-        rows_of_object = np.concatenate(list(by_side.values()))
-        try:
-            if object_id not in objects:
-                raise FileNotFoundError(f"no mesh for object {object_id!r} in the objects folder.")
-            mesh = _load(objects[object_id])
-        except Exception as error:  # meshes come from elsewhere and set off whatever the libraries raise
-            known = isinstance(error, (ValueError, OSError))
-            table.fail(
-                rows_of_object, str(error) if known else f"{object_id}: {type(error).__name__}: {error}"
-            )
-            progress(len(rows_of_object))
-            continue
-        for rows in by_side.values():
+    good = np.setdiff1d(np.arange(len(predictions)), list(problems))
+    for object_id, parts in groups(predictions, good).items():
+        for rows in parts:
+            side = str(predictions.side[rows[0]])
+            try:
+                if object_id not in objects:
+                    raise FileNotFoundError(f"no mesh for object {object_id!r} in the objects folder.")
+                mesh = _load(objects[object_id], side)
+            except Exception as error:  # meshes come from elsewhere and set off whatever the libraries raise
+                known = isinstance(error, (ValueError, OSError))
+                table.fail(rows, str(error) if known else f"{object_id}: {type(error).__name__}: {error}")
+                progress(len(rows))
+                continue
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
                 _refine_batch(batch, table, mesh, refine, keep)
@@ -76,17 +78,17 @@ def refine_rows(
     return table.finish()
 
 
-def _load(entry: ObjectEntry) -> ObjectMesh:
+def _load(entry: ObjectEntry, side: str) -> ObjectMesh:
     """The object, opened once as long as its file does not change: the shards of a file share their objects."""
     if not entry.path.is_file():
-        return load_object(entry)  # which says what is wrong
+        return load_object(entry, side)  # which says what is wrong
     status = entry.path.stat()
-    return _load_unchanged(entry, status.st_mtime_ns, status.st_size)
+    return _load_unchanged(entry, side, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=32)
-def _load_unchanged(entry: ObjectEntry, changed: int, size: int) -> ObjectMesh:
-    return load_object(entry)
+def _load_unchanged(entry: ObjectEntry, side: str, changed: int, size: int) -> ObjectMesh:
+    return load_object(entry, side)
 
 
 def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Predictions:
@@ -96,27 +98,18 @@ def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Pred
     return table.finish()
 
 
-def _groups(predictions: Predictions, skip: set[int]) -> dict[str, dict[str, np.ndarray]]:
-    """Rows by object and side, each in file order."""
-    groups: dict[str, dict[str, list[int]]] = {}
-    for row, (object_id, side) in enumerate(
-        zip(predictions.object_id.tolist(), predictions.side.tolist(), strict=True)
-    ):
-        if row not in skip:
-            groups.setdefault(object_id, {}).setdefault(side, []).append(row)
-    return {name: {side: np.array(rows) for side, rows in sides.items()} for name, sides in groups.items()}
-
-
 def _refine_batch(
     rows: np.ndarray,
     table: _ResultTable,
-    mesh: Any,
-    refine: Callable[..., Any],
+    mesh: ObjectMesh,
+    refine: Callable[[Request], RefineResult],
     keep: Callable[[np.ndarray, Any], Any] | None,
 ) -> None:
     """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
+    from ..request import Request
+
     try:
-        result = refine(table.object_frame_pose(rows), mesh)
+        result = refine(Request.of_rows(table.input.take(rows), mesh, table.model))
         table.store(rows, result)
     except (ImportError, FileNotFoundError):
         raise  # weights or a package are missing, which is no row's fault and would fail them all
@@ -137,8 +130,7 @@ class _ResultTable:
     """Result columns being filled in, row by row."""
 
     def __init__(self, predictions: Predictions, model: HandModel, numbers: np.ndarray) -> None:
-        self._input, self._model = predictions, model
-        self.numbers = numbers
+        self.input, self.model, self.numbers = predictions, model, numbers
         rows = len(predictions)
         self._columns: dict[str, np.ndarray] = {
             "status": np.full(rows, "failed", "U16"),
@@ -148,55 +140,38 @@ class _ResultTable:
         for name, column in COLUMNS.items():
             if column.is_result and column.kind == "float":
                 self._columns[name] = np.full((rows, *column.shapes[0]), np.nan, np.float32)
-        for name, shape in {
-            "global_orient": (3,),
-            "hand_pose": (15, 3),
-            "betas": (10,),
-            "transl": (3,),
-        }.items():
-            value = getattr(predictions, name)
-            self._columns[name] = (
-                np.full((rows, *shape), np.nan, np.float32) if value is None else value.copy()
-            )
+        self._columns |= pose_columns(predictions)
         self._posed = has_pose(predictions)
         self._hand_model = predictions.hand_model.astype(object)
 
-    def object_frame_pose(self, rows: np.ndarray) -> Any:
-        from ..files.prediction_poses import hand_poses, into_object_frame, object_poses
-
-        pose = hand_poses(self._input, rows, self._model)
-        return into_object_frame(pose, object_poses(self._input, rows), self._model)
-
-    def fail(self, rows: Any, reason: str) -> None:
+    def fail(self, rows: Iterable[int], reason: str) -> None:
         for row in rows:
             self._reasons[row] = reason[:_LONGEST_REASON]
 
-    def store(self, rows: np.ndarray, result: Any) -> None:
-        from ..files.prediction_poses import into_camera_frame, object_poses
-
-        pose = into_camera_frame(result.pose, object_poses(self._input, rows), self._model)
+    def store(self, rows: np.ndarray, result: RefineResult) -> None:
         status = np.array([s.value for s in result.status])
-        arrays = pose.as_arrays()
+        arrays = result.pose.as_arrays()
         finite = np.all([np.isfinite(a).reshape(len(rows), -1).all(1) for a in arrays.values()], axis=0)
         good = finite & (status != "failed")
         self._columns["status"][rows] = np.where(good, status, "failed")
-        for row in rows[~good]:
-            self._reasons[row] = f"row {self.numbers[row]}: the optimiser found no finite pose."
-        # A kept row stays to the letter what it was, unless its pose was fitted to its joints here.
+        for row, reason in zip(rows[~good], np.array(result.reason)[~good], strict=True):
+            why = reason or "the optimiser found no finite pose."
+            self.fail([row], f"row {self.numbers[row]}: {why}")
+        # A kept row stays to the letter what it was, unless its pose was found from its points here.
         new = good & ((status != "kept") | ~self._posed[rows])
+        if result.object_pose is not None:
+            arrays["object_pose"] = result.object_pose
         for name, value in arrays.items():
             self._columns[name][rows[new]] = value[new]
-        self._hand_model[rows[new]] = self._model.name
-        measured = dict(result.metrics)
-        measured |= {
-            name: getattr(result, name) for name in ("score_before", "score_after", "uncertainty", "steps")
-        }
-        for name, value in measured.items():
+        self._hand_model[rows[new]] = self.model.name
+        names = ("score_before", "score_after", "uncertainty", "steps")
+        for name, value in (result.metrics | {n: getattr(result, n) for n in names}).items():
             if name in self._columns:
                 self._columns[name][rows] = np.asarray(value)
 
     def finish(self) -> Predictions:
-        columns = self._input.columns() | self._columns
+        """The rows with what was filled in."""
+        columns = self.input.columns() | self._columns
         columns |= {
             "reason": np.array(self._reasons, np.str_),
             "hand_model": self._hand_model.astype(np.str_),

@@ -66,7 +66,7 @@ def run_shard(
         rows,
         find_objects(config.objects),
         model,
-        config.refiner(model),
+        config.refiner(),
         batch_size=config.batch_size,
         numbers=numbers,
         progress=progress,

@@ -13,6 +13,7 @@ import tyro
 
 if TYPE_CHECKING:
     from ..files.formats import Adapter
+    from ..files.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ConvertOptions:
     kind: Literal["hpe", "bop"] | None = None
     """Which result file of DexYCB to write."""
     objects: Path | None = None
-    """Folder of meshes, or side-car (graph)."""
+    """Folder of meshes, or side-car, to place hand and object by where the input holds 29 points (graph)."""
     template: Path | None = None
     """The subject's hand as a .ply (grab)."""
     flat_hand_mean: bool | None = None
@@ -67,7 +68,7 @@ class ConvertOptions:
     """Whether handedness assumes a mirrored image (mediapipe)."""
 
 
-_NOT_OPTIONS = ("input", "output", "source", "target")
+_NOT_OPTIONS = ("input", "output", "source", "target", "objects")
 
 
 def convert(options: ConvertOptions) -> int:
@@ -93,7 +94,7 @@ def convert(options: ConvertOptions) -> int:
             )
     if options.output.resolve() == options.input.resolve():
         raise ValueError(f"{options.output}: is the input; write somewhere else.")
-    predictions = read_with(source, options.input, **reads)
+    predictions = _placed(read_with(source, options.input, **reads), options, source, target)
     written = write_with(target, options.output, predictions, **writes)
     problems = row_problems(predictions)
     print(f"{len(predictions)} rows: {source.name} → {target.name}: {written}")
@@ -105,6 +106,35 @@ def convert(options: ConvertOptions) -> int:
         )
         return 1
     return 0
+
+
+def _placed(
+    predictions: Predictions, options: ConvertOptions, source: Adapter, target: Adapter
+) -> Predictions:
+    """Rows of points with poses of hand and object, where meshes are given or the target needs poses."""
+    from ..files.formats.graph import named_meshes
+    from ..files.predictions import point_forms
+
+    if (point_forms(predictions) == "").all():
+        if options.objects is not None:
+            raise ValueError(f"--objects: no row of {options.input} has points to be placed; leave it out.")
+        return predictions
+    meshes = options.objects
+    if meshes is None and source.name == "graph":
+        meshes = named_meshes(options.input)
+    if meshes is None:
+        if target.name == "grasp":
+            return predictions
+        raise ValueError(
+            f"--objects: {target.name} holds poses, and to find those of points takes the objects' meshes; "
+            "give their folder."
+        )
+    from hand_models import load_hand_model
+
+    from ..evidence.graph_rows import with_starts
+    from ..files.object_files import find_objects
+
+    return with_starts(predictions, find_objects(meshes), load_hand_model("open"))
 
 
 def _taken(function: Callable[..., Any] | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _train(options: TrainOptions) -> int:
         from contact.corpus.held_out import write_held_out
         from hand_models import load_hand_model
 
-        from ..files.grasp_points import corpus_points
+        from ..evidence.graph_data import corpus_points
 
         model = load_hand_model("open")
         grasps, held_out = corpus_points(options.corpus, model)
@@ -101,7 +101,7 @@ def _train(options: TrainOptions) -> int:
         if options.held_out_file:
             print(f"held-out grasps: {write_held_out(options.corpus, options.out / 'held_out.npz')}")
     else:
-        from ..files.graph_splits import read_split
+        from ..evidence.graph_data import read_split
 
         assert options.splits is not None
         grasps, held_out = read_split(options.splits, "train"), read_split(options.splits, "test")
@@ -121,8 +121,8 @@ def _train(options: TrainOptions) -> int:
 
 
 def _splits(options: SplitsOptions) -> int:
+    from ..evidence.graph_data import write_splits
     from ..files.formats import read_any
-    from ..files.graph_splits import write_splits
     from ..files.input_files import find_inputs
     from ..files.object_files import find_objects
 

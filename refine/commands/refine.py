@@ -84,7 +84,6 @@ def refine(options: RefineOptions) -> int:
         "object_pose": options.object_pose,
         "side": options.side,
         "mano_dir": options.hands.mano_dir,
-        "objects": options.objects,
     }
     started, failed, files = time.monotonic(), 0, 0
     with _progress() as progress:

@@ -101,28 +101,3 @@ def _implausible(joints: Tensor, grid: SignedDistanceGrid) -> Tensor:
     off = torch.nan_to_num(distance - distance.new_tensor(FLESH), nan=0.0) / 0.01
     tips = off[:, 4::4].clamp(0, 5)
     return (off.clamp(-5, 0) ** 2).sum(1) + 0.3 * (tips**2).sum(1) + tips.amin(1) ** 2
-
-
-def own_symmetries(grid: SignedDistanceGrid, points: Tensor, box: Tensor, tolerance: float = 0.015) -> Tensor:
-    """``(S, 3, 3)`` turns of the box about its middle that leave the object as it is, the identity first.
-
-    Args:
-        grid: signed distance.
-        points: ``(n, 3)`` on the surface.
-        box: ``(8, 3)`` corners.
-        tolerance: mean distance of the turned surface from the surface, as a share of the box's diagonal.
-    """
-    middle, diagonal = box.mean(0), (box[7] - box[0]).norm()
-    keep = []
-    for axes in permutations(range(3)):
-        for signs in product((1.0, -1.0), repeat=3):
-            turn = torch.zeros(3, 3)
-            for row, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
-                turn[row, axis] = sign
-            if torch.linalg.det(turn) < 0:
-                continue
-            turned = (points - middle) @ turn.T + middle
-            off = grid.query(turned[None], torch.zeros(1, dtype=torch.long))[0].abs().mean()
-            if off <= tolerance * diagonal:
-                keep.append(turn)
-    return torch.stack(keep)

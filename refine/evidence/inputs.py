@@ -1,4 +1,4 @@
-"""What users hand in, turned into what the optimiser takes, with errors that say how to mend it."""
+"""What users hand in, turned into what the solver takes, with errors that say how to mend it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contact.objects import ObjectMesh
+from contact.objects.hierarchy import LEVELS
 from hand_models import HandModel, HandPose, fit_joints
 from hand_models.pose import check_side
 
+from ..files.object_files import object_for
+from ..files.prediction_poses import in_terms_of
+
+_REACH = 1.5  # metres
 _FORMS = (
     "a HandPose, a dict with global_orient and hand_pose, vectors of 51 (global_orient 3, hand_pose 45, transl 3) "
     "or 61 (… betas 10 before transl), or joints (21, 3)"
@@ -22,10 +28,11 @@ def as_hand_pose(value: Any, model: HandModel, side: str = "right") -> HandPose:
     """Any accepted form of hands as a `HandPose`, float32 on the CPU.
 
     Args:
-        value: `HandPose`; mapping of arrays; ``(51,)`` or ``(B, 51)`` ``[global_orient, hand_pose, transl]``;
-            ``(61,)`` or ``(B, 61)`` ``[global_orient, hand_pose, betas, transl]``; joints ``(21, 3)`` or
-            ``(B, 21, 3)``, metres, OpenPose order. Lists of numbers are arrays.
-        model: hand that is fitted to joints.
+        value: `HandPose`; mapping of arrays, optionally with ``side`` and with ``hand_model``, the name of the model
+            that its betas belong to (see `in_terms_of`; other forms have ``model``'s); ``(51,)`` or ``(B, 51)``
+            ``[global_orient, hand_pose, transl]``; ``(61,)`` or ``(B, 61)`` ``[global_orient, hand_pose, betas,
+            transl]``; joints ``(21, 3)`` or ``(B, 21, 3)``, metres, OpenPose order. Lists of numbers are arrays.
+        model: hand that is fitted to joints, and in whose terms all are given.
         side: side of the hands, for forms that do not say it.
 
     Returns:
@@ -45,7 +52,9 @@ def _any_form(value: Any, model: HandModel, side: str) -> HandPose:
     if isinstance(value, HandPose):
         return value.detach().to("cpu", torch.float32)
     if isinstance(value, Mapping):
-        return HandPose.from_arrays(value, side=None if "side" in value else side)
+        fields = {name: array for name, array in value.items() if name != "hand_model"}
+        given = HandPose.from_arrays(fields, side=None if "side" in value else side).detach().to("cpu")
+        return in_terms_of(model, given, value.get("hand_model", model.name))
     if isinstance(value, str | bytes) or value is None:
         raise ValueError(f"hand_pose: got {type(value).__name__}; pass {_FORMS}.")
     try:
@@ -74,23 +83,40 @@ def _as_float(value: Any) -> Tensor:
 
 def _fitted(joints: Tensor, model: HandModel, side: str) -> HandPose:
     """Hands fitted to ``(B, 21, 3)`` joints; NaN where these are not finite."""
-    usable = joints.isfinite().flatten(1).all(1).nonzero()[:, 0]
-    pose = HandPose.zeros(len(joints), side=side)
-    fields = {name: torch.full_like(getattr(pose, name), torch.nan) for name in pose.as_arrays()}
-    if len(usable):
+    usable = joints.isfinite().flatten(1).all(1)
+    shapes = {name: array.shape for name, array in HandPose.zeros(len(joints)).as_arrays().items()}
+    fields = {name: torch.full(shape, torch.nan) for name, shape in shapes.items()}
+    if usable.any():
         try:
             fitted = fit_joints(joints[usable], model, side=side)
         except ValueError as error:
             raise ValueError(f"hand_pose: {error}") from None
-        fields = {
-            name: t.index_copy(0, usable, getattr(fitted, name).to("cpu", torch.float32))
-            for name, t in fields.items()
-        }
+        for name, values in fields.items():
+            values[usable] = getattr(fitted, name).to("cpu", torch.float32)
     return HandPose(side, **fields)
 
 
-def as_object_pose(value: Any, batch: int) -> tuple[Tensor, Tensor]:
-    """A 4×4 object-to-camera pose, or one per hand, as rotations ``(B, 3, 3)`` and translations ``(B, 3)``.
+def is_pair(hand_pose: Any) -> bool:
+    """Whether this is a list of two hands, and not one array of numbers."""
+    return (
+        isinstance(hand_pose, list | tuple)
+        and len(hand_pose) == 2
+        and all(isinstance(hand, HandPose | Mapping) for hand in hand_pose)
+    )
+
+
+def as_object(object_mesh: Any, side: str) -> ObjectMesh:
+    """The object for hands of ``side``, see `object_for`; ``ValueError`` when it was made with other points."""
+    obj = object_for(object_mesh, side)
+    if len(obj.points) != LEVELS[0]:
+        raise ValueError(
+            f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."
+        )
+    return obj
+
+
+def as_object_pose(value: Any, batch: int) -> Tensor:
+    """A 4×4 object-to-camera pose, or one per hand, as ``(B, 4, 4)``.
 
     Raises:
         ValueError: wrong shape, not finite, or not a rigid motion.
@@ -101,7 +127,7 @@ def as_object_pose(value: Any, batch: int) -> tuple[Tensor, Tensor]:
         raise ValueError("object_pose: not numbers; pass a 4×4 object-to-camera matrix.") from None
     if pose.shape[-2:] != (4, 4) or pose.ndim > 3 or (pose.ndim == 3 and len(pose) not in (1, batch)):
         raise ValueError(f"object_pose: got shape {tuple(pose.shape)}; expected (4, 4) or ({batch}, 4, 4).")
-    pose = pose.reshape(-1, 4, 4).expand(batch, 4, 4)
+    pose = pose.reshape(-1, 4, 4).expand(batch, 4, 4).clone()
     if not pose.isfinite().all():
         raise ValueError("object_pose: holds NaN or infinity; drop those frames or repair their object pose.")
     rotation = pose[:, :3, :3]
@@ -114,25 +140,19 @@ def as_object_pose(value: Any, batch: int) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "object_pose: its last row is not 0 0 0 1; pass the matrix that multiplies column vectors (transpose it?)."
         )
-    return rotation, pose[:, :3, 3]
+    return pose
 
 
-def check_reach(pose: HandPose, model: HandModel, centre: Tensor, diameter: float) -> None:
-    """Make mistakes of units or frames an error: hands that are all metres away from their object.
+def out_of_reach(pose: HandPose, model: HandModel, obj: ObjectMesh) -> dict[int, str]:
+    """Hands, object frame, more than 1.5 m from the object's surface, and what is probably wrong: row → reason.
 
-    Args:
-        pose: ``B`` hands, object frame; those that are not finite are passed over.
-        centre: ``(3,)`` of the object, metres.
-        diameter: of the object, metres.
-
-    Raises:
-        ValueError: the nearest hand is further than 1.5 m from the object's surface.
+    That far away a unit or a frame was mistaken. Hands that are not finite are passed over.
     """
     wrist = model.root(pose) + pose.transl
-    distance = (wrist - centre).norm(dim=-1) - diameter / 2
-    finite = distance.isfinite()
-    if finite.any() and distance[finite].min() > 1.5:
-        raise ValueError(
-            f"hand_pose: the hand is {float(distance[finite].min()):.1f} m away from the object; are transl in metres, "
-            "and hand and object in one frame (else pass object_pose)?"
-        )
+    distance = (wrist - obj.points.mean(0)).norm(dim=-1) - obj.diameter / 2
+    far = (distance.isfinite() & (distance > _REACH)).nonzero()[:, 0].tolist()
+    return {
+        row: f"the hand is {float(distance[row]):.1f} m away from the object; are transl in metres, and hand and "
+        "object in one frame (else give object_pose)?"
+        for row in far
+    }

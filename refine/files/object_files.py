@@ -119,17 +119,13 @@ def find_objects(source: str | Path) -> dict[str, ObjectEntry]:
     return found
 
 
-def load_object(entry: ObjectEntry) -> ObjectMesh:
-    """Open the mesh of ``entry`` as `contact.ObjectMesh`.
+def load_object(entry: ObjectEntry, side: str = "right") -> ObjectMesh:
+    """Open the mesh of ``entry`` for hands of ``side``, see `object_for`.
 
     Raises:
         FileNotFoundError: it is gone.
         ValueError: it is too large, its hash differs, or it is not a usable mesh.
     """
-    from contact.objects import (
-        ObjectMesh,  # here, because it needs torch and this module is also read by --help
-    )
-
     if not entry.path.is_file():
         raise FileNotFoundError(f"{entry.path}: there is no such mesh.")
     size = entry.path.stat().st_size
@@ -144,4 +140,21 @@ def load_object(entry: ObjectEntry) -> ObjectMesh:
                 f"{entry.path}: its sha256 is {digest[:12]}…, the side-car says {entry.sha256[:12]}…; "
                 "fetch the mesh again or mend the side-car."
             )
-    return ObjectMesh.from_any(entry.path, name=entry.object_id, scale=entry.scale)
+    return object_for(entry.path, side, name=entry.object_id, scale=entry.scale)
+
+
+def object_for(source: Any, side: str, *, name: str | None = None, scale: float | None = None) -> ObjectMesh:
+    """Whatever holds a mesh as `contact.ObjectMesh`, its points drawn where hands of ``side`` are refined.
+
+    Left hands are refined in the mirror, and so the points are drawn there: a scene and its mirror image then
+    give the same problem. An ObjectMesh keeps the points it has. Arguments and errors as `ObjectMesh.from_any`.
+    """
+    # Here, because it needs torch and this module is also read by --help.
+    from contact.objects import ObjectMesh, read_source
+
+    if side == "left" and not isinstance(source, ObjectMesh):
+        vertices, faces, found = read_source(source)
+        if vertices.ndim == faces.ndim == 2 and vertices.shape[1] == 3:
+            mirror = (vertices * [-1.0, 1.0, 1.0], faces[:, ::-1])
+            return ObjectMesh.from_any(mirror, name=name or found, scale=scale).mirrored()
+    return ObjectMesh.from_any(source, name=name, scale=scale)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hand_models.fit import fit_joints
-from hand_models.model import HandModel
-from hand_models.pose import HandPose
+from hand_models import HandModel, HandPose, MissingManoError, fit_joints, load_hand_model
 
 from .predictions import Predictions, has_joints, has_pose
-
-_log = logging.getLogger(__name__)
 
 
 def hand_poses(predictions: Predictions, rows: Any, model: HandModel) -> HandPose:
     """The hands of ``rows`` (indices or mask) in the frame of the file, in the order given.
 
     Where the pose columns are NaN or absent the pose is fitted to `keypoints_3d`. Betas of another hand model
-    than ``model`` mean nothing to it and count as zero; this is logged.
+    than ``model`` are left out, see `in_terms_of`.
 
     Raises:
         ValueError: the rows are of both sides, or one has neither pose nor joints.
@@ -41,23 +37,53 @@ def hand_poses(predictions: Predictions, rows: Any, model: HandModel) -> HandPos
     parts, order = [], []
     if posed.any():
         q = p.take(posed)
-        given = q.column("betas")
-        betas = np.where((q.hand_model == model.name)[:, None], given, np.float32(0))
-        if not np.array_equal(betas, given):
-            _log.warning("betas of another hand model than %r are taken as zero", model.name)
-        fields = {
-            "global_orient": q.global_orient,
-            "hand_pose": q.hand_pose,
-            "betas": betas,
-            "transl": q.transl,
-        }
-        parts.append(HandPose.from_arrays(fields, side=side))
+        fields = {name: q.column(name) for name in ("global_orient", "hand_pose", "betas", "transl")}
+        parts.append(in_terms_of(model, HandPose.from_arrays(fields, side=side), q.hand_model))
         order.append(np.flatnonzero(posed))
     if not posed.all():
         joints = torch.from_numpy(p.column("keypoints_3d")[~posed, :21])
         parts.append(fit_joints(joints, model, side=side))
         order.append(np.flatnonzero(~posed))
     return HandPose.cat(parts)[np.argsort(np.concatenate(order))]
+
+
+def in_terms_of(model: HandModel, pose: HandPose, betas_of: Any) -> HandPose:
+    """Hands whose betas may belong to other hand models, as hands of ``model``.
+
+    Betas of another model mean nothing to this one: they become zero, with a warning, and the wrist stays where
+    it was. It lies at J0(betas) + transl, so for that the other model must be at hand; without MANO its wrist is
+    taken to be that of the mean hand, which is good to some millimetres.
+
+    Args:
+        betas_of: name of the hand model that the betas belong to, "mano" or "open"; one for all or one each.
+    """
+    names = np.broadcast_to(np.asarray(betas_of, np.str_), len(pose))
+    foreign = (names != model.name) & (pose.betas != 0).any(1).cpu().numpy()
+    for name in np.unique(names[foreign]).tolist():
+        rows = torch.from_numpy(np.flatnonzero(foreign & (names == name)))
+        given = pose[rows]
+        mean = HandPose.zeros(len(rows), side=pose.side)
+        try:
+            wrist, place = load_hand_model(name).root(given), "the wrist stays where it was"
+        except (MissingManoError, ValueError):
+            wrist, place = (
+                model.root(mean),
+                "the wrist may move by some millimetres, as its place hangs on them",
+            )
+        warnings.warn(
+            f"betas of the hand model {name!r} say nothing to {model.name!r} and are taken as zero; {place}. "
+            f"Refine with the hand model {name!r} to keep the shape.",
+            stacklevel=2,
+        )
+        transl = given.transl + wrist - model.root(mean)
+        pose = HandPose(
+            pose.side,
+            pose.global_orient,
+            pose.hand_pose,
+            pose.betas.index_fill(0, rows, 0.0),
+            pose.transl.index_copy(0, rows, transl),
+        )
+    return pose
 
 
 def object_poses(predictions: Predictions, rows: Any) -> Tensor | None:

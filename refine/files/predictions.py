@@ -62,6 +62,12 @@ COLUMNS: dict[str, Column] = {
     "keypoints_3d": Column(
         ((21, 3), (29, 3)), "float", "metres, same frame and order; may stand for the pose"
     ),
+    "keypoint_confidence": Column(
+        ((21,), (29,)), "float", "of each keypoint, 0 to 1, 0 where missing; 1 when absent"
+    ),
+    "corner_order": Column(
+        ((),), "str", "whether to believe the 'given' order of the 8 corners or to 'search' for it"
+    ),
     "status": Column(
         ((),),
         "str",
@@ -106,6 +112,8 @@ class Predictions:
     confidence: np.ndarray | None = None
     keypoints_2d: np.ndarray | None = None
     keypoints_3d: np.ndarray | None = None
+    keypoint_confidence: np.ndarray | None = None
+    corner_order: np.ndarray | None = None
     status: np.ndarray | None = None
     reason: np.ndarray | None = None
     steps: np.ndarray | None = None
@@ -130,9 +138,14 @@ class Predictions:
             raise ValueError(
                 f"column {missing!r} is missing: {COLUMNS[missing].meaning} (columns {has_pose} are there)."
             )
-        if not has_pose and self.keypoints_3d is None:
-            raise ValueError(f"no hands: give the columns {list(_POSE)}, or 'keypoints_3d' with 21 joints.")
-        filled = {
+        flat = None if self.cam_K is None else self.keypoints_2d
+        in_picture = flat is not None and np.shape(flat)[-2:] == (29, 2)
+        if not has_pose and self.keypoints_3d is None and not in_picture:
+            raise ValueError(
+                f"no hands: give the columns {list(_POSE)}, or 'keypoints_3d' with 21 joints, or 'keypoints_2d' with "
+                "21 joints and 8 corners of the object's box and 'cam_K'."
+            )
+        filled: dict[str, Any] = {
             "hand_model": "mano",
             "sequence_id": "",
             "frame_id": np.arange(rows),
@@ -141,6 +154,8 @@ class Predictions:
         }
         if has_pose:
             filled["betas"] = np.zeros((rows, 10))
+        elif self.keypoints_3d is None:
+            filled["object_pose"] = np.full((rows, 4, 4), np.nan)
         for name, column in COLUMNS.items():
             value = getattr(self, name)
             if value is None and name not in filled:
@@ -237,9 +252,9 @@ def _shape_hint(name: str, column: Column, shape: tuple[int, ...]) -> str:
 def row_problems(predictions: Predictions) -> dict[int, str]:
     """Rows that cannot be used and why, ``row -> "row 3, column 'transl': ..."``; empty when all can.
 
-    Checked: the side; finite pose (or finite `keypoints_3d` where the pose is NaN or absent); a hand and an
-    object within reach of the camera and a hand of a hand's size, which catches millimetres; `object_pose`
-    a rigid motion. Optional columns that are not used for the pose may hold NaN.
+    Checked: the side; finite pose (or finite `keypoints_3d`, or `point_forms`, where the pose is NaN or absent);
+    a hand and an object within reach of the camera and a hand of a hand's size, which catches millimetres;
+    `object_pose` a rigid motion. Optional columns that are not used for the pose may hold NaN.
     """
     p, found = predictions, {}
 
@@ -249,56 +264,47 @@ def row_problems(predictions: Predictions) -> dict[int, str]:
 
     report(~np.isin(p.side, ("right", "left")), "side", "is neither 'right' nor 'left'.")
     report(p.object_id == "", "object_id", "is empty.")
-    posed, joints = has_pose(p), has_joints(p)
+    missing = "holds NaN or infinity"
+    metres = "metres are expected, so divide millimetres by 1000."
+    posed, joints, points = has_pose(p), has_joints(p), point_forms(p) != ""
     for name in (*_POSE, "betas"):
         value = getattr(p, name)
         if value is not None:
-            bad = ~_finite(value) & ~joints
+            bad = ~_finite(value) & ~joints & ~points
             report(
                 bad,
                 name,
-                "holds NaN or infinity, and there are no keypoints_3d in its place; drop the row or fill it in.",
+                f"{missing}, and there are no keypoints_3d in its place; drop the row or fill it in.",
             )
-    report(~posed & ~joints, "keypoints_3d", "holds NaN or infinity; drop the row or fill it in.")
+    report(
+        ~posed & ~joints & ~points,
+        "keypoints_3d" if p.keypoints_3d is not None else "keypoints_2d",
+        f"{missing}; drop the row or fill it in (6 joints and 4 corners of 29 points are enough).",
+    )
     if p.transl is not None:
         far = posed & (np.linalg.norm(p.transl, axis=1) > _MAX_DISTANCE)
-        report(
-            far,
-            "transl",
-            f"the hand is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.",
-        )
+        report(far, "transl", f"the hand is more than {_MAX_DISTANCE:g} m away; {metres}")
     if p.keypoints_3d is not None:
-        used = joints & ~posed
         extent = np.linalg.norm(np.ptp(p.keypoints_3d[:, :21], axis=1), axis=1)
-        odd = used & ~((extent > _HAND_EXTENT[0]) & (extent < _HAND_EXTENT[1]))
-        report(
-            odd,
-            "keypoints_3d",
-            "the 21 joints span less than 3 cm or more than 50 cm; metres are expected, so divide millimetres by 1000.",
-        )
+        odd = joints & ~posed & ~points & ~((extent > _HAND_EXTENT[0]) & (extent < _HAND_EXTENT[1]))
+        report(odd, "keypoints_3d", f"the 21 joints span less than 3 cm or more than 50 cm; {metres}")
     if p.object_pose is not None:
-        report(~_finite(p.object_pose), "object_pose", "holds NaN or infinity; drop the row or fill it in.")
         with np.errstate(all="ignore"):
             rotation = p.object_pose[:, :3, :3].astype(np.float64)
             unit = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2), initial=0) < 1e-2
             proper = unit & (np.linalg.det(np.nan_to_num(rotation)) > 0)
-        report(
-            ~proper,
-            "object_pose",
-            "its upper left 3x3 is not a rotation; give object to camera without scale or reflection.",
-        )
-        last = np.abs(p.object_pose[:, 3] - np.array([0, 0, 0, 1], np.float32)).max(1, initial=0) < 1e-4
-        report(
-            ~last,
-            "object_pose",
-            "its last row is not 0 0 0 1; give the 4x4 matrix that multiplies column vectors (transpose it?).",
-        )
-        far = np.linalg.norm(p.object_pose[:, :3, 3], axis=1) > _MAX_DISTANCE
-        report(
-            far,
-            "object_pose",
-            f"the object is more than {_MAX_DISTANCE:g} m away; metres are expected, so divide millimetres by 1000.",
-        )
+            last = np.abs(p.object_pose[:, 3] - np.array([0, 0, 0, 1], np.float32)).max(1, initial=0) < 1e-4
+            far = np.linalg.norm(p.object_pose[:, :3, 3], axis=1) > _MAX_DISTANCE
+        for bad, text in (
+            (~_finite(p.object_pose), f"{missing}; drop the row or fill it in."),
+            (~proper, "its 3x3 part is not a rotation; give object to camera without scale or reflection."),
+            (
+                ~last,
+                "its last row is not 0 0 0 1; give the 4x4 that multiplies column vectors (transpose it?).",
+            ),
+            (far, f"the object is more than {_MAX_DISTANCE:g} m away; {metres}"),
+        ):
+            report(bad & ~points, "object_pose", text)
     return dict(sorted(found.items()))
 
 
@@ -324,6 +330,58 @@ def has_joints(predictions: Predictions) -> np.ndarray:
     if predictions.keypoints_3d is None:
         return np.zeros(len(predictions), bool)
     return _finite(predictions.keypoints_3d[:, :21])
+
+
+def point_forms(predictions: Predictions) -> np.ndarray:
+    """``(N,)`` text: what rows with neither a pose of the hand nor one of the object have in their place.
+
+    "space" for `keypoints_3d` with at least 6 joints and 4 corners of the object's box, "picture" for 29
+    `keypoints_2d`, six of them known, with `cam_K`; "" where there is nothing or nothing is missing.
+    """
+    p = predictions
+    forms = np.full(len(p), "", "U7")
+    if p.object_pose is None:  # hand and object share a frame, and joints are all that is needed
+        return forms
+    lacking = ~has_pose(p) & ~_finite(p.object_pose)
+
+    def known(points: np.ndarray | None) -> np.ndarray:
+        there = np.zeros((len(p), 29), bool)
+        if points is not None and points.shape[1] == 29:
+            there = np.isfinite(points).all(2)
+            if p.keypoint_confidence is not None and p.keypoint_confidence.shape[1] == 29:
+                there &= p.keypoint_confidence > 0
+        return there
+
+    if p.cam_K is not None:
+        forms[lacking & _finite(p.cam_K) & (known(p.keypoints_2d).sum(1) >= 6)] = "picture"
+    space = known(p.keypoints_3d)
+    forms[lacking & (space[:, :21].sum(1) >= 6) & (space[:, 21:].sum(1) >= 4)] = "space"
+    return forms
+
+
+def pose_columns(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Copies of the columns of the hand's pose and of `object_pose`, to be filled in; NaN where they are absent."""
+    return {
+        name: np.full((len(predictions), *COLUMNS[name].shapes[0]), np.nan, np.float32)
+        if (value := getattr(predictions, name)) is None
+        else value.copy()
+        for name in (*_POSE, "betas", *(["object_pose"] if predictions.object_pose is not None else []))
+    }
+
+
+def groups(predictions: Predictions, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Those of ``rows`` that can be worked on together, by object: of one side, form of points and order of corners.
+
+    Each array is in the order of ``rows``.
+    """
+    p, forms = predictions, point_forms(predictions)
+    orders = np.full(len(p), "") if p.corner_order is None else p.corner_order
+    found: dict[str, dict[tuple[str, str, str], list[int]]] = {}
+    for row in rows.tolist():
+        form = str(forms[row])
+        key = (str(p.side[row]), form, str(orders[row]) if form else "")
+        found.setdefault(str(p.object_id[row]), {}).setdefault(key, []).append(row)
+    return {name: [np.array(part) for part in parts.values()] for name, parts in found.items()}
 
 
 def _finite(value: np.ndarray) -> np.ndarray:

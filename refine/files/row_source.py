@@ -13,7 +13,7 @@ from .formats import adapter, read_with, sniff
 from .prediction_files import arrow_column, read_predictions
 from .predictions import COLUMNS, Predictions
 
-SHARED_OPTIONS = ("mano_dir", "objects")
+SHARED_OPTIONS = ("mano_dir",)
 """Options that others than the reader need too, and so not refused by formats that have no use for them."""
 
 

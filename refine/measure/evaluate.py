@@ -15,7 +15,7 @@ from hand_models import HandModel, HandPose
 from ..files.object_files import ObjectEntry, load_object
 from ..files.prediction_poses import hand_poses, into_object_frame, object_poses
 from ..files.predictions import Predictions, has_joints, has_pose, row_problems
-from ..result import Status
+from ..files.status import Status
 from . import metrics
 
 if TYPE_CHECKING:

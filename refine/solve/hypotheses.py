@@ -122,10 +122,10 @@ def best_finalist(
     scores = _scores(model, objects, found.targets.which, solution.state.pose, mean, owner, score_weights)
     chosen = (scores + found.bonus).view(batch, count).argmax(1)
     chosen = chosen + count * torch.arange(batch, device=chosen.device)
-    pose = solution.state.pose[chosen]
-    posterior = solved_variance(model, pose, solution.equations.hessian[chosen], found.joints_var[chosen])
+    state = solution.state[chosen]
+    posterior = solved_variance(state, solution.equations.hessian[chosen], found.joints_var[chosen])
     return Solved(
-        pose,
+        state.pose,
         scores[chosen],
         posterior + found.spread[chosen],
         found.steps[chosen] + solution.iterations[chosen],

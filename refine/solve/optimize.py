@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from contact.field import ContactField
 from contact.objects.object_set import ObjectSet
-from contact.terms import FingersApart, KeepOut, SkinOnSurface, SpheresOutside
+from contact.terms import FingersApart, SkinOnSurface, SpheresOutside
 from hand_models import HandModel, HandPose
-from hand_models.inner_spheres import Spheres, inner_spheres
 from hand_models.record import Record
 from hand_models.solver.least_squares import Solution, minimize
 from hand_models.solver.states import HandState, Term
@@ -124,64 +124,59 @@ def align(
     return minimize(state, [*targets.terms(model, config.costs), *evidence], config.align)
 
 
-def resolve_contact(
-    model: HandModel,
-    objects: ObjectSet,
-    targets: FieldTerms,
-    start: HandPose,
-    config: RefineConfig,
+def contact_problem(
+    model: HandModel, objects: ObjectSet, targets: FieldTerms, start: HandPose, config: RefineConfig,
     evidence: Sequence[Term] = (),
-) -> Solution[HandState]:
-    """Bring ``B`` right hands from ``start`` onto the surface: touching where contact is seen, not sinking in."""
+) -> tuple[HandState, list[Term]]:  # fmt: skip
+    """``B`` right hands at ``start`` and all terms about them: touching where contact is seen, not sinking in."""
     skin, c, which = model.contact_points[: config.skin_points], config.costs, targets.which
     with torch.no_grad():
         yields = soft_tissue(objects, which, model(start).vertices[:, skin], c)
-    terms = [
+    bones = torch.full_like(yields[:, :1], c.soft_tissue)
+    return HandState.of(start, model, skin), [
         *targets.terms(model, c),
         SkinOnSurface(which, targets.touch, yields, objects.grid, c.contact_std, c.penetration_std),
-        SpheresOutside(which, torch.full_like(yields[:, :1], c.soft_tissue), objects.grid, c.penetration_std),
+        SpheresOutside(which, bones, objects.grid, c.penetration_std),
         FingersApart(c.self_penetration_std),
         *evidence,
     ]
-    return minimize(HandState.of(start, model, skin), terms, config.contact)
+
+
+def resolve_contact(
+    model: HandModel, objects: ObjectSet, targets: FieldTerms, start: HandPose, config: RefineConfig,
+    evidence: Sequence[Term] = (),
+) -> Solution[HandState]:  # fmt: skip
+    """Bring ``B`` right hands from ``start`` onto the surface, by `contact_problem`. See `optimise`."""
+    state, terms = contact_problem(model, objects, targets, start, config, evidence)
+    return minimize(state, terms, config.contact)
 
 
 @torch.no_grad()
-def keep_out(model: HandModel, pose: HandPose, balls: Spheres, config: RefineConfig) -> KeepOut:
-    """Hands out of ``balls``; where they are in them at ``pose`` they give way by half: the other does the rest."""
-    skin, own = (
-        model(pose).vertices[:, model.contact_points[: config.skin_points]],
-        inner_spheres(model.joints(pose)),
-    )
-    skin_depth = -balls.query(skin)[0]
-    sphere_depth = own.radius - balls.query(own.centres)[0]
-    return KeepOut(
-        balls, 0.5 * skin_depth.clamp_min(0), 0.5 * sphere_depth.clamp_min(0), config.costs.penetration_std
-    )
-
-
-@torch.no_grad()
-def joint_variance(model: HandModel, pose: HandPose, hessian: Tensor) -> Tensor:
+def joint_variance(state: HandState, hessian: Tensor, start: int = 0) -> Tensor:
     """Variance ``(B, 21)`` of the joints in the posterior of solved problems, square metres, mean of three axes.
 
     The Laplace approximation: the unknowns are normal around the solution with the inverse of the
-    Gauss–Newton Hessian ``(B, 51, 51)`` as covariance, and the joints move with them along their Jacobian.
+    Gauss–Newton Hessian ``(B, D, D)`` as covariance, and the joints move with them along their Jacobian.
+
+    Args:
+        start: where the hand's unknowns begin among those of the problem.
     """
-    rows = HandState.of(pose, model).joints.dense()  # (B, 51, 3, 21)
+    rows = state.joints.dense()  # (B, 51, 3, 21)
+    rows = pad(rows, (0, 0, 0, 0, start, hessian.shape[1] - start - rows.shape[1]))
     diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
     factor, _ = torch.linalg.cholesky_ex(hessian + torch.diag_embed(1e-6 * diagonal + 1e-9))
     half = torch.linalg.solve_triangular(factor, rows.flatten(2), upper=False)
     return half.square().sum(1).unflatten(-1, (3, -1)).mean(1)
 
 
-def solved_variance(model: HandModel, pose: HandPose, hessian: Tensor, joints_var: Tensor) -> Tensor:
+def solved_variance(state: HandState, hessian: Tensor, joints_var: Tensor, start: int = 0) -> Tensor:
     """(B, 21) square metres per axis: of the posterior, and of the error that all of a field's values share.
 
     Args:
-        hessian: ``(B, 51, 51)`` of the solved problems.
+        hessian: ``(B, D, D)`` of the solved problems, among whose unknowns the hand's begin at ``start``.
         joints_var: ``(B, 21)`` that their fields state, square metres.
 
     The posterior treats what the field says of many points and joints as independent. What is wrong with all of
     it at once does not average out, and is as large as what the network states for one joint.
     """
-    return joint_variance(model, pose, hessian) + joints_var
+    return joint_variance(state, hessian, start) + joints_var

@@ -19,6 +19,7 @@ from hand_models.record import Record
 from hand_models.solver.states import Term
 
 from ..config import RefineConfig
+from ..evidence.pose_prior import PosePrior
 from .fields import EncodedGrasps, expected_variance, load_weights, weights_path
 from .hypotheses import solve_hypotheses
 from .optimize import optimise, solved_variance
@@ -89,7 +90,7 @@ def refine_right_hands(
             known = [term[rows].to(device) for term in evidence]
             solve = _solve if config.hypotheses == 1 else solve_hypotheses
             best = solve(grasps, objects, index, given, field, score_weights, config, seed, known)
-        stated = len(evidence) > 0
+        stated = any(isinstance(term, PosePrior) for term in evidence)
         parts.append(
             _gate(model, objects, index, given, best, field, score_weights, config, stated).to("cpu")
         )
@@ -108,7 +109,7 @@ def _solve(
     return Solved(
         found,
         score(plausibility(model, objects, which, found, mean), score_weights),
-        solved_variance(model, found, solution.equations.hessian, mean.joints_var),
+        solved_variance(solution.state, solution.equations.hessian, mean.joints_var),
         solution.iterations,
     )
 

@@ -1,124 +1,74 @@
-"""Two hands on one object: each refined for itself, then both settled together where they are in each other's way.
+"""Two hands on one object: each refined for itself, then solved for as one where they are in each other's way.
 
-In the joint solve all hands are problems of one batch, each with the inner spheres of its partner as obstacles,
-through the same costs as the object. In every round either hand has to give way by half of what they overlap,
-so that the outcome does not depend on which comes first. The gate then scores the four ways to take or leave
-the two results; nothing is taken by halves, as a hand that went half the way would be in its partner's.
+The joint solve has both hands' unknowns and terms, and one term more that keeps them apart, so the outcome does not
+depend on which comes first. The gate then scores the four ways to take or leave the two results; nothing is taken
+by halves, as a hand that went half the way would be in its partner's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from contact.field import ContactField
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
+from contact.terms import HandsApart
 from hand_models import HandModel, HandPose
 from hand_models.inner_spheres import Spheres, inner_spheres
+from hand_models.solver.least_squares import minimize
+from hand_models.solver.states import Of, PairState
 
 from ..config import RefineConfig
-from ..request import Request
-from ..result import RefineResult
 from .fields import expected_variance, weights_path
-from .optimize import field_terms, keep_out, resolve_contact, solved_variance
+from .optimize import contact_problem, field_terms, solved_variance
 from .refine_hands import Refined, refine_right_hands
 from .score import ScoreWeights, load_score, plausibility, score
-from .uncertainty import load_scale
-
-_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class TwoHandResult:
-    """Result of `refine_grasp` for two hands; ``first, second = result`` unpacks it in the order they were given."""
+class OneHand:
+    """One of the two hands, of ``B`` grasps."""
 
-    hands: tuple[RefineResult, RefineResult]
-    """as they were given"""
-    overlap_mm_before: np.ndarray
-    """(B,) how deep the skin of either hand is inside the other: 0 where they are apart, NaN where one
-    of them failed"""
-    overlap_mm_after: np.ndarray
-    """(B,)"""
-
-    def __iter__(self) -> Iterator[RefineResult]:
-        return iter(self.hands)
-
-    @property
-    def right(self) -> RefineResult:
-        """The right hand's result."""
-        return next(hand for hand in self.hands if hand.pose.side == "right")
-
-    @property
-    def left(self) -> RefineResult:
-        """The left hand's result."""
-        return next(hand for hand in self.hands if hand.pose.side == "left")
-
-
-def is_pair(hand_pose: Any) -> bool:
-    """Whether this is a list of two hands, and not one array of numbers."""
-    return (
-        isinstance(hand_pose, list | tuple)
-        and len(hand_pose) == 2
-        and all(isinstance(hand, HandPose | Mapping) for hand in hand_pose)
-    )
+    pose: HandPose
+    """the usable ones, in the object's frame, as right hands"""
+    object: ObjectMesh
+    """as right hands hold it"""
+    usable: Tensor
+    """(B,) bool: which of the ``B`` are in ``pose``"""
 
 
 def refine_two_hands(
-    hands: Any, obj: ObjectMesh, object_pose: Any, model: HandModel, config: RefineConfig, seed: int
-) -> TwoHandResult:
-    """`refine_grasp` for ``[right, left]`` or ``[left, right]``, ``B`` hands each.
+    hands: Sequence[OneHand], model: HandModel, config: RefineConfig, seed: int
+) -> tuple[list[Refined], Tensor, Tensor]:
+    """Refine a right and a left hand on one object, in either order.
 
-    Dictionaries that do not say their ``side`` are a right hand first and a left one second.
+    Args:
+        model: the right hand's.
 
-    Raises:
-        ValueError: as `refine_grasp`; also for two hands of one side, different numbers of them, or a method
-            that knows single hands only.
+    Returns:
+        The outcome of the usable hands of each, and how deep the two overlap before and after, ``(B,)`` metres,
+        NaN where one is not usable.
     """
-    if config.method != "regrasp":
-        raise ValueError(
-            f"config: method {config.method!r} knows single hands only; refine them one by one, or use 'regrasp'."
-        )
-    sides = ("right", "left")
-    requests = [
-        Request.make(hand, obj, object_pose, side, model) for hand, side in zip(hands, sides, strict=True)
-    ]
-    first, second = (request.pose for request in requests)
-    if first.side == second.side:
-        raise ValueError(
-            f"hand_pose: two {first.side} hands; pass one right and one left hand, or a batch of one side."
-        )
-    if len(first) != len(second):
-        raise ValueError(
-            f"hand_pose: {len(first)} {first.side} and {len(second)} {second.side} hands; "
-            "give as many of either, row by row of the same moment."
-        )
-    weights = weights_path(config)
-    score_weights = load_score(weights)
-    both = requests[0].finite & requests[1].finite
-    found = [_alone(request, config, seed) for request in requests]
+    score_weights = load_score(weights_path(config))
+    both = hands[0].usable & hands[1].usable
+    found = [_alone(hand, model, config, seed) for hand in hands]
     overlap = torch.zeros(2, 2, len(both))  # of the first hand as given or refined with the second so
     if both.any():
-        found, overlap[:, :, both] = _together(requests, found, both, score_weights, config)
+        found, overlap[:, :, both] = _together(hands, found, both, model, score_weights, config)
     if config.gate:
-        scores = [_everywhere(r, f) for r, f in zip(requests, found, strict=True)]
+        scores = [_everywhere(h, f) for h, f in zip(hands, found, strict=True)]
         before, after = (torch.stack(column) for column in zip(*scores, strict=True))
         accepted = decide(
             before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0)
         )
-        found = [_gated(r, f, a[r.finite]) for r, f, a in zip(requests, found, accepted, strict=True)]
+        found = [_gated(h, f, a[h.usable], model) for h, f, a in zip(hands, found, accepted, strict=True)]
     else:
-        accepted = torch.stack([request.finite for request in requests])
+        accepted = torch.stack([hand.usable for hand in hands])
     overlap[:, :, ~both] = torch.nan
-    after = overlap[accepted[0].long(), accepted[1].long(), torch.arange(len(both))]
-    scale = load_scale(weights)
-    one, other = (r.answer(f, scale, config) for r, f in zip(requests, found, strict=True))
-    return TwoHandResult((one, other), 1e3 * overlap[0, 0].numpy(), 1e3 * after.numpy())
+    return found, overlap[0, 0], overlap[accepted[0].long(), accepted[1].long(), torch.arange(len(both))]
 
 
 def decide(before: Tensor, after: Tensor, penalty: Tensor) -> Tensor:
@@ -138,27 +88,26 @@ def decide(before: Tensor, after: Tensor, penalty: Tensor) -> Tensor:
     return torch.stack([best // 2, best % 2]).bool()
 
 
-def _alone(request: Request, config: RefineConfig, seed: int) -> Refined:
-    """Every finite hand's best solution, without a gate."""
-    hands, free = request.right_hands(), replace(config, gate=False)
-    which = torch.zeros(len(hands), dtype=torch.long)
-    return refine_right_hands(hands, [request.scene()], which, request.right_model(), free, seed)
+def _alone(hand: OneHand, model: HandModel, config: RefineConfig, seed: int) -> Refined:
+    """Every usable hand's best solution, without a gate."""
+    which = torch.zeros(len(hand.pose), dtype=torch.long)
+    return refine_right_hands(hand.pose, [hand.object], which, model, replace(config, gate=False), seed)
 
 
-def _everywhere(request: Request, refined: Refined) -> tuple[Tensor, Tensor]:
+def _everywhere(hand: OneHand, refined: Refined) -> tuple[Tensor, Tensor]:
     """Scores ``(B,)`` before, and after less the margin; a failed hand has a result that is never taken."""
-    before, after = torch.zeros(len(request.pose)), torch.full((len(request.pose),), -torch.inf)
-    before[request.finite], after[request.finite] = refined.score_before, refined.score_after - refined.margin
+    before = torch.zeros(len(hand.usable))
+    after = torch.full_like(before, -torch.inf)
+    before[hand.usable], after[hand.usable] = refined.score_before, refined.score_after - refined.margin
     return before, after
 
 
-def _gated(request: Request, refined: Refined, accepted: Tensor) -> Refined:
+def _gated(hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel) -> Refined:
     """With the hands that were not ``accepted`` as they were given."""
-    given = request.right_hands()
-    own = expected_variance(request.right_model().joints(given), refined.field)
+    own = expected_variance(model.joints(hand.pose), refined.field)
     return replace(
         refined,
-        pose=refined.pose.where(accepted, given),
+        pose=refined.pose.where(accepted, hand.pose),
         share=accepted.float(),
         accepted=accepted,
         score_after=torch.where(accepted, refined.score_after, refined.score_before),
@@ -167,60 +116,59 @@ def _gated(request: Request, refined: Refined, accepted: Tensor) -> Refined:
 
 
 def _together(
-    requests: Sequence[Request],
+    hands: Sequence[OneHand],
     found: Sequence[Refined],
     both: Tensor,
+    model: HandModel,
     score_weights: ScoreWeights,
     config: RefineConfig,
 ) -> tuple[list[Refined], Tensor]:
-    """Settle the hands of the rows ``both`` beside each other.
+    """Solve for the two hands of the rows ``both`` as one, where they are in each other's way.
 
     Returns:
         The two outcomes with those rows replaced, and how deep the hands overlap, metres, ``(2, 2, N)``: the
         first as given or refined, the second as given or refined.
     """
-    device, model = torch.device(config.device), requests[0].right_model().to(config.device)
-    objects = ObjectSet.of([request.scene() for request in requests]).to(device)
-    rows = [both[request.finite].nonzero()[:, 0] for request in requests]
-    count = len(rows[0])
-    which = torch.arange(2, device=device).repeat_interleave(count)
-    given = HandPose.cat([r.right_hands()[i] for r, i in zip(requests, rows, strict=True)]).to(device)
-    pose = HandPose.cat([f.pose[i] for f, i in zip(found, rows, strict=True)]).to(device)
-    field = ContactField.cat([f.field[i] for f, i in zip(found, rows, strict=True)]).to(device)
-    score_after, variance, steps = (
-        torch.cat([getattr(f, name)[i] for f, i in zip(found, rows, strict=True)]).to(device)
-        for name in ("score_after", "variance", "steps")
+    device, model = torch.device(config.device), model.to(config.device)
+    objects = ObjectSet.of([hand.object for hand in hands]).to(device)
+    rows = [both[hand.usable].nonzero()[:, 0] for hand in hands]
+    given = [h.pose[i].to(device) for h, i in zip(hands, rows, strict=True)]
+    pose = [f.pose[i].to(device) for f, i in zip(found, rows, strict=True)]
+    busy = (_overlap(model, *pose) > 0).nonzero()[:, 0]
+    if len(busy):
+        fields = [f.field[i].to(device)[busy] for f, i in zip(found, rows, strict=True)]
+        states, terms = [], [HandsApart(config.costs.penetration_std)]
+        for k, half in enumerate(("first", "second")):
+            which = torch.full_like(busy, k)
+            targets = field_terms(model, objects, which, given[k][busy], fields[k], config)
+            state, own = contact_problem(model, objects, targets, pose[k][busy], config)
+            states.append(state)
+            terms += [Of(half, term) for term in own]
+        solution = minimize(PairState(*states), terms, config.contact)
+        found = list(found)
+        for k, state in enumerate((solution.state.first, solution.state.second)):
+            seen = plausibility(model, objects, torch.full_like(busy, k), state.pose, fields[k])
+            variance = solved_variance(
+                state, solution.equations.hessian, fields[k].joints_var, k * solution.state.first.dim
+            )
+            pose[k] = pose[k].fill(busy, state.pose)
+            found[k] = _replaced(found[k], rows[k][busy.cpu()], state.pose, score(seen, score_weights), variance,
+                                 solution.iterations)  # fmt: skip
+    overlap = [[_overlap(model, a, b) for b in (given[1], pose[1])] for a in (given[0], pose[0])]
+    return list(found), torch.stack([torch.stack(row) for row in overlap]).cpu()
+
+
+def _replaced(
+    found: Refined, rows: Tensor, pose: HandPose, value: Tensor, variance: Tensor, steps: Tensor
+) -> Refined:
+    """With the hands at ``rows`` solved for anew."""
+    return replace(
+        found,
+        pose=found.pose.fill(rows, pose.to("cpu")),
+        score_after=found.score_after.index_copy(0, rows, value.cpu()),
+        variance=found.variance.index_copy(0, rows, variance.cpu()),
+        steps=found.steps.index_add(0, rows, steps.cpu()),
     )
-    for _ in range(_ROUNDS):
-        busy = (_overlap(model, pose[:count], pose[count:]) > 0).repeat(2).nonzero()[:, 0]
-        if len(busy) == 0:
-            break
-        partner = (busy + count) % (2 * count)
-        targets = field_terms(model, objects, which[busy], given[busy], field[busy], config)
-        others = keep_out(model, pose[busy], _spheres(model, pose[partner]), config)
-        solution = resolve_contact(model, objects, targets, pose[busy], config, [others])
-        solved = solution.state.pose
-        pose = pose.fill(busy, solved)
-        parts = plausibility(model, objects, which[busy], solved, field[busy])
-        score_after = score_after.index_copy(0, busy, score(parts, score_weights))
-        assert field.joints_var is not None
-        hessian = solution.equations.hessian
-        posterior = solved_variance(model, solved, hessian, field.joints_var[busy])
-        variance = variance.index_copy(0, busy, posterior)
-        steps = steps.index_add(0, busy, solution.iterations)
-    choices = [(given[:count], pose[:count]), (given[count:], pose[count:])]
-    overlap = torch.stack([torch.stack([_overlap(model, a, b) for b in choices[1]]) for a in choices[0]])
-    settled = [
-        replace(
-            f,
-            pose=f.pose.fill(i, pose[part].to("cpu")),
-            score_after=f.score_after.index_copy(0, i, score_after[part].cpu()),
-            variance=f.variance.index_copy(0, i, variance[part].cpu()),
-            steps=f.steps.index_copy(0, i, steps[part].cpu()),
-        )
-        for f, i, part in zip(found, rows, (slice(count), slice(count, None)), strict=True)
-    ]
-    return settled, overlap.cpu()
 
 
 def _spheres(model: HandModel, pose: HandPose) -> Spheres:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..result import Status
+from ..files.status import Status
 from .appearance import (
     GHOST,
     OBJECT,

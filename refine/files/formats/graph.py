@@ -8,8 +8,9 @@ JSON, one object or a list of them:
 
 ``keypoints_3d`` (metres, camera frame) may stand for ``keypoints_2d`` and ``cam_K``; a single hand needs no outer
 list. Joints are in OpenPose order, corners those of the mesh's axis-aligned box, z fastest; null where missing.
-``corner_order``: "search" or "given" (see `from_graph`). ``frame_id``, ``sequence_id`` are labels.
-The meshes are needed to place the object: the folder given as option, or ``objects`` in the file, relative to it.
+``corner_order``: "search" (all 48 orders; the default for points in space) or "given". ``frame_id``,
+``sequence_id`` are labels; ``objects`` is the folder of meshes, relative to the file, for `named_meshes`.
+Poses of hand and object are found from the points when the rows are refined, or placed on the way to another format.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from ..object_files import find_objects, load_object
 from ..predictions import Predictions
 from . import Adapter
 from .files import child, head, numbers, read_tree
@@ -31,46 +31,66 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def read(
-    path: Path, *, objects: str | Path | None = None, object_id: str | None = None, side: str | None = None
-) -> Predictions:
-    """Read graph keypoints and give each hand and object a pose.
+def read(path: Path, *, object_id: str | None = None, side: str | None = None) -> Predictions:
+    """Read graph keypoints: the points and what is known of them; poses are NaN.
 
     Args:
         path: .json, see above.
-        objects: folder of meshes, or side-car; where the file does not name one.
         object_id: object of all hands, where the file does not say.
         side: of all hands, where the file does not say; "right" when None.
 
     Raises:
         ValueError: a field is missing, unknown or of another shape; names it.
-        FileNotFoundError: no meshes, or none for an object.
     """
+    parts = [_columns(path, entry, object_id, side) for entry in _entries(path)]
+    forms = {"keypoints_2d" in part for part in parts}
+    if len(forms) > 1:  # each row has one of the two; the other is NaN
+        for part in parts:
+            rows = len(part["side"])
+            part.setdefault("keypoints_3d", np.full((rows, 29, 3), np.nan))
+            part.setdefault("keypoints_2d", np.full((rows, 29, 2), np.nan))
+            part.setdefault("cam_K", np.full((rows, 3, 3), np.nan))
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return Predictions.from_columns({name: np.concatenate([part[name] for part in parts]) for name in names})
+
+
+def named_meshes(path: Path) -> Path | None:
+    """The folder of meshes that the file itself names; None where it names none.
+
+    Raises:
+        ValueError: it lies outside the file's folder, or its entries name several.
+    """
+    named = {entry["objects"] for entry in _entries(path) if isinstance(entry.get("objects"), str)}
+    if len(named) > 1:
+        raise ValueError(f"{path}: objects: names {len(named)} folders; give one as --objects.")
+    return child(path.parent, named.pop(), f"{path}: objects") if named else None
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """What the file says of each object; ``ValueError`` for fields that are not known."""
     tree = read_tree(path)
     entries = tree if isinstance(tree, list) else [tree]
     if not entries:
         raise ValueError(f"{path}: holds no hands.")
-    parts = [_entry(path, entry, objects, object_id, side) for entry in entries]
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return Predictions.from_columns(columns)
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise ValueError(
+                f"{path}: expected an object with keypoints_2d or keypoints_3d; got {type(entry).__name__}."
+            )
+        unknown = sorted(set(map(str, entry)) - _KNOWN)
+        if unknown:
+            raise ValueError(
+                f"{path}: field {unknown[0][:60]!r} is not known; the fields are {', '.join(sorted(_KNOWN))}."
+            )
+        if isinstance(entry.get("objects"), str):
+            child(path.parent, entry["objects"], f"{path}: objects")
+    return entries
 
 
-def _entry(
-    path: Path, entry: Any, objects: str | Path | None, object_id: str | None, side: str | None
+def _columns(
+    path: Path, entry: dict[str, Any], object_id: str | None, side: str | None
 ) -> dict[str, np.ndarray]:
     """The columns of one object of the file."""
-    from ...evidence.initialize import from_graph
-
-    if not isinstance(entry, dict):
-        raise ValueError(
-            f"{path}: expected an object with keypoints_2d or keypoints_3d; got {type(entry).__name__}."
-        )
-    unknown = sorted(set(map(str, entry)) - _KNOWN)
-    if unknown:
-        raise ValueError(
-            f"{path}: field {unknown[0][:60]!r} is not known; the fields are {', '.join(sorted(_KNOWN))}."
-        )
     flat = "keypoints_3d" not in entry
     field = "keypoints_2d" if flat else "keypoints_3d"
     if field not in entry:
@@ -86,28 +106,30 @@ def _entry(
             raise ValueError(
                 f"{path}: {what}: expected a name; give it in the file or with --{what.replace('_', '-')}."
             )
-    options: dict[str, Any] = {"side": hand}
-    for what, shape in (("cam_K", None), ("confidence", (rows, 29))):
-        if entry.get(what) is not None:
-            values = numbers(path, what, entry[what])
-            options[what] = (
-                values if shape is None else values.reshape(shape) if values.size == rows * 29 else values
-            )
-    if entry.get("corner_order") is not None:
-        options["corner_order"] = entry["corner_order"]
-    mesh = _mesh(path, entry, objects, name)
-    try:
-        start = from_graph(points, mesh, **options)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    if hand not in ("right", "left"):
+        raise ValueError(f"{path}: side: got {hand[:20]!r}; write 'right' or 'left'.")
+    order = entry.get("corner_order") or ("given" if flat else "search")
+    if order not in ("given", "search"):
+        raise ValueError(f"{path}: corner_order: got {str(order)[:20]!r}; write 'search' or 'given'.")
     columns = {
-        "object_id": np.full(rows, name), "side": np.full(rows, hand),
-        "hand_model": np.full(rows, start.hand_model.name),
-        **start.hand_pose.as_arrays(), "object_pose": start.object_pose.numpy(), "keypoints_3d": start.points.numpy(),
+        "object_id": np.full(rows, name), "side": np.full(rows, hand), "hand_model": np.full(rows, "open"),
+        field: points, "object_pose": np.full((rows, 4, 4), np.nan),
+        "keypoint_confidence": np.ones((rows, 29)), "corner_order": np.full(rows, order),
     }  # fmt: skip
-    if flat:
-        columns["keypoints_2d"] = points
-        columns["cam_K"] = np.broadcast_to(options["cam_K"], (rows, 3, 3))
+    if entry.get("confidence") is not None:
+        confidence = numbers(path, "confidence", entry["confidence"])
+        if confidence.size != rows * 29 or (confidence < 0).any():
+            raise ValueError(
+                f"{path}: confidence has shape {confidence.shape}; expected ({rows}, 29), none negative."
+            )
+        columns["keypoint_confidence"] = confidence.reshape(rows, 29)
+    if flat and entry.get("cam_K") is None:
+        raise ValueError(f"{path}: cam_K: missing; keypoints_2d need the camera's 3×3 intrinsics, in pixels.")
+    if entry.get("cam_K") is not None:
+        camera = numbers(path, "cam_K", entry["cam_K"])
+        if camera.shape not in ((3, 3), (rows, 3, 3)):
+            raise ValueError(f"{path}: cam_K has shape {camera.shape}; expected (3, 3) or ({rows}, 3, 3).")
+        columns["cam_K"] = np.broadcast_to(camera, (rows, 3, 3))
     for label in ("frame_id", "sequence_id"):
         if label in entry:
             value = entry[label]
@@ -123,20 +145,6 @@ def _gaps(value: Any) -> Any:
     if isinstance(value, list):
         return [_gaps(item) for item in value]
     return np.nan if value is None else value
-
-
-def _mesh(path: Path, entry: dict[str, Any], objects: str | Path | None, name: str) -> Any:
-    folder = objects
-    if folder is None and isinstance(entry.get("objects"), str):
-        folder = child(path.parent, entry["objects"], f"{path}: objects")
-    if folder is None:
-        raise FileNotFoundError(
-            f"{path}: the object's mesh is needed to place it; give the folder of meshes as objects."
-        )
-    known = find_objects(folder)
-    if name not in known:
-        raise FileNotFoundError(f"{path}: no mesh for object {name[:60]!r} in {folder}.")
-    return load_object(known[name])
 
 
 def _is_graph(path: Path) -> bool:

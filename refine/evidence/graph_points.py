@@ -1,7 +1,7 @@
 """From the 29 points that graph estimators end with, to hands and object poses that refinement starts from.
 
-`from_graph` takes points in space, or keypoints and a camera; `refine_start` refines what it gives, and can move
-the object with the hand.
+`from_graph` takes points in space, or keypoints and a camera; `refine.api.refine_start` refines what it gives, and can
+move the object with the hand.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from pose_graph.graph import CORNERS, JOINTS, NODES
 from pose_graph.lifting import Lifted, check_camera, lift, mirror_nodes, to_rays
 from pose_graph.network import LiftNet
 
-from ..api import refine_grasp
-from ..config import RefineConfig
-from ..files.prediction_poses import into_camera_frame, into_object_frame
+from ..files.prediction_poses import into_object_frame
 from ..measure.metrics import box_corners
-from ..result import RefineResult
 from .corners import corner_pose
+from .inputs import as_object
 from .point_fit import PointEvidence, fit_hand, fit_rigid
 from .pose_prior import PosePrior
 
@@ -73,18 +71,6 @@ class GraphStart:
         return (spread**2).sum(1).reshape(len(self), 3, JOINTS).mean(1).sqrt()
 
 
-@dataclass(frozen=True)
-class RefinedStart:
-    """What `refine_start` found."""
-
-    result: RefineResult
-    """as from `refine_grasp`; its poses belong with the object where the start had it"""
-    hand_pose: HandPose
-    """camera frame"""
-    object_pose: Tensor
-    """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
-
-
 def from_graph(
     points: Any, object_mesh: Any, *, cam_K: Any = None, confidence: Any = None, sigma: Any = None, side: str = "right",
     corner_order: str | None = None, hand_model: HandModel | None = None, network: LiftNet | None = None,
@@ -115,7 +101,7 @@ def from_graph(
     """
     check_side(side)
     model = hand_model or load_hand_model("open")
-    obj = ObjectMesh.from_any(object_mesh)
+    obj = as_object(object_mesh, side)
     given = _points(points)
     batch, flat = len(given), given.shape[2] == 2
     trust = _weights("confidence", confidence, batch)
@@ -128,7 +114,7 @@ def from_graph(
         corner_order = "given" if flat else "search"
     if corner_order not in ("given", "search"):
         raise ValueError(f"corner_order: got {corner_order!r}; choose 'search' or 'given'.")
-    box = torch.from_numpy(box_corners(obj.vertices)).float()
+    box = _box(obj)
     if flat:
         from pose_graph.weights import load_network
 
@@ -172,8 +158,7 @@ def _start(
     joints = torch.where(weights[..., None] > 0, of_hand.points, torch.full_like(of_hand.points, torch.nan))
     first = solve_joints(joints, right, weights=weights, config=FitConfig(point_sigma=POINT_SIGMA)).pose
     solution = fit_hand(of_hand, first, right)
-    pose = torch.eye(4).repeat(len(first), 1, 1)
-    pose[:, :3, :3], pose[:, :3, 3] = rigid.rotation, rigid.translation
+    pose = _matrix(rigid.rotation, rigid.translation)
     hand = solution.state.pose
     inside = into_object_frame(hand, pose, right)
     covariance = _relative(solution.equations.hessian, placed.equations.hessian, hand, pose, right)
@@ -190,32 +175,29 @@ def _start(
     )
 
 
-def refine_start(
-    start: GraphStart, *, optimise_object: bool = False, config: RefineConfig | None = None, seed: int = 0
-) -> RefinedStart:
-    """Refine hands from `from_graph`.
+def lay_on_points(start: GraphStart, joints: Tensor, uncertainty: Tensor) -> Tensor:
+    """Object poses ``(B, 4, 4)`` that lay refined grasps, as rigid bodies, on all 29 points they started from.
 
     Args:
-        optimise_object: the object moves too. What contact tells is how hand and object lie together;
-            with this, the refined grasp is laid as one rigid body on all 29 points (six unknowns), so that the
-            correction is shared between hand and object as their errors say. Otherwise the hand takes it all.
-        config: of `refine_grasp`.
-        seed: of everything random.
+        joints: ``(B, 21, 3)`` of the refined hands, metres, object frame.
+        uncertainty: ``(B, 21)`` metres, standard deviation of each along an axis.
     """
-    result = refine_grasp(
-        start.hand_pose, start.object, object_pose=start.object_pose, config=config, hand_model=start.hand_model,
-        seed=seed, prior=start.prior,
-    )  # fmt: skip
-    if not optimise_object:
-        return RefinedStart(result, result.pose, start.object_pose)
-    box = torch.from_numpy(box_corners(start.object.vertices)).float()
-    body = torch.cat([torch.as_tensor(result.joints_after).float(), box.expand(len(start), -1, -1)], 1)
-    evidence = _loosened(start.evidence, torch.as_tensor(result.uncertainty).float())
+    body = torch.cat([joints, _box(start.object).expand(len(start), -1, -1)], 1)
+    evidence = _loosened(start.evidence, uncertainty)
     rigid = fit_rigid(evidence, body, start.object_pose[:, :3, :3], start.object_pose[:, :3, 3]).state
-    pose = start.object_pose.clone()
-    pose[:, :3, :3], pose[:, :3, 3] = rigid.rotation, rigid.translation
-    inside = into_object_frame(result.pose, start.object_pose, start.hand_model)
-    return RefinedStart(result, into_camera_frame(inside, pose, start.hand_model), pose)
+    return _matrix(rigid.rotation, rigid.translation)
+
+
+def _box(obj: ObjectMesh) -> Tensor:
+    """``(8, 3)`` corners of the object's box, metres, its frame."""
+    return torch.from_numpy(box_corners(obj.vertices)).float()
+
+
+def _matrix(rotation: Tensor, translation: Tensor) -> Tensor:
+    """``(B, 4, 4)`` of ``(B, 3, 3)`` and ``(B, 3)``."""
+    pose = torch.eye(4).repeat(len(rotation), 1, 1)
+    pose[:, :3, :3], pose[:, :3, 3] = rotation, translation
+    return pose
 
 
 # Covariance -----------------------------------------------------------------------------------------
@@ -268,28 +250,26 @@ def _as_deep_as(of_hand: PointEvidence, of_object: PointEvidence, laid: Tensor) 
 
 def _mirrored(evidence: PointEvidence, order: Tensor) -> PointEvidence:
     flip = torch.tensor([-1.0, 1.0, 1.0])
-    rays = None if evidence.rays is None else (evidence.rays * flip[:2])[:, order]
-    rays_sigma = None if evidence.rays_sigma is None else evidence.rays_sigma[:, order]
-    return replace(
-        evidence, points=(evidence.points * flip)[:, order], sigma=evidence.sigma[:, order], rays=rays,
-        rays_sigma=rays_sigma,
-    )  # fmt: skip
+    same = _reordered(evidence, order)
+    return replace(same, points=same.points * flip, rays=None if same.rays is None else same.rays * flip[:2])
 
 
 def _renamed(evidence: PointEvidence, laid: Tensor) -> PointEvidence:
     """The corners in the object's own order, given which corner each one was."""
-    place = torch.cat([torch.arange(JOINTS).expand(len(laid), -1), JOINTS + laid.argsort(1)], 1)
+    return _reordered(
+        evidence, torch.cat([torch.arange(JOINTS).expand(len(laid), -1), JOINTS + laid.argsort(1)], 1)
+    )
+
+
+def _reordered(evidence: PointEvidence, order: Tensor) -> PointEvidence:
+    """With the points ``order (29,)``, or ``(B, 29)`` of each grasp, in this order."""
+    index = order.expand(len(evidence.points), -1)
 
     def pick(t: Tensor | None) -> Tensor | None:
-        if t is None:
-            return None
-        index = place if t.ndim == 2 else place[..., None].expand(-1, -1, t.shape[2])
-        return t.gather(1, index)
+        return None if t is None else t.take_along_dim(index if t.ndim == 2 else index[..., None], 1)
 
-    return replace(
-        evidence, points=pick(evidence.points), sigma=pick(evidence.sigma), rays=pick(evidence.rays),
-        rays_sigma=pick(evidence.rays_sigma),
-    )  # fmt: skip
+    names = ("points", "sigma", "rays", "rays_sigma")
+    return replace(evidence, **{name: pick(getattr(evidence, name)) for name in names})
 
 
 def _loosened(evidence: PointEvidence, uncertainty: Tensor) -> PointEvidence:

@@ -1,7 +1,7 @@
-"""FHAB-style `.npy` splits of 29 points, as HOPE-Net and JHOPE train on, made from any annotated grasps.
+"""Annotated grasps as the 29 points that `pose_graph` learns from: of the corpus, or FHAB-style `.npy` splits.
 
-HOPE-Net's ``make_data.py`` does this for FHAB alone and in millimetres; here any format of `refine.files.formats` that
-knows joints, object poses and a camera will do, and lengths are metres:
+HOPE-Net's ``make_data.py`` makes such splits for FHAB alone and in millimetres; here any format of
+`refine.files.formats` that knows joints, object poses and a camera will do, and lengths are metres:
 
     points3d-{train,val,test}.npy  (N, 29, 3) camera frame: 21 joints in OpenPose order, 8 box corners, z fastest
     points2d-{train,val,test}.npy  (N, 29, 2) pixels: their projections
@@ -14,22 +14,72 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from contact.corpus import object_files
+from contact.perturb import PROTOCOLS, perturb
+from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 from pose_graph.cameras import GraspSet
 
+from ..files.object_files import ObjectEntry, load_object
+from ..files.predictions import Predictions
 from ..measure.metrics import box_corners
-from .object_files import ObjectEntry, load_object
-from .predictions import Predictions
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 FHAB_TEST = ("Subject_2", "Subject_5", "Subject_6")
 """Subjects kept for testing by the 6D pose protocol of Garcia-Hernando et al., CVPR 2018."""
+_POSE = ("global_orient", "hand_pose", "betas", "transl")
+SURFACE = 512
+"""Surface points kept of each object; the corpus orders them so that every prefix is spread over the whole."""
+
+
+def corpus_points(
+    folder: str | Path, model: HandModel, *, variants: int = 4, seed: int = 0
+) -> tuple[GraspSet, GraspSet]:
+    """The corpus as points: grasps to train on, and those on held-out objects.
+
+    Args:
+        folder: ``out`` of ``regrasp corpus``.
+        model: hand of the corpus.
+        variants: hands per training grasp: itself, and others near it (up to TOCH's B.1 noise), because
+            estimated hands must be lifted as they are, not as they ought to be.
+
+    Raises:
+        FileNotFoundError: there is no corpus.
+    """
+    parts: dict[bool, list[tuple[Tensor, int]]] = {False: [], True: []}
+    surfaces, normals, boxes = [], [], []
+    generator = torch.Generator().manual_seed(seed)
+    for path, held_out in object_files(Path(folder)):
+        with np.load(path, allow_pickle=False) as data:
+            pose = HandPose.from_arrays({n: data[n] for n in _POSE})
+            vertices, points, outward = data["vertices"], data["points"][:SURFACE], data["normals"][:SURFACE]
+        hands = [model.joints(pose)]
+        if not held_out:
+            for _ in range(variants - 1):
+                scale = torch.rand(len(pose), generator=generator)
+                hands.append(model.joints(perturb(pose, PROTOCOLS["toch-b1"], seed=generator, scale=scale)))
+        corners = torch.from_numpy(box_corners(vertices)).float()
+        for joints in hands:
+            both = torch.cat([joints, corners.expand(len(joints), -1, -1)], 1)
+            parts[held_out].append((both, len(surfaces)))
+        surfaces.append(torch.from_numpy(points).float())
+        normals.append(torch.from_numpy(outward).float())
+        boxes.append(corners[7] - corners[0])
+
+    def joined(pieces: list[tuple[Tensor, int]]) -> GraspSet:
+        points = torch.cat([torch.zeros(0, 29, 3), *(p for p, _ in pieces)])
+        which = torch.tensor([k for p, k in pieces for _ in range(len(p))], dtype=torch.long)
+        return GraspSet(points, which, torch.stack(boxes)[which], torch.stack(surfaces), torch.stack(normals))
+
+    return joined(parts[False]), joined(parts[True])
 
 
 def split_of(sequences: Sequence[str], test: Sequence[str], val_every: int = 10) -> np.ndarray:
@@ -109,12 +159,9 @@ def write_splits(
     out.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         for name, values in joined.items():
-            _save(out / f"{name}-{split}.npy", values[kind == split])
+            part, path = values[kind == split], out / f"{name}-{split}.npy"
+            write_atomically(path, partial(np.save, arr=part, allow_pickle=False))
     return counts
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    write_atomically(path, lambda stream: np.save(stream, values, allow_pickle=False))
 
 
 def read_split(folder: Path, split: str) -> GraspSet:

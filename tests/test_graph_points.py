@@ -10,19 +10,21 @@ import pytest
 import torch
 import trimesh
 
-import refine.evidence.initialize as module
 from contact.objects import ObjectMesh
 from hand_models import HandPose, load_hand_model
+from hand_models.rotations import exp_so3
 from hand_models.solver.states import HandState
 from pose_graph.cameras import random_rotations
 from pose_graph.lifting import mirror_nodes, project
 from pose_graph.network import LiftConfig, LiftNet
-from refine.evidence.corners import box_symmetries, corner_pose, own_symmetries
-from refine.evidence.initialize import from_graph, refine_start
+from refine import api
+from refine.commands.cli import main
+from refine.evidence.corners import box_symmetries, corner_pose
+from refine.evidence.graph_points import from_graph
 from refine.evidence.pose_prior import PosePrior
 from refine.files.formats import read_any, sniff
 from refine.files.prediction_poses import into_object_frame
-from refine.files.predictions import row_problems
+from refine.files.predictions import Predictions, point_forms, row_problems
 from refine.measure.metrics import box_corners
 
 CAMERA = torch.tensor([[1395.75, 0, 960], [0, 1395.75, 540], [0, 0, 1]])
@@ -108,8 +110,8 @@ def test_any_order_of_the_corners_gives_the_same_object_pose(scene, wedge, model
 def test_the_same_up_to_its_own_symmetry_for_a_symmetric_object(model):
     brick = ObjectMesh.from_any(trimesh.creation.box((0.06, 0.06, 0.12)), resolution=32, cache=False)
     box = corners_of(brick)
-    turns = own_symmetries(brick.grid, brick.points, box)
-    assert len(turns) == 8  # the turns of a square prism
+    quarter = exp_so3(torch.tensor([[0.0, 0.0, k * torch.pi / 2] for k in range(4)]))
+    turns = torch.cat([quarter, quarter @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))])  # of a square prism
     joints = model.joints(true_pose())[0]
     rotation = random_rotations(1, torch.Generator().manual_seed(1))[0]
     points = torch.cat([joints, box]) @ rotation.T + torch.tensor([0, 0, 0.5])
@@ -118,11 +120,6 @@ def test_the_same_up_to_its_own_symmetry_for_a_symmetric_object(model):
     off = rotation.T @ start.object_pose[:, :3, :3]
     nearest = (off[:, None] - turns).abs().amax((2, 3)).amin(1)
     assert (nearest < 1e-3).all()
-
-
-def test_own_symmetries_of_an_object_without_any(wedge):
-    turns = own_symmetries(wedge.grid, wedge.points, corners_of(wedge))
-    torch.testing.assert_close(turns, torch.eye(3)[None])
 
 
 def test_given_order_is_believed_when_asked(scene, wedge, model):
@@ -290,9 +287,9 @@ def test_the_object_takes_its_share_of_the_correction(scene, wedge, model, monke
             root = model.root(true_pose())
             self.pose = true_pose().transformed(object_pose[:, :3, :3], object_pose[:, :3, 3], root)
 
-    monkeypatch.setattr(module, "refine_grasp", lambda *a, object_pose, **k: Told(object_pose))
-    hand_only = refine_start(start)
-    both = refine_start(start, optimise_object=True)
+    monkeypatch.setattr(api, "refine_grasp", lambda *a, object_pose, **k: Told(object_pose))
+    hand_only = api.refine_start(start)
+    both = api.refine_start(start, optimise_object=True)
     before = (hand_only.object_pose[0, :3, 3] - pose[:3, 3]).norm()
     after = (both.object_pose[0, :3, 3] - pose[:3, 3]).norm()
     assert before > 0.025
@@ -332,26 +329,92 @@ def test_millimetres_are_refused(scene, wedge):
 # Files ----------------------------------------------------------------------------------------------
 
 
-def test_graph_files_are_read_with_poses(scene, wedge, model, tmp_path):
-    points, pose = scene
+FIELDS = ("global_orient", "hand_pose", "betas", "transl")
+
+
+@pytest.fixture
+def graph_file(scene, wedge, tmp_path):
+    """A file of one row beside a folder of meshes."""
     (tmp_path / "meshes").mkdir()
     wedge.trimesh.export(tmp_path / "meshes" / "wedge.ply")
     file = tmp_path / "keypoints.json"
-    entry = {"format": "graph/1", "object_id": "wedge", "side": "right", "keypoints_3d": points.tolist()}
+    entry = {"format": "graph/1", "object_id": "wedge", "side": "right", "keypoints_3d": scene[0].tolist()}
     file.write_text(json.dumps(entry))
-    assert sniff(file) == "graph"
-    rows = read_any(file, objects=tmp_path / "meshes")
+    return file
+
+
+def rewrite(file, **change) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+def test_graph_files_carry_points_and_no_poses(graph_file, scene):
+    assert sniff(graph_file) == "graph"
+    rows = read_any(graph_file)
     assert row_problems(rows) == {}
-    np.testing.assert_allclose(rows.object_pose[0], pose.numpy(), atol=5e-4)
-    hand = HandPose.from_arrays(
-        {n: getattr(rows, n) for n in ("global_orient", "hand_pose", "betas", "transl")}
-    )
-    assert (model.joints(hand)[0] - points[:21]).norm(dim=-1).mean() < 0.008
-    # The folder may be named in the file; gaps are null.
-    gappy = points.tolist()
+    np.testing.assert_allclose(rows.keypoints_3d[0], scene[0], atol=1e-6)
+    assert rows.global_orient is None
+    assert np.isnan(rows.object_pose).all()
+    assert rows.corner_order.tolist() == ["search"]
+    assert (rows.keypoint_confidence == 1).all()
+    gappy = scene[0].tolist()
     gappy[3] = [None, None, None]
-    file.write_text(json.dumps([entry | {"objects": "meshes", "keypoints_3d": [gappy]}] * 2))
-    assert len(read_any(file, source="graph")) == 2
+    rewrite(graph_file, keypoints_3d=[gappy], confidence=[[0.5] * 29], corner_order="given")
+    row = json.loads(graph_file.read_text())
+    seen = project(scene[0][None], CAMERA)[0].tolist()
+    flat = {k: v for k, v in row.items() if k != "keypoints_3d"} | {
+        "keypoints_2d": seen,
+        "cam_K": CAMERA.tolist(),
+    }
+    graph_file.write_text(json.dumps([row, flat]))
+    rows = read_any(graph_file, source="graph")
+    assert row_problems(rows) == {}
+    assert point_forms(rows).tolist() == ["space", "picture"]
+    few = rows.keypoints_3d.copy()
+    few[0, 21:26] = np.nan
+    assert list(row_problems(Predictions.from_columns(rows.columns() | {"keypoints_3d": few}))) == [0]
+
+
+@pytest.mark.parametrize("target", ["grasp", "keypoints"])
+def test_points_are_placed_on_the_way_to_another_format(graph_file, scene, model, target, capsys):
+    points, pose = scene
+    out = graph_file.with_suffix(".npz" if target == "grasp" else ".csv")
+    arguments = ["convert", str(graph_file), str(out), "--to", target]
+    if target != "grasp":  # which carries the points as they are
+        assert main(arguments) == 2
+        assert "--objects: " in capsys.readouterr().err
+    rewrite(graph_file, objects="meshes")
+    assert main(arguments) == 0
+    rows = read_any(out)
+    if target == "keypoints":
+        assert (torch.from_numpy(rows.keypoints_3d[0]) - points[:21]).norm(dim=-1).mean() < 0.008
+        return
+    np.testing.assert_allclose(rows.object_pose[0], pose.numpy(), atol=5e-4)
+    hand = HandPose.from_arrays({n: getattr(rows, n) for n in FIELDS})
+    assert (model.joints(hand)[0] - points[:21]).norm(dim=-1).mean() < 0.008
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_command_refines_points_as_python_does(graph_file, scene, side, tmp_path):
+    """With the same prior and the same gate, from the same object points."""
+    points, _ = scene
+    points = points + 0.004 * torch.randn(29, 3, generator=torch.Generator().manual_seed(2))
+    if side == "left":
+        points = (points * FLIP)[mirror_nodes("left")]
+        mesh = trimesh.load(tmp_path / "meshes" / "wedge.ply")
+        trimesh.Trimesh(mesh.vertices * [-1, 1, 1], mesh.faces[:, ::-1]).export(
+            tmp_path / "meshes" / "wedge.ply"
+        )
+    rewrite(graph_file, side=side, keypoints_3d=points.tolist())
+    meshes = tmp_path / "meshes"
+    assert main(["refine", str(graph_file), "--objects", str(meshes), "--out", str(tmp_path / "out")]) == 0
+    rows = read_any(tmp_path / "out" / "keypoints.refined.npz")
+    start = from_graph(points, meshes / "wedge.ply", side=side)
+    result = api.refine_start(start).result
+    assert rows.status.tolist() == [s.value for s in result.status]
+    np.testing.assert_allclose(rows.score_after, result.score_after, rtol=1e-4)
+    np.testing.assert_allclose(rows.object_pose, start.object_pose, atol=1e-6)
+    for name in FIELDS:
+        np.testing.assert_allclose(getattr(rows, name), getattr(result.pose, name), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -362,25 +425,20 @@ def test_graph_files_are_read_with_poses(scene, wedge, model, tmp_path):
         ({"object_id": None}, "object_id: expected a name"),
         ({"objects": "../.."}, "leaves"),
         ({"side": "middle"}, "side"),
+        ({"corner_order": "any"}, "corner_order"),
+        ({"confidence": [1, 2]}, "confidence has shape"),
+        ({"cam_K": [1, 2]}, "cam_K has shape"),
     ],
 )
-def test_faulty_graph_files(change, message, scene, wedge, tmp_path):
-    (tmp_path / "meshes").mkdir()
-    wedge.trimesh.export(tmp_path / "meshes" / "wedge.ply")
-    entry = {
-        "format": "graph/1",
-        "object_id": "wedge",
-        "objects": "meshes",
-        "keypoints_3d": scene[0].tolist(),
-    }
-    file = tmp_path / "keypoints.json"
-    file.write_text(json.dumps(entry | change))
+def test_faulty_graph_files(change, message, graph_file):
+    rewrite(graph_file, **change)
     with pytest.raises(ValueError, match=message):
-        read_any(file, source="graph")
+        read_any(graph_file, source="graph")
 
 
-def test_a_missing_mesh_is_named(scene, tmp_path):
-    file = tmp_path / "keypoints.json"
-    file.write_text(json.dumps({"format": "graph/1", "object_id": "cup", "keypoints_3d": scene[0].tolist()}))
-    with pytest.raises(FileNotFoundError, match="give the folder of meshes"):
-        read_any(file, source="graph")
+def test_a_missing_mesh_is_named(graph_file, tmp_path, capsys):
+    rewrite(graph_file, object_id="cup")
+    out = tmp_path / "out.npz"
+    assert main(["convert", str(graph_file), str(out), "--objects", str(tmp_path / "meshes")]) == 2
+    assert "no mesh for object 'cup'" in capsys.readouterr().err
+    assert not out.exists()
