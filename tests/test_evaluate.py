@@ -238,6 +238,7 @@ def test_points_that_were_not_placed_are_not_measured(truth, objects, model):
     poses = np.tile(np.eye(4), (len(truth), 1, 1))
     reference = replace(truth, object_pose=poses)
     nowhere, points = poses.copy(), np.zeros((len(truth), 29, 3))
+    points[3, 8] = np.nan
     nowhere[3] = np.nan
     lifted = replace(
         reference, transl=truth.column("transl").copy(), object_pose=nowhere, keypoints_3d=points
