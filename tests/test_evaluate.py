@@ -234,6 +234,20 @@ def test_unusable_rows_are_left_out_and_counted(truth, objects, model):
         evaluate_predictions(broken.take([1]), truth.take([1]), objects, model)
 
 
+def test_points_that_were_not_placed_are_not_measured(truth, objects, model):
+    poses = np.tile(np.eye(4), (len(truth), 1, 1))
+    reference = replace(truth, object_pose=poses)
+    nowhere, points = poses.copy(), np.zeros((len(truth), 29, 3))
+    points[3, 8] = np.nan
+    nowhere[3] = np.nan
+    lifted = replace(
+        reference, transl=truth.column("transl").copy(), object_pose=nowhere, keypoints_3d=points
+    )
+    lifted.transl[3] = np.nan
+    rows = measure_rows(lifted, reference, objects, model)
+    assert np.flatnonzero(np.isnan(rows["mpjpe_mm"])).tolist() == [3]
+
+
 def test_files_that_do_not_belong_together_are_refused(truth, objects, model):
     with pytest.raises(ValueError, match="reference: 5 rows for 6 predictions"):
         measure_rows(truth, truth.take(slice(5)), objects, model)

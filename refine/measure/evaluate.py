@@ -14,7 +14,7 @@ from hand_models import HandModel, HandPose
 
 from ..files.object_files import ObjectEntry, load_object
 from ..files.prediction_poses import hand_poses, into_object_frame, object_poses
-from ..files.predictions import Predictions, has_joints, has_pose, row_problems
+from ..files.predictions import Predictions, has_joints, has_pose, point_forms, row_problems
 from ..files.status import Status
 from . import metrics
 
@@ -110,7 +110,8 @@ def measure_rows(
             f"reference: row {row} is of another object or side than the prediction; match the rows first."
         )
     _check_meshes(predictions, objects)
-    bad = sorted({*row_problems(predictions), *row_problems(reference)})
+    unplaced = np.flatnonzero((point_forms(predictions) != "") | (point_forms(reference) != "")).tolist()
+    bad = sorted({*row_problems(predictions), *row_problems(reference), *unplaced})
     if bad:
         _log.warning("%d of %d rows cannot be measured; the first is row %d", len(bad), count, bad[0])
     result: dict[str, np.ndarray] = {}
