@@ -16,7 +16,8 @@ from hand_models import HandModel, HandPose
 from .config import RefineConfig
 from .evidence.inputs import as_hand_pose, as_object_pose, check_reach
 from .files.prediction_poses import into_camera_frame, into_object_frame
-from .measure.metrics import contact_ratio, intersection_volume, penetration_depth
+from .measure.contact import contact_ratio, penetration_depth
+from .measure.volumes import intersection_volume
 from .result import RefineResult, statuses
 from .solve.hypotheses import Refined, fill
 from .solve.uncertainty import UncertaintyScale

@@ -23,7 +23,8 @@ from hand_models.anatomy import default_anatomy
 from hand_models.rotations import exp_so3
 from hand_models.solver.least_squares import NormalEquations, Solution, Termination
 from refine.config import RefineConfig
-from refine.measure.metrics import mpjpe, penetration_depth
+from refine.measure.contact import penetration_depth
+from refine.measure.joints import mpjpe
 from refine.solve.optimize import make_targets, optimise, soft_tissue
 
 CONFIG = RefineConfig()

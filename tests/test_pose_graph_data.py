@@ -11,6 +11,7 @@ import trimesh
 
 from contact.corpus import Corpus
 from contact.corpus.held_out import read_held_out, write_held_out
+from contact.objects.box import box_corners
 from hand_models import HandPose, load_hand_model
 from hand_models.skeleton import convert
 from pose_graph.graph import NODES
@@ -19,7 +20,6 @@ from refine.commands.cli import main
 from refine.files.formats import fhab
 from refine.files.graph_splits import read_split, split_of
 from refine.files.grasp_points import corpus_points
-from refine.measure.metrics import box_corners
 
 FRAMES = 6
 

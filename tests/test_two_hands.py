@@ -16,7 +16,7 @@ from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from refine import RefineConfig, Status, refine_grasp
 from refine.config import CostConfig
-from refine.measure.metrics import mpjpe
+from refine.measure.joints import mpjpe
 from refine.measure.volumes import closed_solid
 from refine.solve.optimize import Spheres
 from refine.solve.two_hands import TwoHandResult, decide, is_pair

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from contact.objects.box import box_corners
 from hand_models.atomic import write_atomically
 from pose_graph.cameras import GraspSet
 
-from ..measure.metrics import box_corners
 from .object_files import ObjectEntry, load_object
 from .predictions import Predictions
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from contact.corpus import object_files
+from contact.objects.box import box_corners
 from contact.perturb import PROTOCOLS, perturb
 from hand_models import HandModel, HandPose
 from pose_graph.cameras import GraspSet
-
-from ..measure.metrics import box_corners
 
 _POSE = ("global_orient", "hand_pose", "betas", "transl")
 SURFACE = 512
