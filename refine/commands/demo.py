@@ -138,12 +138,12 @@ def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
     """Pictures of every grasp before and after on one sheet. Raises ``ImportError`` without the renderer."""
     from tqdm import tqdm
 
-    from ..view.pictures import Row, before_after_sheet, view_of
+    from ..view.pictures import Row, before_after_sheet
 
     size = (options.width, options.width * 3 // 4)
     rows = []
     for case in tqdm(cases, unit="picture", disable=None):
-        before, after = view_of(case.result, case.index, title=case.title).pictures(size)
+        before, after = case.result.view(case.index, title=case.title).pictures(size)
         rows.append(
             Row(
                 case.title,

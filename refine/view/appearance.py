@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .camera import unit
+
 SKIN = (0.88, 0.69, 0.60)
 OBJECT = (0.60, 0.70, 0.79)
 GHOST = (0.86, 0.36, 0.30)
@@ -72,8 +74,8 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7)
     faces = np.asarray(faces, dtype=np.int64)
     tri = vertices[faces]
     area = np.cross(tri[:, 1] - tri[:, 0], tri[:, 2] - tri[:, 0])
-    face_normal = _unit(area)
-    edges = _unit(np.roll(tri, -1, axis=1) - tri)
+    face_normal = unit(area)
+    edges = unit(np.roll(tri, -1, axis=1) - tri)
     angle = np.arccos(np.clip(-np.einsum("fkc,fkc->fk", edges, np.roll(edges, 1, axis=1)), -1.0, 1.0))
 
     scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
@@ -96,7 +98,7 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7)
         total = np.stack([np.bincount(a, weighted[b, c], group.size) for c in range(3)], axis=1)
     flat = np.repeat(face_normal, 3, axis=0)
     total = np.where((total**2).sum(1, keepdims=True) > 1e-40, total, flat)
-    return _unit(total).reshape(-1, 3, 3).astype(np.float32)
+    return unit(total).reshape(-1, 3, 3).astype(np.float32)
 
 
 def spread(
@@ -149,7 +151,7 @@ def subdivide(
         bary = np.stack(
             [trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1
         )
-    fine_n = _unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
+    fine_n = unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
     return fine_v.astype(np.float32), fine_f.astype(np.int64), fine_n.astype(np.float32)
 
 
@@ -179,8 +181,15 @@ def smoother(vertices: np.ndarray, faces: np.ndarray, strength: float = 0.5) -> 
 def vertex_normals(faces: np.ndarray, normals: np.ndarray, count: int) -> np.ndarray:
     """Mean of the corner normals (F, 3, 3) at each of `count` vertices: (count, 3) unit vectors."""
     flat = np.asarray(faces).reshape(-1)
-    return _unit(np.stack([np.bincount(flat, normals.reshape(-1, 3)[:, c], count) for c in range(3)], 1))
+    return unit(np.stack([np.bincount(flat, normals.reshape(-1, 3)[:, c], count) for c in range(3)], 1))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+def linear(srgb: np.ndarray) -> np.ndarray:
+    """sRGB to linear light, both in [0, 1]."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(light: np.ndarray) -> np.ndarray:
+    """Linear light to sRGB in [0, 1]; more than 1 is white."""
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
