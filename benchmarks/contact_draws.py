@@ -97,7 +97,7 @@ def _see_through(item: Item, hand: np.ndarray, model: HandModel, camera: Camera)
     """Picture of an object with a hand ``(V, 3)`` before it that does not hide it."""
     both = [item, Item(hand, model.closed_faces.numpy(), GHOST)]
     alone, behind = (render(items, camera, SIZE, 2, ground=False) for items in ([item], both))
-    return np.round(0.45 * alone + 0.55 * behind).astype(np.uint8)
+    return np.round(0.75 * alone + 0.25 * behind).astype(np.uint8)
 
 
 def surfels(points: np.ndarray, normals: np.ndarray, contact: np.ndarray) -> Item:

@@ -84,7 +84,7 @@ def signed_distance(vertices: Array, obj: Objects) -> np.ndarray:
         rows = np.array([row for row, other in enumerate(things) if other is thing])
         for start in range(0, len(rows), _CHUNK):
             some = rows[start : start + _CHUNK]
-            signed[some] = thing.grid.query(points[some].to(thing.grid.device))[0].cpu()
+            signed[some] = thing.grid.query(points[some].to(thing.grid.values.device))[0].cpu()
     return signed
 
 
