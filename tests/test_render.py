@@ -32,7 +32,7 @@ def sphere(radius: float = RADIUS, centre: tuple[float, float, float] = (0, 0, 0
 
 def visible(items: list[Item], camera: Camera, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Of each pixel's centre, the item seen, -1 for none, and its distance in metres, infinite for none."""
-    scene = Scene(items, normals=False)
+    scene = Scene(items)
     eye, directions = camera.rays(size)
     found = scene.cast(eye, directions.reshape(-1, 3))
     hit = found["primID"] >= 0

@@ -74,8 +74,8 @@ def examine(mano_dir: Path | None = None) -> list[Finding]:
             True,
             lambda: _version(("regrasp",)) or "run from its source folder, not installed",
         ),
-        _attempt("system", "python", True, lambda: f"{platform.python_version()} ({sys.executable})"),
-        _attempt("system", "platform", True, lambda: f"{platform.platform()}, {_cores()} cores"),
+        Finding("system", "python", "ok", f"{platform.python_version()} ({sys.executable})"),
+        Finding("system", "platform", "ok", f"{platform.platform()}, {_cores()} cores"),
         _attempt("system", "accelerator", False, _accelerator),
         *(_package("needed packages", name, (name,), module, None) for name, module in CORE.items()),
         *(

@@ -145,7 +145,8 @@ def _shade(
     open_sky, lit = light[:, :1], light[:, 1:2]
     height = (hit.normal @ up)[:, None]
     ambient = (lights.earth + (lights.sky - lights.earth) * (0.5 + 0.5 * height)) * open_sky
-    wrap = scene.softness[hit.item][:, None] * _SKIN_SCATTER.astype(np.float32)
+    gloss, softness = np.array([(i.gloss, i.softness) for i in scene.items], np.float32)[hit.item].T
+    wrap = softness[:, None] * _SKIN_SCATTER.astype(np.float32)
     ambient = ambient + wrap * 0.12 * (1 - open_sky) * open_sky  # light that leaks through skin into creases
     diffuse = np.clip(((hit.normal @ key)[:, None] + wrap) / (1 + wrap), 0, 1)
     diffuse = lights.key * diffuse * (lit + wrap * 0.25 * (1 - lit))
@@ -153,7 +154,7 @@ def _shade(
     half = unit(key - view)
     shine = np.clip(np.einsum("nc,nc->n", hit.normal, half), 0, 1) ** 28 * lights.highlight
     rim = (1 - np.clip(-np.einsum("nc,nc->n", hit.normal, view), 0, 1)) ** 4 * 0.18
-    glint = (scene.gloss[hit.item] * (shine * lit[:, 0] + rim * open_sky[:, 0]))[:, None]
+    glint = (gloss * (shine * lit[:, 0] + rim * open_sky[:, 0]))[:, None]
     return (hit.colour * (ambient + diffuse + soft) + glint).astype(np.float32)
 
 

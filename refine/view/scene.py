@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -51,31 +52,35 @@ class Hits:
 class Scene:
     """Meshes merged into one embree scene, moved and scaled to the unit sphere (rays are float32)."""
 
-    def __init__(self, items: Sequence[Item], *, normals: bool = True) -> None:
+    def __init__(self, items: Sequence[Item]) -> None:
         rtcore, scenes, mesh = _embree()
         if not items:
             raise ValueError("render: no meshes; give at least one Item")
-        meshes = [_checked(item) for item in items]
-        points = np.concatenate([v for v, _ in meshes])
+        self.items = items
+        self._meshes = [_checked(item) for item in items]
+        points = np.concatenate([v for v, _ in self._meshes])
         self.centre = (points.min(0) + points.max(0)) / 2
         self.radius = max(float(np.linalg.norm(points - self.centre, axis=1).max()), 1e-9)
-        corners = np.concatenate([v[f] for v, f in meshes])
-        self.corners = ((corners - self.centre) / self.radius).astype(np.float32)
-        self.item = np.concatenate([np.full(len(f), i) for i, (_, f) in enumerate(meshes)])
-        self.gloss = np.array([item.gloss for item in items], dtype=np.float32)
-        self.softness = np.array([item.softness for item in items], dtype=np.float32)
-        if normals:
-            shading = [
-                corner_normals(v, f, item.crease) if item.normals is None else np.asarray(item.normals)
-                for item, (v, f) in zip(items, meshes, strict=True)
-            ]
-            colours = [
-                linear(_vertex_colours(item, len(v)))[f] for item, (v, f) in zip(items, meshes, strict=True)
-            ]
-            self.normals = np.concatenate(shading).astype(np.float32)
-            self.colours = np.concatenate(colours).astype(np.float32)
+        self.corners = self.to_scene(np.concatenate([v[f] for v, f in self._meshes]))
+        self.item = np.concatenate([np.full(len(f), i) for i, (_, f) in enumerate(self._meshes)])
         self._embree = scenes.EmbreeScene(rtcore.EmbreeDevice())
         mesh.TriangleMesh(self._embree, self.corners)
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """(F, 3, 3) shading normals of the corners."""
+        return np.concatenate([
+            corner_normals(v, f, item.crease) if item.normals is None else np.asarray(item.normals, np.float32)
+            for item, (v, f) in zip(self.items, self._meshes, strict=True)
+        ])  # fmt: skip
+
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """(F, 3, 3) linear colours of the corners."""
+        return np.concatenate([
+            linear(_vertex_colours(item, len(v)))[f].astype(np.float32)
+            for item, (v, f) in zip(self.items, self._meshes, strict=True)
+        ])  # fmt: skip
 
     def to_scene(self, points: np.ndarray) -> np.ndarray:
         return ((points - self.centre) / self.radius).astype(np.float32)
@@ -123,7 +128,7 @@ def auto_camera(
         points = np.concatenate([points, np.asarray(extra).reshape(-1, 3)])
     basis = look_at(np.zeros(3), (1.0, 0.0, 0.0) if abs(up[0]) < 0.9 else (0.0, 1.0, 0.0), up).pose[:3, :3]
     small = (72, 54)
-    scene = Scene(items, normals=False)
+    scene = Scene(items)
     owner = np.concatenate([np.zeros(len(i.faces)) if i.groups is None else i.groups for i in items])
     parts, group = np.unique(np.stack([scene.item, owner]).astype(np.int64), axis=1, return_inverse=True)
     group = group.reshape(-1)
@@ -157,7 +162,7 @@ def openness(
     points (N, 3) metres with outward unit normals (N, 3); cosine-weighted rays of length `reach` scene
     radii (the pictures' own reach when None). Returns (N,) float32.
     """
-    scene = Scene(items, normals=False)
+    scene = Scene(items)
     normals = np.asarray(normals, dtype=np.float32)
     start = scene.to_scene(np.asarray(points)) + normals * np.float32(4e-3)
     share = np.zeros(len(start), np.float32)
