@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from .api import refine_grasp
     from .config import RefineConfig
-    from .result import RefineResult, Status
+    from .files.status import Status
+    from .result import RefineResult
 
 __all__ = [
     "HandPose",
@@ -28,7 +29,7 @@ __all__ = [
 
 _HOME = {
     "refine_grasp": "refine.api", "RefineConfig": "refine.config", "RefineResult": "refine.result",
-    "Status": "refine.result", "ObjectMesh": "contact.objects", "HandPose": "hand_models",
+    "Status": "refine.files.status", "ObjectMesh": "contact.objects", "HandPose": "hand_models",
     "load_hand_model": "hand_models",
 }  # fmt: skip
 

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from os import PathLike
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 
+from .files.status import Status
 from .view.appearance import spread
 from .view.page import write_page
 from .view.pictures import GraspView
@@ -29,26 +29,6 @@ _SHOWN = {
     "score": "plausibility score",
 }
 """Measures that a page shows before and after, and their names there."""
-
-
-class Status(str, Enum):
-    """How refinement of a grasp ended."""
-
-    REFINED = "refined"
-    NUDGED = "nudged"
-    KEPT = "kept"
-    FAILED = "failed"
-
-    @property
-    def explanation(self) -> str:
-        """What it means, and what to change."""
-        return {
-            "refined": "The result is more plausible than the input.",
-            "nudged": "A better grasp is likely but not sure, so the hand went 3 mm towards it, as little as a "
-            "tracker may err by; try RefineConfig(gate=False).",
-            "kept": "Nothing more plausible was found, so the input is returned; try RefineConfig(gate=False).",
-            "failed": "The input holds NaN or infinity, so it is returned as it came; repair that hand's parameters.",
-        }[self.value]
 
 
 @dataclass(frozen=True)
@@ -154,7 +134,7 @@ class RefineResult:
             IndexError: there is no such grasp.
         """
         if not 0 <= index < len(self.status):
-            raise IndexError(f"index: {index} is out of range; the result holds {len(self.status)} grasps.")
+            raise IndexError(f"index {index} is out of range: the result holds {len(self.status)} grasps")
         model, after = self.hand_model, self.vertices_after[index].numpy()
         template = model.template.numpy()
         values = {**self.metrics, "score_before": self.score_before, "score_after": self.score_after}

@@ -19,7 +19,7 @@ from hand_models.model import PARENTS, HandModel
 from refine.batch.config import BatchConfig
 from refine.config import RefineConfig
 from refine.files.predictions import Predictions
-from refine.result import Status
+from refine.files.status import Status
 
 SHIFT = torch.tensor([0.01, -0.02, 0.03])
 UNLUCKY, DEADLY_ONCE, DEADLY = 13, 7, 9

@@ -21,13 +21,12 @@ from hand_models.rotations import exp_so3
 from refine.commands import cli
 from refine.files.object_files import ObjectEntry, find_objects
 from refine.files.prediction_files import write_predictions
-from refine.files.predictions import STATUSES, Predictions
+from refine.files.predictions import Predictions
 from refine.measure.contact import contact_ratio, penetration_depth
 from refine.measure.evaluate import evaluate_predictions, measure_rows
 from refine.measure.joints import auc, mpjpe, mpjpe_procrustes
 from refine.measure.metrics import METRICS
 from refine.measure.volumes import intersection_volume
-from refine.result import Status
 
 ROWS = 6
 PHYSICAL = ("penetration_mm", "volume_cm3", "contact_ratio")
@@ -223,10 +222,6 @@ def test_result_columns_are_summed_up(truth, objects, model):
     assert figures["fraction_improved_score"] == 1.0  # more is better
     assert figures["contact_ratio_before"] == 1.0
     assert figures["joint_error_in_std"] == pytest.approx(2.0, rel=1e-3)  # 20 mm where 10 mm were expected
-
-
-def test_files_and_results_know_the_same_statuses():
-    assert tuple(status.value for status in Status) == STATUSES
 
 
 def test_a_metric_is_left_out_where_it_lacks_something(truth, objects, model):

@@ -17,7 +17,8 @@ import pytest
 import torch
 import trimesh
 
-from refine.result import RefineResult, Status
+from refine.files.status import Status
+from refine.result import RefineResult
 from refine.view.page import grasp_page, write_page
 from refine.view.pictures import GraspView
 

@@ -138,10 +138,8 @@ def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
     rows = []
     for case in tqdm(cases, unit="picture", disable=None):
         before, after = case.result.view(case.index, title=case.title).pictures(size)
-        captions = (
-            f"{when}: {error:.0f} mm" for when, error in zip(("before", "after"), case.error_mm, strict=True)
-        )
-        rows.append(Row(case.title, before, after, *captions))
+        was, now = (f"{error:.0f} mm" for error in case.error_mm)
+        rows.append(Row(case.title, before, after, f"before: {was}", f"after: {now}"))
     path = options.out / "before_after.png"
     before_after_sheet(rows, path, columns=2, title="regrasp: noisy grasps, before and after")
     return path

@@ -68,12 +68,7 @@ def doctor(options: DoctorOptions) -> int:
 def examine(mano_dir: Path | None = None) -> list[Finding]:
     """Look at everything and change nothing; never raises for what it finds."""
     return [
-        _attempt(
-            "system",
-            "regrasp",
-            True,
-            lambda: _version(("regrasp",)) or "run from its source folder, not installed",
-        ),
+        Finding("system", "regrasp", "ok", _version(("regrasp",)) or "run from its source folder"),
         Finding("system", "python", "ok", f"{platform.python_version()} ({sys.executable})"),
         Finding("system", "platform", "ok", f"{platform.platform()}, {_cores()} cores"),
         _attempt("system", "accelerator", False, _accelerator),

@@ -17,7 +17,6 @@ from .tables import aligned, write_figures
 
 if TYPE_CHECKING:
     from contact.cases import Cases
-    from hand_models import HandModel
 
     from ..files.predictions import Predictions
 
@@ -135,9 +134,9 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
         ValueError: neither ``--corpus`` nor ``--real``, an unknown protocol, or weights of another network.
         FileNotFoundError: weights, corpus or grasps are not there.
     """
-    from contact.cases import draw_contact, predict_cases, predictor
+    from contact.cases import draw_contact, held_out_cases, predict_cases, predictor, real_cases
     from contact.evaluate import best_of_draws, measure_field
-    from contact.perturb import protocol
+    from contact.perturb import PROTOCOLS
     from contact.weights import load_network
     from hand_models import load_hand_model
 
@@ -147,35 +146,28 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
         raise ValueError(f"--count: got {options.count}; give 1 or more.")
     if options.draws < 0 or options.draws == 1:
         raise ValueError(f"--draws: got {options.draws}; give 2 or more, or 0 for none.")
-    protocol(options.noise)
+    if options.noise not in PROTOCOLS:
+        raise ValueError(f"--noise: got {options.noise!r}; choose one of {', '.join(PROTOCOLS)}.")
     network = load_network(None if options.weights == "default" else Path(options.weights))
     model = load_hand_model("open")
+    noise, count, seed = options.noise, options.count, options.seed
+    measured: dict[str, Cases] = {}
+    if options.corpus is not None:
+        measured["held-out objects"] = held_out_cases(options.corpus, noise, count, seed)
+    if options.real is not None:
+        measured["human grasps"], _ = real_cases(options.real, model, noise, count=count, seed=seed)
     figures: dict[str, dict[str, float]] = {}
-    for name, cases in _contact_cases(options, model).items():
+    for name, cases in measured.items():
         predicted = predict_cases(predictor(network, model), cases)
         figures[name] = measure_field(predicted, cases.truth, model.joints(cases.pose))
         if options.draws:
-            drawn = draw_contact(network, model, cases, options.draws, options.seed)
+            drawn = draw_contact(network, model, cases, options.draws, seed)
             figures[name] |= best_of_draws(predicted, drawn, cases.truth)
     print(contact_table(figures))
     if options.out is not None:
-        settings = {"noise": options.noise, "seed": options.seed, "weights": Path(options.weights).name}
+        settings = {"noise": noise, "seed": seed, "weights": Path(options.weights).name}
         write_figures(options.out, figures | settings)
     return 0
-
-
-def _contact_cases(options: ContactEvalOptions, model: HandModel) -> dict[str, Cases]:
-    """What the options ask for, by the name it has in the table."""
-    from contact.cases import held_out_cases, real_cases
-
-    found = {}
-    if options.corpus is not None:
-        found["held-out objects"] = held_out_cases(options.corpus, options.noise, options.count, options.seed)
-    if options.real is not None:
-        found["human grasps"], _ = real_cases(
-            options.real, model, options.noise, count=options.count, seed=options.seed
-        )
-    return found
 
 
 def contact_table(figures: Mapping[str, Mapping[str, float]]) -> str:

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 
 SCHEMA = "grasp/1"
-STATUSES = ("refined", "nudged", "kept", "failed")
-"""What the column `status` may say; `refine.result.Status` explains each."""
 _POSE = ("global_orient", "hand_pose", "transl")
 _MAX_DISTANCE = 20.0  # metres; a hand further from its camera than this is taken for a unit mistake
 _HAND_EXTENT = (0.03, 0.5)  # metres; diagonal of the box around 21 joints, fist to outstretched

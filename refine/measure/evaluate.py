@@ -14,14 +14,15 @@ from hand_models import HandModel
 
 from ..files.object_files import ObjectEntry, load_object
 from ..files.prediction_poses import hand_poses, into_object_frame, object_poses
-from ..files.predictions import STATUSES, Predictions, has_joints, has_pose, row_problems
+from ..files.predictions import Predictions, has_joints, has_pose, row_problems
+from ..files.status import Status
 from .arguments import Array, as_numpy
 from .metrics import METRICS, Comparison
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64
-_BEFORE_AFTER = {"penetration_mm": -1, "volume_cm3": -1, "score": 1}
-"""Result columns that say how a row was before refinement, and the sign of a change for the better."""
+_BETTER = {"penetration_mm": -1, "volume_cm3": -1, "contact_ratio": 0, "score": 1}
+"""Measures before and after refinement in result columns, and which way is better (0: not said of one row)."""
 
 
 def evaluate_predictions(
@@ -201,21 +202,16 @@ def _of_results(p: Predictions) -> dict[str, float]:
     done = np.ones(len(p), bool)
     if p.status is not None:
         done = p.status != "failed"
-        figures |= {f"fraction_{status}": float((p.status == status).mean()) for status in STATUSES}
+        figures |= {f"fraction_{s.value}": float((p.status == s.value).mean()) for s in Status}
 
-    def both(name: str) -> tuple[np.ndarray, np.ndarray]:
+    for name, sign in _BETTER.items():
         before, after = (getattr(p, f"{name}_{when}") for when in ("before", "after"))
         if before is None or after is None:
-            return np.zeros(0), np.zeros(0)
+            continue
         known = done & np.isfinite(before) & np.isfinite(after)
-        return before[known].astype(np.float64), after[known].astype(np.float64)
-
-    for name in ("penetration_mm", "volume_cm3", "contact_ratio"):
-        before, _ = both(name)
-        if len(before):
+        before, after = before[known].astype(np.float64), after[known].astype(np.float64)
+        if len(before) and name != "score":
             figures[f"{name}_before"] = float(before.mean())
-    for name, sign in _BEFORE_AFTER.items():
-        before, after = both(name)
-        if len(before):
+        if len(before) and sign:
             figures[f"fraction_improved_{name}"] = fraction_improved(-sign * before, -sign * after)
     return figures
