@@ -41,7 +41,10 @@ from hand_models import HandModel, HandPose, load_hand_model
 from refine import RefineConfig, refine_grasp
 from refine.config import CostConfig
 from refine.files.object_files import find_objects, load_object
-from refine.measure.metrics import contact_ratio, fraction_improved, intersection_volume, mpjpe
+from refine.measure.contact import contact_ratio
+from refine.measure.evaluate import fraction_improved
+from refine.measure.joints import mpjpe
+from refine.measure.volumes import intersection_volume
 from refine.solve.contactopt import contactopt
 from refine.solve.fields import weights_path
 from refine.solve.optimize import optimise

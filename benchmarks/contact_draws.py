@@ -14,7 +14,9 @@ from contact.network import ContactNet
 from hand_models import HandModel, fit_joints
 from hand_models.atomic import write_atomically
 from refine.view.appearance import GHOST, contact_colours
-from refine.view.render import Item, auto_camera, render
+from refine.view.camera import Camera
+from refine.view.render import render
+from refine.view.scene import Item, auto_camera
 
 DRAWS = 4
 SIZE = (300, 300)
@@ -79,21 +81,23 @@ def _row(network: ContactNet, model: HandModel, one: Cases, seed: int) -> list[n
         assert joints is not None
         fitted = fit_joints(joints, model)
         hands += list(model(fitted).vertices.numpy())
-    faces = model.closed_faces.numpy()
-
-    def hand(vertices: np.ndarray) -> Item:
-        return Item(vertices, faces, GHOST, opacity=0.55)
-
     plain = surfels(points, normals, np.zeros(len(points)))
     # A view that shows where contact is, or may be.
     shown = torch.stack(contact) > 0.5 * torch.tensor([1.0, *[top] * (1 + DRAWS)])[:, None]
     groups = shown.any(0).long().repeat_interleave(6).numpy()
     camera = auto_camera([replace(plain, groups=groups)], size=SIZE, extra=hands[0])
-    pictures = [render([plain, hand(seen)], camera, SIZE, 2, ground=False)]
+    pictures = [_see_through(plain, seen, model, camera)]
     for values, vertices, factor in zip(contact, hands, scale, strict=True):
         item = surfels(points, normals, (values * factor).clamp(0, 1).numpy())
-        pictures.append(render([item, hand(vertices)], camera, SIZE, 2, ground=False))
+        pictures.append(_see_through(item, vertices, model, camera))
     return pictures
+
+
+def _see_through(item: Item, hand: np.ndarray, model: HandModel, camera: Camera) -> np.ndarray:
+    """Picture of an object with a hand ``(V, 3)`` before it that does not hide it."""
+    both = [item, Item(hand, model.closed_faces.numpy(), GHOST)]
+    alone, behind = (render(items, camera, SIZE, 2, ground=False) for items in ([item], both))
+    return np.round(0.75 * alone + 0.25 * behind).astype(np.uint8)
 
 
 def surfels(points: np.ndarray, normals: np.ndarray, contact: np.ndarray) -> Item:

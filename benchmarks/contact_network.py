@@ -52,7 +52,7 @@ from contact.weights import load_network
 from hand_models import HandModel, load_hand_model
 from hand_models.atomic import write_atomically
 from refine.config import RefineConfig
-from refine.measure.metrics import mpjpe
+from refine.measure.joints import mpjpe
 from refine.solve.optimize import optimise
 
 SEED = 0

@@ -4,14 +4,15 @@
     python benchmarks/corpus_stability.py --corpus runs/corpus --quick    20 grasps
 
 Gravity points at the table each object stood on; for the people's grasps, whose table is not known, it points
-down the object's own axis. Everything else is `refine.measure.simulation.simulation_displacement`; MuJoCo is needed
-(``pip install mujoco``). The last line of standard output is one JSON object.
+down the object's own axis. Everything else is `refine.measure.simulation.simulation_displacement`; it needs the
+extra `[sim]`. The last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ def of_corpus(folder: Path, model: HandModel, count: int) -> np.ndarray:
                 continue
             row = int(rng.integers(len(data["kind"])))
             pose = HandPose("right", *(torch.from_numpy(data[n][row : row + 1]) for n in _FIELDS))
-            down = -9.81 * data["up"]
-        moved.append(_displacement(model, pose, load_object(folder, int(number)), down))
+            down = (-9.81 * data["up"]).tolist()
+        moved += _displacements(model, pose, [load_object(folder, int(number))], down).tolist()
     return np.array(moved)
 
 
@@ -49,19 +50,17 @@ def of_people(folder: Path, model: HandModel, count: int) -> np.ndarray:
     """Displacements of ``count`` validation grasps, metres."""
     rows = reference_grasps(folder, model)
     pose = HandPose.from_arrays({n: getattr(rows, n) for n in _FIELDS})
-    moved, objects = [], {}
-    for row in np.random.default_rng(0).permutation(len(pose))[:count].tolist():
-        name = rows.object_id[row]
-        if name not in objects:
-            objects[name] = ObjectMesh.from_any(folder / "ycb" / f"{name}.ply")
-        moved.append(_displacement(model, pose[row : row + 1], objects[name], np.array(GRAVITY)))
-    return np.array(moved)
+    some = np.random.default_rng(0).permutation(len(pose))[:count]
+    names = rows.object_id[some].tolist()
+    objects = {name: ObjectMesh.from_any(folder / "ycb" / f"{name}.ply") for name in sorted(set(names))}
+    return _displacements(model, pose[some], [objects[name] for name in names], GRAVITY)
 
 
-def _displacement(model: HandModel, pose: HandPose, obj: ObjectMesh, gravity: np.ndarray) -> float:
-    vertices = model(pose).vertices
-    faces, parts = model.closed_faces, model.part_of_vertex
-    return float(simulation_displacement(vertices, faces, obj, parts=parts, gravity=gravity.tolist())[0])
+def _displacements(
+    model: HandModel, pose: HandPose, objects: list[ObjectMesh], gravity: Sequence[float]
+) -> np.ndarray:
+    vertices, faces, parts = model(pose).vertices, model.closed_faces, model.part_of_vertex
+    return simulation_displacement(vertices, faces, objects, parts=parts, gravity=gravity)
 
 
 def describe(name: str, moved: np.ndarray) -> tuple[str, dict[str, float]]:

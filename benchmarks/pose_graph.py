@@ -38,6 +38,7 @@ from torch import Tensor
 
 from contact.corpus.held_out import read_held_out, write_held_out
 from contact.objects import ObjectMesh
+from contact.objects.box import box_corners
 from hand_models import HandModel, HandPose, fit_joints, load_hand_model
 from pose_graph.affinity import kabsch
 from pose_graph.cameras import CameraConfig, GraspSet, sample
@@ -49,7 +50,8 @@ from refine.api import refine_start
 from refine.config import RefineConfig
 from refine.evidence.graph_points import from_graph
 from refine.files.prediction_poses import into_object_frame
-from refine.measure.metrics import auc, box_corners, contact_ratio, mpcpe, mpjpe, pck, penetration_depth
+from refine.measure.contact import contact_ratio, penetration_depth
+from refine.measure.joints import auc, mpcpe, mpjpe, pck
 
 SEED = 0
 HELD_OUT = Path(__file__).with_name("pose_graph_held_out.npz")

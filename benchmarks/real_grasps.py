@@ -34,9 +34,8 @@ from refine.commands.cli import BAD_INPUT, main
 from refine.files.object_files import find_objects
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
-from refine.measure.evaluate import measure_rows
-from refine.measure.metrics import fraction_improved
-from refine.result import Status
+from refine.files.status import Status
+from refine.measure.evaluate import fraction_improved, measure_rows
 
 SEED = 0
 PROTOCOLS = ("contactopt", "image", "none")

@@ -13,7 +13,7 @@ import trimesh
 
 from hand_models import HandPose
 from refine import refine_grasp
-from refine.view.pictures import Row, before_after_sheet, view_of
+from refine.view.pictures import Row, before_after_sheet
 
 OUT = Path("refined_can")
 
@@ -38,6 +38,6 @@ print(
 
 result.save(OUT)
 result.to_html(OUT / "page.html")
-before, after = view_of(result, title="can").pictures(size=(640, 480))
+before, after = result.view(title="can").pictures(size=(640, 480))
 before_after_sheet([Row("can", before, after)], OUT / "picture.png")
 print(f"written: {OUT}/")

@@ -16,6 +16,7 @@ import numpy as np
 import trimesh
 
 from contact.corpus.shapes import demo_shapes
+from contact.objects.box import box_corners
 from hand_models import load_hand_model
 from pose_graph.graph import NODE_NAMES
 from refine.api import refine_start
@@ -23,7 +24,6 @@ from refine.commands.demo import GRASPS
 from refine.evidence.graph_points import from_graph
 from refine.files.prediction_files import read_predictions
 from refine.files.prediction_poses import hand_poses
-from refine.measure.metrics import box_corners
 
 OUT = Path("graph_bottle")
 (OUT / "meshes").mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 import trimesh
 
 from contact.corpus.shapes import demo_shapes
+from contact.objects.box import box_corners
 from hand_models import load_hand_model
 from hand_models.skeleton import convert
 from refine.api import refine_start
@@ -22,7 +23,6 @@ from refine.commands.demo import GRASPS
 from refine.evidence.graph_points import from_graph
 from refine.files.prediction_files import read_predictions
 from refine.files.prediction_poses import hand_poses
-from refine.measure.metrics import box_corners
 
 OUT = Path("landmarks_box")
 OUT.mkdir(exist_ok=True)

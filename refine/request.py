@@ -20,7 +20,8 @@ from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_rea
 from .evidence.pose_prior import PosePrior
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
 from .files.predictions import Predictions, point_forms
-from .measure.metrics import contact_ratio, intersection_volume, penetration_depth
+from .measure.contact import contact_ratio, penetration_depth
+from .measure.volumes import intersection_volume
 from .result import RefineResult, statuses
 from .solve.refine_hands import Refined
 from .solve.uncertainty import UncertaintyScale

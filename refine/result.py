@@ -19,6 +19,17 @@ from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 
 from .files.status import Status
+from .view.appearance import spread
+from .view.page import write_page
+from .view.pictures import GraspView
+
+_SHOWN = {
+    "penetration_mm": "penetration depth (mm)",
+    "contact_ratio": "contact ratio",
+    "volume_cm3": "intersection volume (cm³)",
+    "score": "plausibility score",
+}
+"""Measures that a page shows before and after, and their names there."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +128,40 @@ class RefineResult:
         """
         if 0 <= index < len(self) and self.status[index] is Status.FAILED:
             raise ValueError(f"index: grasp {index} failed and has no page: {self.reason[index]}")
-        from .view.page import write_result
+        return write_page(self.view(index), path)
 
-        return write_result(self, path, index)
+    def view(self, index: int = 0, *, title: str | None = None) -> GraspView:
+        """What is shown of grasp ``index`` on its page and in pictures.
+
+        Raises:
+            IndexError: there is no such grasp.
+        """
+        if not 0 <= index < len(self.status):
+            raise IndexError(f"index {index} is out of range: the result holds {len(self.status)} grasps")
+        model, after = self.hand_model, self.vertices_after[index].numpy()
+        template = model.template.numpy()
+        values = {**self.metrics, "score_before": self.score_before, "score_after": self.score_after}
+        return GraspView(
+            title=title or f"{self.object.name} · grasp {index}".removeprefix(" · "),
+            object_vertices=self.object.vertices.numpy(),
+            object_faces=self.object.faces.numpy(),
+            hand_faces=self.faces,
+            before=self.vertices_before[index].numpy(),
+            after=after,
+            object_points=self.object.points.numpy(),
+            object_normals=self.object.normals.numpy(),
+            object_contact=self.contact.contact[index].numpy(),
+            hand_contact=spread(template[model.contact_points], self.contact.hand_contact[index], template),
+            uncertainty=spread(self.joints_after[index], self.uncertainty[index], after, radius=0.02),
+            parts=model.part_of_vertex.numpy(),
+            open_faces=len(model.faces),
+            metrics={
+                label: (float(values[f"{name}_before"][index]), float(values[f"{name}_after"][index]))
+                for name, label in _SHOWN.items()
+                if f"{name}_after" in values
+            },
+            status=self.status[index].value,
+        )
 
 
 @dataclass(frozen=True)

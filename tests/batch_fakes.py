@@ -21,8 +21,8 @@ from refine.batch.config import BatchConfig
 from refine.config import RefineConfig
 from refine.files.prediction_poses import into_camera_frame
 from refine.files.predictions import Predictions
+from refine.files.status import Status
 from refine.request import Request
-from refine.result import Status
 
 SHIFT = torch.tensor([0.01, -0.02, 0.03])
 UNLUCKY, DEADLY_ONCE, DEADLY = 13, 7, 9

@@ -23,7 +23,9 @@ from refine.commands import cli
 from refine.evidence.pose_prior import PosePrior
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
-from refine.measure.metrics import contact_ratio, intersection_volume, mpjpe, penetration_depth
+from refine.measure.contact import contact_ratio, penetration_depth
+from refine.measure.joints import mpjpe
+from refine.measure.volumes import intersection_volume
 from refine.result import statuses
 from refine.solve import contactopt as baseline
 

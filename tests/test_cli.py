@@ -22,7 +22,7 @@ from refine.commands import refine as command
 from refine.files.object_files import ObjectEntry
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
-from refine.result import Status
+from refine.files.status import Status
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,8 +22,11 @@ from refine.commands import cli
 from refine.files.object_files import ObjectEntry, find_objects
 from refine.files.prediction_files import write_predictions
 from refine.files.predictions import Predictions
-from refine.measure import metrics
+from refine.measure.contact import contact_ratio, penetration_depth
 from refine.measure.evaluate import evaluate_predictions, measure_rows
+from refine.measure.joints import auc, mpjpe, mpjpe_procrustes
+from refine.measure.metrics import METRICS
+from refine.measure.volumes import intersection_volume
 
 ROWS = 6
 PHYSICAL = ("penetration_mm", "volume_cm3", "contact_ratio")
@@ -114,13 +117,13 @@ def test_rows_are_those_of_the_metrics_module(truth, objects, model):
         found, wanted = model(pose_of(bent, row)), model(pose_of(truth, row))
         mesh, faces = meshes[truth.object_id[row]], model.faces_for(str(truth.side[row]))
         expected = {
-            "mpjpe_mm": 1e3 * metrics.mpjpe(found.joints, wanted.joints),
-            "mpjpe_procrustes_mm": 1e3 * metrics.mpjpe_procrustes(found.joints, wanted.joints),
-            "auc_50mm": metrics.auc(found.joints, wanted.joints),
-            "penetration_mm": 1e3 * metrics.penetration_depth(found.vertices, mesh),
-            "volume_cm3": 1e6 * metrics.intersection_volume(found.vertices, faces, mesh),
-            "contact_ratio": metrics.contact_ratio(found.vertices, mesh),
-            "reference_volume_cm3": 1e6 * metrics.intersection_volume(wanted.vertices, faces, mesh),
+            "mpjpe_mm": 1e3 * mpjpe(found.joints, wanted.joints),
+            "mpjpe_procrustes_mm": 1e3 * mpjpe_procrustes(found.joints, wanted.joints),
+            "auc_50mm": auc(found.joints, wanted.joints),
+            "penetration_mm": 1e3 * penetration_depth(found.vertices, mesh),
+            "volume_cm3": 1e6 * intersection_volume(found.vertices, faces, mesh),
+            "contact_ratio": contact_ratio(found.vertices, mesh),
+            "reference_volume_cm3": 1e6 * intersection_volume(wanted.vertices, faces, mesh),
         }
         for name, value in expected.items():
             assert rows[name][row] == pytest.approx(float(value[0]), rel=1e-3, abs=1e-3), name
@@ -219,6 +222,16 @@ def test_result_columns_are_summed_up(truth, objects, model):
     assert figures["fraction_improved_score"] == 1.0  # more is better
     assert figures["contact_ratio_before"] == 1.0
     assert figures["joint_error_in_std"] == pytest.approx(2.0, rel=1e-3)  # 20 mm where 10 mm were expected
+
+
+def test_a_metric_is_left_out_where_it_lacks_something(truth, objects, model):
+    """Every row of the table is measured as soon as its needs are there, under its own name and unit."""
+    seen = in_camera(replace(truth, keypoints_3d=joints_of(truth, model)), model)
+    full = replace(seen, uncertainty=np.full((ROWS, 21), 0.01, np.float32))
+    assert set(measure_rows(full, seen, objects, model)) == {metric.column for metric in METRICS}
+    bare = measure_rows(truth, truth, objects, model)
+    needs = {"corners", "true_keypoints", "joint_std"}
+    assert set(bare) == {metric.column for metric in METRICS if not needs & set(metric.needs)}
 
 
 def test_unusable_rows_are_left_out_and_counted(truth, objects, model):

@@ -11,6 +11,7 @@ import torch
 import trimesh
 
 from contact.objects import ObjectMesh
+from contact.objects.box import box_corners
 from hand_models import HandPose, load_hand_model
 from hand_models.rotations import exp_so3
 from hand_models.solver.states import HandState
@@ -25,7 +26,6 @@ from refine.evidence.pose_prior import PosePrior
 from refine.files.formats import read_any, sniff
 from refine.files.prediction_poses import into_object_frame
 from refine.files.predictions import Predictions, point_forms, row_problems
-from refine.measure.metrics import box_corners
 
 CAMERA = torch.tensor([[1395.75, 0, 960], [0, 1395.75, 540], [0, 0, 1]])
 FLIP = torch.tensor([-1.0, 1.0, 1.0])

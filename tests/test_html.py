@@ -10,14 +10,17 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import trimesh
 
-from refine.view.page import grasp_page, write_page, write_result
-from refine.view.pictures import GraspView, view_of
+from refine.files.status import Status
+from refine.result import RefineResult
+from refine.view.page import grasp_page, write_page
+from refine.view.pictures import GraspView
 
 VOID = {"meta", "link", "input", "br"}
 
@@ -144,40 +147,44 @@ def test_script_parses(page: str, tmp_path) -> None:
     subprocess.run([node, "--check", str(path)], check=True, capture_output=True)
 
 
-def fake_result(view: GraspView) -> SimpleNamespace:
-    """What a `RefineResult` of two hands carries, as far as the page looks at it."""
+def result_of(view: GraspView) -> RefineResult:
+    """A result of two hands, as far as the page looks at it."""
     tensor = torch.as_tensor
     after = tensor(np.stack([view.after, view.after + 0.01]), dtype=torch.float32)
-    n = len(view.object_points)
     ids = torch.arange(0, after.shape[1], 2)
-    return SimpleNamespace(
-        vertices_before=after + 0.02, vertices_after=after,
-        joints_after=after[:, :21], uncertainty=torch.full((2, 21), 0.003),
-        faces=tensor(view.hand_faces), status=["refined", "kept"],
-        score_before=torch.zeros(2), score_after=torch.ones(2),
-        metrics={"penetration_mm_before": np.array([9.0, 8.0]), "penetration_mm_after": np.array([1.0, 2.0])},
-        object=SimpleNamespace(
+    shown: dict[str, Any] = {
+        "object": SimpleNamespace(
             name="box", vertices=tensor(view.object_vertices), faces=tensor(view.object_faces),
             points=tensor(view.object_points), normals=tensor(view.object_normals),
         ),
-        contact=SimpleNamespace(contact=torch.rand(2, n), hand_contact=torch.rand(2, len(ids))),
-        hand_model=SimpleNamespace(
+        "contact": SimpleNamespace(
+            contact=torch.rand(2, len(view.object_points)), hand_contact=torch.rand(2, len(ids))
+        ),
+        "hand_model": SimpleNamespace(
             faces=tensor(view.hand_faces[:-20]), contact_points=ids, template=after[0],
             part_of_vertex=torch.zeros(after.shape[1], dtype=torch.int64),
         ),
+    }  # fmt: skip
+    none: Any = None
+    return RefineResult(
+        pose=none, initial_pose=none, vertices_before=after + 0.02, vertices_after=after,
+        joints_before=after[:, :21], joints_after=after[:, :21], status=[Status.REFINED, Status.KEPT], reason=["", ""],
+        metrics={"penetration_mm_before": np.array([9.0, 8.0]), "penetration_mm_after": np.array([1.0, 2.0])},
+        score_before=np.zeros(2), score_after=np.ones(2), uncertainty=np.full((2, 21), 0.003),
+        steps=np.zeros(2, np.int64), object_pose=None, faces=view.hand_faces, **shown,
     )  # fmt: skip
 
 
 def test_view_of_a_result(view: GraspView, tmp_path) -> None:
-    result = fake_result(view)
-    seen = view_of(result, 1)
+    result = result_of(view)
+    seen = result.view(1)
     assert seen.title == "box · grasp 1"
     assert seen.status == "kept"
     assert seen.metrics["penetration depth (mm)"] == (8.0, 2.0)
     assert seen.hand_contact.shape == (len(view.after),)
     np.testing.assert_allclose(seen.uncertainty, 0.003, rtol=1e-5)
-    path = write_result(result, tmp_path / "new" / "page.html")
+    path = result.to_html(tmp_path / "new" / "page.html")
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert write_page(seen, tmp_path / "again.html").stat().st_size > 10_000
     with pytest.raises(IndexError, match="2 grasps"):
-        view_of(result, 2)
+        result.view(2)

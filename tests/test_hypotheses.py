@@ -19,8 +19,8 @@ from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.rotations import exp_so3
 from refine.api import refine_grasp
 from refine.config import RefineConfig
-from refine.measure.metrics import mpjpe
-from refine.result import Status
+from refine.files.status import Status
+from refine.measure.joints import mpjpe
 from refine.solve.fields import (
     DRAWN_POINTS,
     EncodedGrasps,

@@ -22,7 +22,8 @@ from hand_models.rotations import exp_so3
 from hand_models.solver.least_squares import Solution, Termination
 from hand_models.solver.states import HandState
 from refine.config import RefineConfig
-from refine.measure.metrics import mpjpe, penetration_depth
+from refine.measure.contact import penetration_depth
+from refine.measure.joints import mpjpe
 from refine.solve.optimize import field_terms, optimise, soft_tissue
 
 CONFIG = RefineConfig()

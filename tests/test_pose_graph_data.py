@@ -11,6 +11,7 @@ import trimesh
 
 from contact.corpus import Corpus
 from contact.corpus.held_out import read_held_out, write_held_out
+from contact.objects.box import box_corners
 from hand_models import HandPose, load_hand_model
 from hand_models.skeleton import convert
 from pose_graph.graph import NODES
@@ -18,7 +19,6 @@ from pose_graph.weights import load_network
 from refine.commands.cli import main
 from refine.evidence.graph_data import corpus_points, read_split, split_of
 from refine.files.formats import fhab
-from refine.measure.metrics import box_corners
 
 FRAMES = 6
 

@@ -19,7 +19,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
 from hand_models.rotations import exp_so3
-from refine.measure.metrics import penetration_depth
+from refine.measure.contact import penetration_depth
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 CONFIG = SynthesisConfig(candidates=16)

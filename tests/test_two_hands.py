@@ -18,7 +18,7 @@ from hand_models.inner_spheres import Spheres
 from refine import RefineConfig, Status, refine_grasp
 from refine.config import CostConfig
 from refine.evidence.inputs import is_pair
-from refine.measure.metrics import mpjpe
+from refine.measure.joints import mpjpe
 from refine.measure.volumes import closed_solid
 from refine.result import TwoHandResult
 from refine.solve.two_hands import decide

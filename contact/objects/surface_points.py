@@ -58,11 +58,13 @@ def farthest_point_order(points: np.ndarray) -> np.ndarray:
     return order
 
 
-def corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def corner_normals(
+    vertices: np.ndarray, faces: np.ndarray, crease: float = CREASE, by_area: bool = False
+) -> np.ndarray:
     """Unit normals at each face's corners, smooth across gentle edges and sharp across creases.
 
-    A corner takes the mean, weighted by corner angles, of the normals of those faces around its vertex that
-    lie within :data:`CREASE` of its own face.
+    A corner takes the mean, weighted by corner angles (and areas, with ``by_area``), of the normals of those
+    faces around its vertex that lie within ``crease`` radians of its own face.
 
     Args:
         vertices: (V, 3).
@@ -73,7 +75,8 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """
     corner = vertices[faces]
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+    area = np.linalg.norm(normal, axis=1, keepdims=True)
+    normal /= np.maximum(area, 1e-300)
     ahead = np.roll(corner, -1, axis=1) - corner
     behind = np.roll(corner, 1, axis=1) - corner
     angle = np.arctan2(
@@ -86,9 +89,10 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     )
     pair = (at_vertex @ at_vertex.T).tocoo()
     own, other = pair.row, pair.col
-    gentle = (normal[own // 3] * normal[other // 3]).sum(axis=1) >= np.cos(CREASE)
+    gentle = (normal[own // 3] * normal[other // 3]).sum(axis=1) >= np.cos(crease)
     own, other = own[gentle], other[gentle]
-    summed = csr_matrix((angle[other], (own, other // 3)), shape=(faces.size, len(faces))) @ normal
+    weight = angle * np.repeat(area[:, 0], 3) if by_area else angle
+    summed = csr_matrix((weight[other], (own, other // 3)), shape=(faces.size, len(faces))) @ normal
     length = np.linalg.norm(summed, axis=1, keepdims=True)
     own_face = np.repeat(normal, 3, axis=0)
     return np.where(length > 1e-12, summed / np.maximum(length, 1e-300), own_face).reshape(-1, 3, 3)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .tables import aligned
+
 GRASPS = Path(__file__).with_name("demo_grasps.npz")
 """`grasp/1`: grasps by the open hand, in the frames of `contact.corpus.shapes.demo_shapes`."""
 
@@ -78,11 +80,8 @@ def refined_cases(options: DemoOptions) -> Iterator[Case]:
     from ..files.prediction_files import read_predictions
     from ..files.prediction_poses import hand_poses
 
-    model, grasps, config = (
-        load_hand_model("open"),
-        read_predictions(GRASPS),
-        RefineConfig(method=options.method),
-    )
+    model, grasps = load_hand_model("open"), read_predictions(GRASPS)
+    config = RefineConfig(method=options.method)
     shapes = {name: mesh for name, mesh in demo_shapes().items() if name in set(grasps.object_id.tolist())}
     for number, (name, shape) in enumerate(tqdm(shapes.items(), unit="object", disable=None)):
         rows = np.flatnonzero(grasps.object_id == name)
@@ -91,13 +90,13 @@ def refined_cases(options: DemoOptions) -> Iterator[Case]:
         mesh = ObjectMesh.from_any(shape, name=name)
         result = refine_grasp(noisy, mesh, config=config, hand_model=model, seed=options.seed)
         truth = model.joints(clean)
-        before, after = (
+        errors = [
             1000 * (joints - truth).norm(dim=-1).mean(1)
             for joints in (result.joints_before, result.joints_after)
-        )
-        for index in range(len(rows)):
+        ]
+        for index, (before, after) in enumerate(zip(*(error.tolist() for error in errors), strict=True)):
             title = name if len(rows) == 1 else f"{name} {index + 1}"
-            yield Case(title, result, index, (float(before[index]), float(after[index])))
+            yield Case(title, result, index, (before, after))
 
 
 _COLUMNS = (
@@ -109,50 +108,38 @@ _COLUMNS = (
 
 def table(cases: list[Case]) -> str:
     """Before and after of every grasp, and their means, as text."""
-    heads = ["grasp", "joint error mm", *(head for _, head, _ in _COLUMNS), "status"]
-    rows, numbers = [heads], []
+    rows, numbers = [["grasp", "joint error mm", *(head for _, head, _ in _COLUMNS), "status"]], []
     for case in cases:
-        metrics = {name: float(value[case.index]) for name, value in case.result.metrics.items()}
-        measured = [
-            case.error_mm,
-            *((metrics[f"{name}_before"], metrics[f"{name}_after"]) for name, _, _ in _COLUMNS),
+        metrics = case.result.metrics
+        pairs = [
+            (metrics[f"{name}_before"][case.index], metrics[f"{name}_after"][case.index])
+            for name, _, _ in _COLUMNS
         ]
-        status = case.result.status[case.index]
-        numbers.append(measured)
-        rows.append([case.title, *_cells(measured), status.value])
+        numbers.append([case.error_mm, *pairs])
+        rows.append([case.title, *_cells(numbers[-1]), case.result.status[case.index].value])
     if len(cases) > 1:
         rows.append(["mean", *_cells(np.nanmean(np.array(numbers), axis=0)), ""])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = aligned(rows)
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _cells(measured: Any) -> list[str]:
+def _cells(pairs: Any) -> list[str]:
     digits = (1, *(places for _, _, places in _COLUMNS))
-    return [f"{b:6.{d}f} → {a:6.{d}f}" for (b, a), d in zip(measured, digits, strict=True)]
+    return [f"{b:6.{d}f} → {a:6.{d}f}" for (b, a), d in zip(pairs, digits, strict=True)]
 
 
 def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
     """Pictures of every grasp before and after on one sheet. Raises ``ImportError`` without the renderer."""
     from tqdm import tqdm
 
-    from ..view.pictures import Row, before_after_sheet, view_of
+    from ..view.pictures import Row, before_after_sheet
 
     size = (options.width, options.width * 3 // 4)
     rows = []
     for case in tqdm(cases, unit="picture", disable=None):
-        before, after = view_of(case.result, case.index, title=case.title).pictures(size)
-        rows.append(
-            Row(
-                case.title,
-                before,
-                after,
-                f"before: {case.error_mm[0]:.0f} mm",
-                f"after: {case.error_mm[1]:.0f} mm",
-            )
-        )
+        before, after = case.result.view(case.index, title=case.title).pictures(size)
+        was, now = (f"{error:.0f} mm" for error in case.error_mm)
+        rows.append(Row(case.title, before, after, f"before: {was}", f"after: {now}"))
     path = options.out / "before_after.png"
     before_after_sheet(rows, path, columns=2, title="regrasp: noisy grasps, before and after")
     return path

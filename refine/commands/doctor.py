@@ -23,6 +23,8 @@ OPTIONAL = {
     "open3d": ("open3d", "faster distance grids: pip install 'regrasp[open3d]'"),
     "pyarrow": ("pyarrow", "Parquet files: pip install 'regrasp[ray]'"),
     "ray": ("ray", "several machines: pip install 'regrasp[ray]'"),
+    "mujoco": ("mujoco", "simulated grasps: pip install 'regrasp[sim]'"),
+    "coacd": ("coacd", "simulated grasps: pip install 'regrasp[sim]'"),
     "pytorch3d": ("pytorch3d", "used where present, never needed"),
     "smplx": ("smplx", "reference in tests: pip install 'regrasp[dev]'"),
 }
@@ -57,7 +59,7 @@ def doctor(options: DoctorOptions) -> int:
         if finding.group != group:
             group = finding.group
             print(f"{group}:")
-        print(f"  {finding.state:<8}{finding.name:<14}{finding.detail}".rstrip())
+        print(f"  {finding.state:<8}{finding.name:<14}{finding.detail}".rstrip().replace("\n", "\n    "))
     missing = [finding.name for finding in findings if finding.state == "missing"]
     print(f"\nnot ready: {', '.join(missing)} missing." if missing else "\nready.")
     return 1 if missing else 0
@@ -66,7 +68,10 @@ def doctor(options: DoctorOptions) -> int:
 def examine(mano_dir: Path | None = None) -> list[Finding]:
     """Look at everything and change nothing; never raises for what it finds."""
     return [
-        *_system(),
+        Finding("system", "regrasp", "ok", _version(("regrasp",)) or "run from its source folder"),
+        Finding("system", "python", "ok", f"{platform.python_version()} ({sys.executable})"),
+        Finding("system", "platform", "ok", f"{platform.platform()}, {_cores()} cores"),
+        _attempt("system", "accelerator", False, _accelerator),
         *(_package("needed packages", name, (name,), module, None) for name, module in CORE.items()),
         *(
             _package("optional packages", name, _DISTRIBUTIONS.get(name, (name,)), module, use)
@@ -74,29 +79,20 @@ def examine(mano_dir: Path | None = None) -> list[Finding]:
         ),
         _attempt("hand models", "open hand", True, _open_hand),
         _attempt("hand models", "MANO", False, lambda: _mano(mano_dir)),
-        *_weights(),
+        _attempt("weights", "ContactNet", True, lambda: _weights("contact")),
+        _attempt("weights", "graph network", False, lambda: _weights("pose_graph")),
         _attempt("cache", "grids", False, _cache),
     ]
 
 
-def _system() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    python = f"{platform.python_version()} ({sys.executable})"
-    found = [
-        Finding(
-            "system", "regrasp", "ok", _version(("regrasp",)) or "run from its source folder, not installed"
-        ),
-        Finding("system", "python", "ok" if sys.version_info >= (3, 10) else "missing", python),
-        Finding("system", "platform", "ok", f"{platform.platform()}, {cores} cores"),
-    ]
-    try:
-        import torch
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, the CPU is used"
-        found.append(Finding("system", "accelerator", "ok", name))
-    except Exception:  # a torch that cannot be imported is reported with the packages
-        pass
-    return found
+
+def _accelerator() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none, the CPU is used"
 
 
 def _version(distributions: tuple[str, ...]) -> str | None:
@@ -128,7 +124,7 @@ def _attempt(group: str, name: str, needed: bool, look: Callable[[], str]) -> Fi
     try:
         return Finding(group, name, "ok", look())
     except Exception as error:  # whatever is wrong with it, the report goes on
-        return Finding(group, name, "missing" if needed else "absent", str(error).replace("\n", "\n    "))
+        return Finding(group, name, "missing" if needed else "absent", str(error))
 
 
 def _open_hand() -> str:
@@ -144,29 +140,13 @@ def _mano(mano_dir: Path | None) -> str:
     return str(find_mano(mano_dir))
 
 
-def _weights() -> list[Finding]:
-    """Shipped weights: ContactNet is needed, the graph network is not."""
-    found = []
-    for package, name, needed in (("contact", "ContactNet", True), ("pose_graph", "graph network", False)):
-        files: list[Path] = []
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            files += sorted((Path(folder) / "weights").glob("*.safetensors"))
-        if files:
-            found += [
-                Finding("weights", name, "ok", f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
-                for path in files
-            ]
-        else:
-            found.append(
-                Finding(
-                    "weights",
-                    name,
-                    "missing" if needed else "absent",
-                    f"no .safetensors in {package}/weights",
-                )
-            )
-    return found
+def _weights(package: str) -> str:
+    spec = importlib.util.find_spec(package)
+    folders = [Path(folder) / "weights" for folder in (spec and spec.submodule_search_locations) or []]
+    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    if not files:
+        raise FileNotFoundError(f"no .safetensors in {package}/weights")
+    return "\n".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)
 
 
 def _cache() -> str:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from hand_models.atomic import write_atomically
-
 from ..files.object_files import find_objects
-from ..files.prediction_files import read_predictions, write_json
+from ..files.prediction_files import read_predictions
 from .hands import HandOptions
+from .tables import aligned, write_figures
 
 if TYPE_CHECKING:
     from contact.cases import Cases
-    from hand_models import HandModel
 
     from ..files.predictions import Predictions
 
@@ -52,17 +50,11 @@ def evaluate(options: EvalOptions) -> int:
         predictions.take(here), reference.take(there), find_objects(options.objects), options.hands.load()
     )
     figures = {"rows": len(here), "rows_without_reference": len(predictions) - len(here)} | figures
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        print(f"{name:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+    rows = [(name, f"{x:.4g}" if isinstance(x, float) else str(x)) for name, x in figures.items()]
+    print("\n".join(aligned(rows)))
     if options.out is not None:
-        write_atomically(options.out, lambda stream: write_json(stream, _strict(figures)))
+        write_figures(options.out, figures)
     return 0
-
-
-def _strict(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: null instead."""
-    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in figures.items()}
 
 
 def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +63,7 @@ def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.n
     Raises:
         ValueError: a hand is in the reference twice.
     """
-    truth: dict[tuple[str, ...], int] = {}
+    truth: dict[tuple[Any, ...], int] = {}
     for row, key in enumerate(_keys(reference)):
         if key in truth:
             raise ValueError(
@@ -82,9 +74,9 @@ def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.n
     return np.array([a for a, _ in pairs], int), np.array([b for _, b in pairs], int)
 
 
-def _keys(predictions: Predictions) -> list[tuple[str, ...]]:
-    names = ("sequence_id", "frame_id", "object_id", "side")
-    return list(zip(*(getattr(predictions, name).tolist() for name in names), strict=True))
+def _keys(p: Predictions) -> list[tuple[Any, ...]]:
+    columns = (p.sequence_id, p.frame_id, p.object_id, p.side)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @dataclass(frozen=True)
@@ -142,9 +134,9 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
         ValueError: neither ``--corpus`` nor ``--real``, an unknown protocol, or weights of another network.
         FileNotFoundError: weights, corpus or grasps are not there.
     """
-    from contact.cases import draw_contact, predict_cases, predictor
+    from contact.cases import draw_contact, held_out_cases, predict_cases, predictor, real_cases
     from contact.evaluate import best_of_draws, measure_field
-    from contact.perturb import protocol
+    from contact.perturb import PROTOCOLS
     from contact.weights import load_network
     from hand_models import load_hand_model
 
@@ -154,49 +146,36 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
         raise ValueError(f"--count: got {options.count}; give 1 or more.")
     if options.draws < 0 or options.draws == 1:
         raise ValueError(f"--draws: got {options.draws}; give 2 or more, or 0 for none.")
-    protocol(options.noise)
+    if options.noise not in PROTOCOLS:
+        raise ValueError(f"--noise: got {options.noise!r}; choose one of {', '.join(PROTOCOLS)}.")
     network = load_network(None if options.weights == "default" else Path(options.weights))
     model = load_hand_model("open")
+    noise, count, seed = options.noise, options.count, options.seed
+    measured: dict[str, Cases] = {}
+    if options.corpus is not None:
+        measured["held-out objects"] = held_out_cases(options.corpus, noise, count, seed)
+    if options.real is not None:
+        measured["human grasps"], _ = real_cases(options.real, model, noise, count=count, seed=seed)
     figures: dict[str, dict[str, float]] = {}
-    for name, cases in _contact_cases(options, model).items():
+    for name, cases in measured.items():
         predicted = predict_cases(predictor(network, model), cases)
         figures[name] = measure_field(predicted, cases.truth, model.joints(cases.pose))
         if options.draws:
-            drawn = draw_contact(network, model, cases, options.draws, options.seed)
+            drawn = draw_contact(network, model, cases, options.draws, seed)
             figures[name] |= best_of_draws(predicted, drawn, cases.truth)
     print(contact_table(figures))
     if options.out is not None:
-        strict = {name: _strict(values) for name, values in figures.items()}
-        strict |= {"noise": options.noise, "seed": options.seed, "weights": Path(options.weights).name}
-        write_atomically(options.out, lambda stream: write_json(stream, strict))
+        settings = {"noise": noise, "seed": seed, "weights": Path(options.weights).name}
+        write_figures(options.out, figures | settings)
     return 0
-
-
-def _contact_cases(options: ContactEvalOptions, model: HandModel) -> dict[str, Cases]:
-    """What the options ask for, by the name it has in the table."""
-    from contact.cases import held_out_cases, real_cases
-
-    found = {}
-    if options.corpus is not None:
-        found["held-out objects"] = held_out_cases(options.corpus, options.noise, options.count, options.seed)
-    if options.real is not None:
-        found["human grasps"], _ = real_cases(
-            options.real, model, options.noise, count=options.count, seed=options.seed
-        )
-    return found
 
 
 def contact_table(figures: Mapping[str, Mapping[str, float]]) -> str:
     """Figures by column, as a table for people; lines that no column has are left out, NaN is a dash."""
-    lines = [f"{'':36}" + "".join(f"{name:>20}" for name in figures)]
+    rows = [["", *figures]]
     for label, key, digits in _CONTACT_LINES:
-        if not key:
-            lines.append(label)
-            continue
-        if not any(key in values for values in figures.values()):
-            continue
-        cells = (values.get(key, np.nan) for values in figures.values())
-        lines.append(
-            f"{label:36}" + "".join(f"{f'{x:.{digits}f}' if np.isfinite(x) else '-':>20}" for x in cells)
-        )
-    return "\n".join(lines)
+        if not key or any(key in values for values in figures.values()):
+            found = [values.get(key, np.nan) if key else None for values in figures.values()]
+            cells = ["" if x is None else f"{x:.{digits}f}" if np.isfinite(x) else "-" for x in found]
+            rows.append([label, *cells])
+    return "\n".join(aligned(rows))

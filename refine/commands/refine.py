@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,7 +15,7 @@ from .hands import HandOptions
 
 if TYPE_CHECKING:
     from ..batch.config import BatchConfig
-    from ..batch.run import Execution, FileOutcome
+    from ..batch.run import FileOutcome
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class RefineOptions:
     weights: Path | None = None
     """Network weights (.safetensors with its card beside it); those that ship when not given."""
     hypotheses: int | None = None
-    """How many plausible contacts are tried per grasp, the best one kept; RefineConfig's default when not given."""
+    """How many plausible contacts are tried per grasp, the best one kept; 1 when not given."""
     steps: int | None = None
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
@@ -75,7 +73,9 @@ def refine(options: RefineOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: an option or the only file is wrong; nothing was written.
     """
-    from ..batch.run import refine_files
+    from tqdm import tqdm
+
+    from ..batch.run import Execution, refine_files
 
     inputs = find_inputs(options.files, options.source)
     config = batch_config(options)
@@ -86,11 +86,11 @@ def refine(options: RefineOptions) -> int:
         "mano_dir": options.hands.mano_dir,
     }
     started, failed, files = time.monotonic(), 0, 0
-    with _progress() as progress:
-        execution = _execution(options, progress)
+    with tqdm(unit="grasp", disable=None) as bar:  # on standard error, and none where that is no terminal
+        execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update)
         for outcome in refine_files(inputs, options.out, config, execution, reading):
             files += 1
-            failed += _failures(outcome)
+            failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
             print(_describe(outcome))
     if len(inputs) > 1:
         print(f"{files} files; {failed} rows or files failed; {time.monotonic() - started:.1f} s")
@@ -107,7 +107,12 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         if value is not None and value < 1:
             raise ValueError(f"--{name}: got {value}; give 1 or more.")
     if options.device == "cuda":
-        _need_cuda()
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError(
+                "--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu."
+            )
     weights = None if options.weights is None else options.weights.resolve()
     config = RefineConfig(method=options.method, weights=weights, device=options.device)
     if options.hypotheses is not None:
@@ -132,36 +137,9 @@ def batch_config(options: RefineOptions) -> BatchConfig:
     )
 
 
-def _need_cuda() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu.")
-
-
-def _execution(options: RefineOptions, progress: Callable[[int], Any]) -> Execution:
-    """Where it is done."""
-    from ..batch.run import Execution
-
-    return Execution(options.engine, options.workers, options.address, options.overwrite, progress)
-
-
-def _failures(outcome: FileOutcome) -> int:
-    return 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
-
-
 def _describe(outcome: FileOutcome) -> str:
     """A file's outcome as a few lines for people."""
     if outcome.summary is None:
         return f"{outcome.input.path}: not read: {outcome.reason}"
     done = "" if outcome.fresh else " (there already, same input and options; --overwrite does it again)"
     return f"{report(outcome.summary)}\nresults: {outcome.results}{done}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], Any]]:
-    """A bar on standard error, and none where that is no terminal."""
-    from tqdm import tqdm
-
-    with tqdm(unit="grasp", disable=None) as bar:
-        yield bar.update

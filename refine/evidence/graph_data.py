@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from contact.corpus import object_files
+from contact.objects.box import box_corners
 from contact.perturb import PROTOCOLS, perturb
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
@@ -29,7 +30,6 @@ from pose_graph.cameras import GraspSet
 
 from ..files.object_files import ObjectEntry, load_object
 from ..files.predictions import Predictions
-from ..measure.metrics import box_corners
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from contact.objects import ObjectMesh
+from contact.objects.box import box_corners
 from hand_models import HandModel, HandPose, load_hand_model
 from hand_models.fit import FitConfig, solve_joints
 from hand_models.pose import TANGENT_DIM, check_side
@@ -22,7 +23,6 @@ from pose_graph.lifting import Lifted, check_camera, lift, mirror_nodes, to_rays
 from pose_graph.network import LiftNet
 
 from ..files.prediction_poses import into_object_frame
-from ..measure.metrics import box_corners
 from .corners import corner_pose
 from .inputs import as_object
 from .point_fit import PointEvidence, fit_hand, fit_rigid

@@ -1,4 +1,4 @@
-"""Does the object stay in the hand? Simulation displacement with MuJoCo, an optional package."""
+"""Does the object stay in the hand? Simulation displacement with MuJoCo and CoACD, the `[sim]` extra."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from manifold3d import Manifold
-from torch import Tensor
+from scipy.spatial import ConvexHull
 
-from contact.objects import ObjectMesh
-
-from .volumes import closed_solid, iterate_grasps, mesh_arrays
+from .arguments import Array, Objects, as_numpy, iterate_grasps, mesh_arrays
+from .volumes import closed_solid
 
 GRAVITY = (0.0, 0.0, -9.81)
-_SCALE = 1000.0  # booleans are done in millimetres, well above manifold3d's absolute tolerances
 
 
 def simulation_displacement(
-    vertices: np.ndarray | Tensor,
-    faces: np.ndarray | Tensor,
-    obj: ObjectMesh | Sequence[ObjectMesh],
+    vertices: Array,
+    faces: Array,
+    obj: Objects,
     *,
-    parts: np.ndarray | Tensor | None = None,
+    parts: Array | None = None,
     gravity: Sequence[float] = GRAVITY,
     duration: float = 0.5,
     mass: float = 0.2,
@@ -32,14 +29,14 @@ def simulation_displacement(
     """How far the object's centre of mass moves under gravity while the hand is held still.
 
     The simulation displacement of Hasson et al. (ObMan, CVPR 2019; idea of Tzionas et al., IJCV 2016), in
-    MuJoCo instead of Bullet. Both shapes are covered by convex pieces: the object by recursive cuts, the
-    hand by the hulls of its parts. Contacts are MuJoCo's soft ones, with elliptic friction cones. Half a
-    second of free fall is 1.23 m; the deeper a hand overlaps the object, the less the value tells.
+    MuJoCo instead of Bullet. Both shapes are covered by convex pieces: the object by CoACD, the hand by the
+    hulls of its parts. Contacts are MuJoCo's soft ones, with elliptic friction cones. Half a second of free
+    fall is 1.23 m; the deeper a hand overlaps the object, the less the value tells.
 
     Args:
         vertices: (B, V, 3) metres, in the object's frame.
         faces: (F, 3) closed hand faces.
-        obj: the object, or one per grasp.
+        obj: the object, or one per grasp. Covering one takes seconds and is done once a call.
         parts: (V,) part of each hand vertex (``HandModel.part_of_vertex``); without it the hand is cut
             into convex pieces like the object, which takes longer.
         gravity: (3,) m/s² in the object's frame.
@@ -52,15 +49,11 @@ def simulation_displacement(
         (B,) metres; NaN for hands with NaN and for objects that are not closed.
 
     Raises:
-        ImportError: MuJoCo is not installed (``pip install mujoco``).
+        ImportError: MuJoCo or CoACD is not installed.
         ValueError: vertices, faces or obj as for ``intersection_volume``, or parts not (V,).
     """
-    try:
-        import mujoco
-    except ImportError as error:
-        raise ImportError("simulation_displacement needs MuJoCo: pip install mujoco") from error
-
-    label = None if parts is None else np.asarray(parts.cpu() if isinstance(parts, Tensor) else parts)
+    mujoco, _ = _packages()
+    label = None if parts is None else as_numpy(parts, np.int64)
     covers: dict[int, list[np.ndarray]] = {}
     result = []
     for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
@@ -72,77 +65,55 @@ def simulation_displacement(
         if not np.isfinite(hand).all() or not theirs:
             result.append(np.nan)
             continue
-        ours = convex_pieces(hand, triangles, pieces) if label is None else _hulls(hand, triangles, label)
+        if label is None:
+            ours = convex_pieces(hand, triangles, pieces)
+        else:  # a part reaches one ring of faces into its neighbours, so that no gap opens
+            touching = [triangles[(label[triangles] == part).any(axis=1)] for part in np.unique(label)]
+            ours = [hand[np.unique(own)] for own in touching]
         model = _scene(mujoco, ours, theirs, gravity, mass, friction)
         result.append(_fall(mujoco, model, duration))
     return np.array(result, dtype=np.float64)
 
 
 def convex_pieces(
-    vertices: np.ndarray, faces: np.ndarray, most: int, tolerance: float = 0.02
+    vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05
 ) -> list[np.ndarray]:
-    """Cover a closed mesh by convex pieces: cut the least convex one until all fit or there are ``most``.
+    """Cover a closed mesh by convex pieces, by CoACD (Wei et al., SIGGRAPH 2022).
 
     Args:
         vertices: (V, 3) metres.
         faces: (F, 3).
         most: largest number of pieces.
-        tolerance: volume that a piece's hull may add, relative to the volume of the whole.
+        concavity: below which a piece is not cut further, relative to the size of the mesh.
 
     Returns:
         corner points (k, 3) metres of each piece; none if the mesh is not closed.
+
+    Raises:
+        ImportError: CoACD is not installed.
     """
-    solid = closed_solid(vertices * _SCALE, faces)
-    if solid is None:
+    _, coacd = _packages()
+    if closed_solid(vertices, faces) is None:
         return []
-    total = solid.volume()
-    done: list[Manifold] = []
-    todo = [(_excess(part), part) for part in solid.decompose() if part.volume() > 0]
-    while todo and len(done) + len(todo) < most:
-        todo.sort(key=lambda item: item[0])
-        excess, part = todo.pop()
-        halves = _best_cut(part) if excess > tolerance * total else []
-        if len(halves) < 2:
-            done.append(part)
-        else:
-            todo += [(_excess(half), half) for half in halves]
-    hulls = [part.hull() for part in [*done, *(part for _, part in todo)]]
-    return [_corners(hull) for hull in hulls if hull.volume() > 1e-6 * total]
+    coacd.set_log_level("error")
+    # A closed mesh needs no repair beforehand; a shorter search than the default's costs hardly any closeness.
+    found = coacd.run_coacd(
+        coacd.Mesh(vertices, faces), threshold=concavity, max_convex_hull=most, preprocess_mode="off",
+        resolution=1000, mcts_nodes=10, mcts_iterations=30, seed=0,
+    )  # fmt: skip
+    return [np.asarray(corners) for corners, _ in found]
 
 
-def _excess(part: Manifold) -> float:
-    return part.hull().volume() - part.volume()
-
-
-def _best_cut(part: Manifold) -> list[Manifold]:
-    """The two sides of the axis-parallel cut (of nine) that leaves the smallest hulls."""
-    low, high = np.reshape(part.bounding_box(), (2, 3))
-    best: list[Manifold] = []
-    least = np.inf
-    for axis in range(3):
-        for share in (0.25, 0.5, 0.75):
-            place = low[axis] + share * (high[axis] - low[axis])
-            sides = part.split_by_plane(tuple(np.eye(3)[axis]), float(place))
-            halves = [p for side in sides for p in side.decompose() if p.volume() > 0]
-            size = sum(half.hull().volume() for half in halves)
-            if len(halves) > 1 and size < least:
-                best, least = halves, size
-    return best
-
-
-def _corners(solid: Manifold) -> np.ndarray:
-    return np.array(solid.to_mesh64().vert_properties)[:, :3] / _SCALE
-
-
-def _hulls(vertices: np.ndarray, faces: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
-    """Hull corners of each part, which reaches one ring of faces into its neighbours so that no gap opens."""
-    clouds = []
-    for part in np.unique(label):
-        own = faces[(label[faces] == part).any(axis=1)]
-        hull = Manifold.hull_points(vertices[np.unique(own)] * _SCALE)
-        if hull.volume() > 0:
-            clouds.append(_corners(hull))
-    return clouds
+def _packages() -> tuple[Any, Any]:
+    try:
+        import coacd
+        import mujoco
+    except ImportError as error:
+        raise ImportError(
+            f"simulation_displacement needs the package {error.name}, which is not installed: "
+            "pip install 'regrasp[sim]'"
+        ) from error
+    return mujoco, coacd
 
 
 def _scene(
@@ -162,7 +133,7 @@ def _scene(
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint()
-    density = mass / sum(Manifold.hull_points(points).volume() for points in thing)
+    density = mass / sum(ConvexHull(points).volume for points in thing)
     # Pieces collide with the other body's only; the hand's weight is of no account, it does not move.
     for owner, clouds, bits in ((spec.worldbody, hand, (1, 2)), (body, thing, (2, 1))):
         for points in clouds:

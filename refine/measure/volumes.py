@@ -1,48 +1,34 @@
 """How much of a hand and an object overlap: exact volume, published voxel volume, depth into the hand.
 
-These need both meshes; they are part of :mod:`refine.measure.metrics`, which re-exports them.
+These need both meshes: hand vertices (B, V, 3) in metres and the object's frame, its closed faces (F, 3), outward
+or inward, and the object or one per grasp. One value per grasp (B,) comes out, NaN for hands with NaN. Wrong shapes,
+or as many objects as there are not grasps, are a ``ValueError``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import igl
 import numpy as np
 from manifold3d import Error, Manifold, Mesh64
-from torch import Tensor
 
 from contact.objects import ObjectMesh
 
+from .arguments import Array, Objects, iterate_grasps, mesh_arrays
 
-def intersection_volume(
-    vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor, obj: ObjectMesh | Sequence[ObjectMesh]
-) -> np.ndarray:
-    """Volume shared by hand and object, by an exact mesh boolean (manifold3d).
+
+def intersection_volume(vertices: Array, faces: Array, obj: Objects) -> np.ndarray:
+    """Volume shared by hand and object, by an exact mesh boolean (manifold3d); cubic metres.
 
     Read it beside the contact ratio: true grasps overlap too, since skin gives way. Where either mesh is
     not a closed manifold, the boolean is replaced by counting 1 mm voxels inside both.
-
-    Args:
-        vertices: (B, V, 3) metres, in the object's frame.
-        faces: (F, 3) closed hand faces, outward or inward.
-        obj: the object, or one per grasp.
-
-    Returns:
-        (B,) cubic metres; NaN for hands with NaN.
-
-    Raises:
-        ValueError: vertices not (B, V, 3), faces not (F, 3), or as many objects as there are not grasps.
     """
     solids: dict[int, Manifold | None] = {}
     result = []
     for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
-        if not np.isfinite(hand).all():
-            result.append(np.nan)
-            continue
         if id(thing) not in solids:
             solids[id(thing)] = closed_solid(*mesh_arrays(thing))
-        theirs, ours = solids[id(thing)], closed_solid(hand, triangles)
+        theirs = solids[id(thing)]
+        ours = closed_solid(hand, triangles) if np.isfinite(hand).all() else None
         if theirs is None or ours is None:
             result.append(_voxel_volume(hand, triangles, thing, 0.001))
         else:
@@ -51,36 +37,24 @@ def intersection_volume(
 
 
 def intersection_volume_voxels(
-    vertices: np.ndarray | Tensor,
-    faces: np.ndarray | Tensor,
-    obj: ObjectMesh | Sequence[ObjectMesh],
-    pitch: float = 0.005,
+    vertices: Array, faces: Array, obj: Objects, pitch: float = 0.005
 ) -> np.ndarray:
-    """Volume shared by hand and object, counted in voxels of 5 mm as published (ObMan, ContactOpt).
+    """Volume shared by hand and object, counted in voxels of 5 mm as published (ObMan, ContactOpt); cubic metres.
 
-    Number of voxel centres inside both meshes (winding number) times pitch³ (Hasson et al., CVPR 2019).
+    Number of voxel centres inside both meshes (winding number) times ``pitch``³, metres (Hasson et al., CVPR 2019).
     The lattice starts at the corner of the object's bounding box. Coarse: 3 to 28 % off on grasps.
-    Arguments and errors: :func:`intersection_volume`, and ``pitch``, metres; (B,) cubic metres.
     """
     if pitch <= 0:
         raise ValueError(f"pitch must be positive metres, got {pitch}")
-    return np.array(
-        [
-            _voxel_volume(hand, triangles, thing, pitch)
-            for hand, triangles, thing in iterate_grasps(vertices, faces, obj)
-        ],
-        dtype=np.float64,
-    )
+    grasps = iterate_grasps(vertices, faces, obj)
+    return np.array([_voxel_volume(*grasp, pitch) for grasp in grasps], dtype=np.float64)
 
 
-def penetration_depth_into_hand(
-    vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor, obj: ObjectMesh | Sequence[ObjectMesh]
-) -> np.ndarray:
-    """Deepest object point inside the hand: max over object points o of the depth of o under the skin.
+def penetration_depth_into_hand(vertices: Array, faces: Array, obj: Objects) -> np.ndarray:
+    """Deepest object point inside the hand: max over object points o of the depth of o under the skin; metres.
 
     The counterpart of ``penetration_depth`` for things thinner than a finger, which lie between the
     hand's vertices. Points are the object's surface samples and vertices; distances are exact (libigl).
-    Arguments and errors: :func:`intersection_volume`; (B,) metres, NaN for hands with NaN.
     """
     result = []
     for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
@@ -91,37 +65,9 @@ def penetration_depth_into_hand(
         near = ((points >= hand.min(axis=0)) & (points <= hand.max(axis=0))).all(axis=1)
         points = points[near]
         points = points[_inside(hand, triangles, points)]
-        if len(points) == 0:
-            result.append(0.0)
-            continue
-        squared = igl.point_mesh_squared_distance(points, hand, triangles)[0]
+        squared = igl.point_mesh_squared_distance(points, hand, triangles)[0] if len(points) else np.zeros(1)
         result.append(float(np.sqrt(squared.max())))
     return np.array(result, dtype=np.float64)
-
-
-def iterate_grasps(
-    vertices: np.ndarray | Tensor, faces: np.ndarray | Tensor, obj: ObjectMesh | Sequence[ObjectMesh]
-) -> Iterator[tuple[np.ndarray, np.ndarray, ObjectMesh]]:
-    """Hand vertices (V, 3), faces (F, 3) and object of each grasp, as float64 and int64 arrays."""
-    hands = np.asarray(
-        vertices.detach().cpu() if isinstance(vertices, Tensor) else vertices, dtype=np.float64
-    )
-    triangles = np.asarray(faces.cpu() if isinstance(faces, Tensor) else faces, dtype=np.int64)
-    if hands.ndim != 3 or hands.shape[-1] != 3:
-        raise ValueError(f"vertices must be (B, V, 3), got {hands.shape}")
-    if triangles.ndim != 2 or triangles.shape[-1] != 3:
-        raise ValueError(f"faces must be (F, 3), got {triangles.shape}")
-    things = [obj] * len(hands) if isinstance(obj, ObjectMesh) else list(obj)
-    if len(things) != len(hands):
-        raise ValueError(
-            f"obj must be one object or one per grasp: got {len(things)} for {len(hands)} grasps"
-        )
-    for hand, thing in zip(hands, things, strict=True):
-        yield np.ascontiguousarray(hand), np.ascontiguousarray(triangles), thing
-
-
-def mesh_arrays(obj: ObjectMesh) -> tuple[np.ndarray, np.ndarray]:
-    return obj.vertices.cpu().double().numpy(), obj.faces.cpu().numpy().astype(np.int64)
 
 
 def closed_solid(vertices: np.ndarray, faces: np.ndarray) -> Manifold | None:

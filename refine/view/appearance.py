@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from contact.objects import surface_points
+
+from .camera import unit
+
 SKIN = (0.88, 0.69, 0.60)
 OBJECT = (0.60, 0.70, 0.79)
 GHOST = (0.86, 0.36, 0.30)
 
 _HEAT = np.array([[0.99, 0.84, 0.42], [0.95, 0.49, 0.20], [0.76, 0.15, 0.22]])
 _DOUBT = np.array([[0.71, 0.67, 0.88], [0.47, 0.36, 0.76], [0.26, 0.13, 0.50]])
-_MAX_NORMAL_PAIRS = 20_000_000  # above this (a fan of thousands of triangles) creases are not looked for
 
 
 @dataclass(frozen=True)
@@ -62,41 +65,18 @@ def uncertainty_colours(
 
 
 def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7) -> np.ndarray:
-    """Shading normals per triangle corner: smooth within the crease angle, sharp across it.
+    """Shading normals per triangle corner: smooth across edges that turn less than ``crease`` radians, else sharp.
 
-    A corner's normal is the mean, weighted by angle and area, of the normals of those triangles at its
-    vertex that turn less than `crease` radians away from its own. Vertices at one position count as one.
-    vertices (V, 3), faces (F, 3); returns (F, 3, 3) unit normals, float32.
+    Vertices at one position count as one. vertices (V, 3), faces (F, 3); returns (F, 3, 3) unit normals, float32.
     """
-    vertices = np.asarray(vertices, dtype=np.float64)
-    faces = np.asarray(faces, dtype=np.int64)
-    tri = vertices[faces]
-    area = np.cross(tri[:, 1] - tri[:, 0], tri[:, 2] - tri[:, 0])
-    face_normal = _unit(area)
-    edges = _unit(np.roll(tri, -1, axis=1) - tri)
-    angle = np.arccos(np.clip(-np.einsum("fkc,fkc->fk", edges, np.roll(edges, 1, axis=1)), -1.0, 1.0))
-
+    vertices, faces = np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.int64)
     scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
-    _, merged = np.unique(np.round(vertices / scale * 1e6).astype(np.int64), axis=0, return_inverse=True)
-    group = merged.reshape(-1)[faces].reshape(-1)
-    corners = np.arange(group.size)
-    order = np.argsort(group, kind="stable")
-    size = np.bincount(group)
-    weighted = (area[:, None] * angle[..., None]).reshape(-1, 3)
-    if float((size.astype(np.float64) ** 2).sum()) > _MAX_NORMAL_PAIRS:
-        total = np.stack([np.bincount(group, weighted[:, c]) for c in range(3)], axis=1)[group]
-    else:
-        start = np.concatenate([[0], np.cumsum(size)[:-1]])
-        count = size[group]
-        a = np.repeat(corners, count)
-        within = np.arange(a.size) - np.repeat(np.cumsum(count) - count, count)
-        b = order[np.repeat(start[group], count) + within]
-        keep = np.einsum("nc,nc->n", face_normal[a // 3], face_normal[b // 3]) >= np.cos(crease)
-        a, b = a[keep], b[keep]
-        total = np.stack([np.bincount(a, weighted[b, c], group.size) for c in range(3)], axis=1)
-    flat = np.repeat(face_normal, 3, axis=0)
-    total = np.where((total**2).sum(1, keepdims=True) > 1e-40, total, flat)
-    return _unit(total).reshape(-1, 3, 3).astype(np.float32)
+    place = np.round(vertices / scale * 1e6).astype(np.int64)
+    _, first, merged = np.unique(place, axis=0, return_index=True, return_inverse=True)
+    normals = surface_points.corner_normals(
+        vertices[first] / scale, merged.reshape(-1)[faces], crease, by_area=True
+    )
+    return normals.astype(np.float32)
 
 
 def spread(
@@ -149,7 +129,7 @@ def subdivide(
         bary = np.stack(
             [trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1
         )
-    fine_n = _unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
+    fine_n = unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
     return fine_v.astype(np.float32), fine_f.astype(np.int64), fine_n.astype(np.float32)
 
 
@@ -179,8 +159,15 @@ def smoother(vertices: np.ndarray, faces: np.ndarray, strength: float = 0.5) -> 
 def vertex_normals(faces: np.ndarray, normals: np.ndarray, count: int) -> np.ndarray:
     """Mean of the corner normals (F, 3, 3) at each of `count` vertices: (count, 3) unit vectors."""
     flat = np.asarray(faces).reshape(-1)
-    return _unit(np.stack([np.bincount(flat, normals.reshape(-1, 3)[:, c], count) for c in range(3)], 1))
+    return unit(np.stack([np.bincount(flat, normals.reshape(-1, 3)[:, c], count) for c in range(3)], 1))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+def linear(srgb: np.ndarray) -> np.ndarray:
+    """sRGB to linear light, both in [0, 1]."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(light: np.ndarray) -> np.ndarray:
+    """Linear light to sRGB in [0, 1]; more than 1 is white."""
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

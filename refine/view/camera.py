@@ -8,6 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The vectors (..., 3) at length 1; those of no length stay 0."""
+    length = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
+    return vectors / np.maximum(length, 1e-12)[..., None]
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera: pose (4, 4) camera to world, OpenCV axes (x right, y down, z forward); fov the
@@ -23,8 +29,7 @@ class Camera:
         y = (np.arange(height) + 0.5 - height / 2) / (height / 2) * np.tan(self.fov / 2)
         right, down, forward = self.pose[:3, :3].T
         world = x[None, :, None] * right + (y[:, None, None] * down + forward)
-        world = world.astype(np.float32)
-        return self.pose[:3, 3], world / np.sqrt(np.einsum("hwc,hwc->hw", world, world))[..., None]
+        return self.pose[:3, 3], unit(world.astype(np.float32))
 
 
 def look_at(

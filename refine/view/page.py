@@ -9,12 +9,14 @@ import base64
 import html
 import json
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..files.status import Status
+from hand_models.atomic import write_atomically
+
 from .appearance import (
     GHOST,
     OBJECT,
@@ -25,8 +27,9 @@ from .appearance import (
     uncertainty_colours,
     vertex_normals,
 )
-from .pictures import HAND_CREASE, GraspView, view_of
-from .render import Item, look_at, openness
+from .camera import look_at
+from .pictures import HAND_CREASE, GraspView
+from .scene import Item, openness
 
 DOUBT_FULL = 0.015  # metres of standard deviation that get the strongest colour
 _ASPECT = 4 / 3
@@ -78,17 +81,10 @@ def grasp_page(view: GraspView) -> str:
     return head + "".join(parts[p] if i % 2 == 0 else p for i, p in enumerate(pieces))
 
 
-def write_page(view: GraspView, path: str | Path) -> Path:
-    """Write `grasp_page(view)` to `path` (UTF-8) and return the path; missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(grasp_page(view), encoding="utf-8")
-    return path
-
-
-def write_result(result: Any, path: str | Path, index: int = 0) -> Path:
-    """Page of grasp `index` of a `RefineResult`. Raises IndexError when there is no such grasp."""
-    return write_page(view_of(result, index), path)
+def write_page(view: GraspView, path: str | PathLike[str]) -> Path:
+    """Write `grasp_page(view)` to ``path`` (UTF-8) and return the path; missing folders are made."""
+    text = grasp_page(view).encode()
+    return write_atomically(path, lambda stream: stream.write(text))
 
 
 def _display_hand(view: GraspView, vertices: np.ndarray):
@@ -170,10 +166,7 @@ def _upright(up: tuple[float, float, float]) -> np.ndarray:
 
 
 def _status(status: str) -> str:
-    if not status:
-        return ""
-    kind = status if status in {s.value for s in Status} else ""
-    return f'<span class="status {kind}">{html.escape(status)}</span>'
+    return f'<span class="status">{html.escape(status)}</span>' if status else ""
 
 
 def _table(view: GraspView) -> str:

@@ -1,8 +1,4 @@
-"""From a refined grasp to what is seen of it: the meshes of a picture, and sheets of pictures.
-
-`GraspView` holds plain arrays, so that grasps from elsewhere can be drawn as well as the results of
-`refine_grasp`.
-"""
+"""What is shown of a grasp, as plain arrays; the meshes of its pictures; sheets of pictures."""
 
 from __future__ import annotations
 
@@ -10,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hand_models.atomic import write_atomically
+
 from .appearance import (
-    GHOST,
     OBJECT,
     SKIN,
     contact_colours,
@@ -23,21 +20,16 @@ from .appearance import (
     smoother,
     spread,
     subdivide,
-    uncertainty_colours,
     vertex_normals,
 )
-from .render import Camera, Item, auto_camera, render
+from .camera import Camera
+from .render import render
+from .scene import Item, auto_camera
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 HAND_CREASE = 1.2  # radians: knuckles stay smooth, the rim of the wrist's cap stays sharp
-_NAMES = {
-    "penetration_mm": "penetration depth (mm)",
-    "volume_cm3": "intersection volume (cm³)",
-    "contact_ratio": "contact ratio",
-    "score": "plausibility score",
-}
 
 
 @dataclass(frozen=True)
@@ -89,92 +81,29 @@ class GraspView:
         colour = contact_colours(contact) if heat and contact is not None else OBJECT
         return Item(vertices, faces, colour, normals=normals, focus=0.5)
 
-    def hand_item(
-        self, which: Literal["before", "after"], paint: Literal["skin", "contact", "uncertainty"] = "skin"
-    ) -> Item:
-        """The hand before or after, in skin colour or painted with contact or uncertainty where known."""
-        colour: np.ndarray = np.tile(np.array(SKIN, np.float32), (len(self.after), 1))
-        if paint == "contact" and self.hand_contact is not None:
-            colour = contact_colours(self.hand_contact, SKIN)
-        elif paint == "uncertainty" and self.uncertainty is not None:
-            colour = uncertainty_colours(self.uncertainty, SKIN)
+    def hand_item(self, vertices: np.ndarray) -> Item:
+        """The hand with its vertices (V, 3) before or after."""
         faces = np.asarray(self.hand_faces)
         groups = np.zeros(len(faces), np.int64) if self.parts is None else np.asarray(self.parts)[faces[:, 0]]
         if self.open_faces is not None:
             groups = np.where(np.arange(len(faces)) < self.open_faces, groups, -1)
-        vertices = self.before if which == "before" else self.after
         for _ in range(2):
             mesh = smoother(vertices, faces)
-            vertices, faces = mesh.vertices, mesh.faces
-            colour, groups = mesh.carry(colour), mesh.carry_faces(groups)
-        return Item(vertices, faces, colour, gloss=0.4, softness=0.35, groups=groups, crease=HAND_CREASE)
-
-    def ghost_item(self) -> Item:
-        """The hand before as a translucent veil."""
-        mesh = smoother(self.before, self.hand_faces)
-        return Item(mesh.vertices, mesh.faces, GHOST, opacity=0.4, crease=HAND_CREASE)
+            vertices, faces, groups = mesh.vertices, mesh.faces, mesh.carry_faces(groups)
+        return Item(vertices, faces, SKIN, gloss=0.4, softness=0.35, groups=groups, crease=HAND_CREASE)
 
     def camera(self, size: tuple[int, int] = (640, 480)) -> Camera:
         """The view that shows the refined grasp best, with the hand before also in the picture."""
-        items = [self.object_item(), self.hand_item("after")]
+        items = [self.object_item(), self.hand_item(self.after)]
         return auto_camera(items, up=self.up, size=size, extra=self.before)
 
     def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""
         camera = self.camera(size)
-        before = [self.object_item(), self.hand_item("before")]
-        after = [self.object_item(heat=True), self.hand_item("after")]
-        return (
-            render(before, camera, size, samples, up=self.up),
-            render(after, camera, size, samples, up=self.up),
-        )
-
-
-def view_of(result: Any, index: int = 0, *, title: str | None = None) -> GraspView:
-    """The `GraspView` of grasp `index` of a `RefineResult`.
-
-    Raises IndexError when the result holds fewer grasps.
-    """
-    count = len(result.vertices_after)
-    if not 0 <= index < count:
-        raise IndexError(f"index {index} is out of range: the result holds {count} grasps")
-    after = _array(result.vertices_after[index])
-    known: dict[str, Any] = {}
-    model = getattr(result, "hand_model", None)
-    if model is not None:
-        known["open_faces"] = len(model.faces)
-        known["parts"] = _array(model.part_of_vertex)
-        if result.contact is not None and getattr(result.contact, "hand_contact", None) is not None:
-            ids = _array(model.contact_points)
-            rest = _array(model.template)
-            known["hand_contact"] = spread(rest[ids], _array(result.contact.hand_contact[index]), rest)
-    if result.contact is not None:
-        known["object_points"] = _array(result.object.points)
-        known["object_normals"] = _array(result.object.normals)
-        known["object_contact"] = _array(result.contact.contact[index])
-    if getattr(result, "uncertainty", None) is not None:
-        joints = _array(result.joints_after[index])
-        known["uncertainty"] = spread(joints, _array(result.uncertainty[index]), after, radius=0.02)
-    metrics = {}
-    for key in result.metrics:
-        name = key.removesuffix("_before")
-        if name != key and f"{name}_after" in result.metrics:
-            pair = (result.metrics[key][index], result.metrics[f"{name}_after"][index])
-            metrics[_NAMES.get(name, name.replace("_", " "))] = (float(pair[0]), float(pair[1]))
-    if getattr(result, "score_before", None) is not None:
-        metrics[_NAMES["score"]] = (float(result.score_before[index]), float(result.score_after[index]))
-    status = result.status[index]
-    return GraspView(
-        title=title or (f"{result.object.name} · grasp {index}" if result.object.name else f"grasp {index}"),
-        object_vertices=_array(result.object.vertices),
-        object_faces=_array(result.object.faces),
-        hand_faces=_array(result.faces),
-        before=_array(result.vertices_before[index]),
-        after=after,
-        metrics=metrics,
-        status=str(getattr(status, "value", status)),
-        **known,
-    )
+        before = [self.object_item(), self.hand_item(self.before)]
+        after = [self.object_item(heat=True), self.hand_item(self.after)]
+        first, second = (render(items, camera, size, samples, up=self.up) for items in (before, after))
+        return first, second
 
 
 @dataclass(frozen=True)
@@ -225,9 +154,5 @@ def before_after_sheet(
             draw.text((x + 0.7 * unit, upper + band + 0.6 * unit), caption, (96, 104, 116), small)
         draw.text((left, upper + band / 2), row.label, (40, 44, 52), words, anchor="lm")
     if path is not None:
-        sheet.save(path, format="PNG")
+        write_atomically(path, lambda stream: sheet.save(stream, format="PNG"))
     return sheet
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

@@ -11,22 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .camera import Camera, frame, look_at
-from .scene import (
-    OCCLUSION_REACH,
-    Hits,
-    Item,
-    Scene,
-    auto_camera,
-    even_sphere,
-    linear,
-    openness,
-    r2,
-    unit,
-    visible,
-)
-
-__all__ = ["Camera", "Item", "Lights", "auto_camera", "frame", "look_at", "openness", "render", "visible"]
+from .appearance import linear, to_srgb
+from .camera import Camera, unit
+from .scene import OCCLUSION_REACH, Hits, Item, Scene, auto_camera, even_sphere, r2
 
 _FAR = np.float32(1e30)
 _SKIN_SCATTER = np.array([1.0, 0.45, 0.35])  # red travels furthest under skin: it crosses the shadow's edge
@@ -69,35 +56,21 @@ def render(
     if samples < 1 or min(size) < 1:
         raise ValueError(f"render: size {size} and samples {samples} must be at least 1")
     camera = camera or auto_camera(items, up=up, size=size)
-    solid = [item for item in items if item.opacity >= 1.0]
-    ghosts = [item for item in items if item.opacity < 1.0]
-    scene = Scene(solid or ghosts)
+    scene = Scene(items)
     up_axis = np.asarray(up, dtype=np.float32) / np.float32(np.linalg.norm(up))
     axes = camera.pose[:3, :3] * np.array([1.0, -1.0, -1.0])  # right, up, towards the viewer
     eye, directions = camera.rays(size, samples)
     shape = directions.shape[:2]
     directions = directions.reshape(-1, 3)
     canvas = np.tile(linear(np.array(lights.background)).astype(np.float32), (len(directions), 1))
-    depth = np.full(len(canvas), _FAR)
-    if solid:
-        if ground:
-            backdrop = _ground_shadow(scene, camera, size, up_axis, axes, lights)
-            canvas = canvas * backdrop.repeat(samples, 0).repeat(samples, 1).reshape(-1, 1)
-        hit = scene.trace(eye, directions)
-        light = _occlusion(scene, hit, axes, lights, shape[1])
-        light = _smooth(light, hit, shape)
-        canvas[hit.ray] = _shade(scene, hit, directions[hit.ray], light, axes, up_axis, lights)
-        depth[hit.ray] = hit.distance
-    for ghost in ghosts:
-        hit = (veil := Scene([ghost], like=scene)).trace(eye, directions)
-        hit = hit.where(hit.distance < depth[hit.ray])
-        light = np.ones((len(hit.ray), 2), np.float32)
-        colour = _shade(veil, hit, directions[hit.ray], light, axes, up_axis, lights)
-        facing = np.abs(np.einsum("nc,nc->n", hit.normal, directions[hit.ray]))
-        alpha = (ghost.opacity * (1.25 - 0.75 * facing)).clip(0, 1)[:, None]  # denser at the rim, as glass is
-        canvas[hit.ray] = canvas[hit.ray] * (1 - alpha) + colour * alpha
+    if ground:
+        backdrop = _ground_shadow(scene, camera, size, up_axis, axes, lights)
+        canvas = canvas * backdrop.repeat(samples, 0).repeat(samples, 1).reshape(-1, 1)
+    hit = scene.trace(eye, directions)
+    light = _smooth(_occlusion(scene, hit, axes, lights, shape[1]), hit, shape)
+    canvas[hit.ray] = _shade(scene, hit, directions[hit.ray], light, axes, up_axis, lights)
     pixels = canvas.reshape(size[1], samples, size[0], samples, 3).mean((1, 3))
-    return np.round(_srgb(pixels) * 255).astype(np.uint8)
+    return np.round(to_srgb(pixels) * 255).astype(np.uint8)
 
 
 def _occlusion(
@@ -172,15 +145,16 @@ def _shade(
     open_sky, lit = light[:, :1], light[:, 1:2]
     height = (hit.normal @ up)[:, None]
     ambient = (lights.earth + (lights.sky - lights.earth) * (0.5 + 0.5 * height)) * open_sky
-    wrap = scene.softness[hit.item][:, None] * _SKIN_SCATTER.astype(np.float32)
-    ambient = ambient + wrap * 0.12 * (1 - open_sky) * open_sky  # light that leaks through flesh into creases
+    gloss, softness = np.array([(i.gloss, i.softness) for i in scene.items], np.float32)[hit.item].T
+    wrap = softness[:, None] * _SKIN_SCATTER.astype(np.float32)
+    ambient = ambient + wrap * 0.12 * (1 - open_sky) * open_sky  # light that leaks through skin into creases
     diffuse = np.clip(((hit.normal @ key)[:, None] + wrap) / (1 + wrap), 0, 1)
     diffuse = lights.key * diffuse * (lit + wrap * 0.25 * (1 - lit))
     soft = lights.fill * np.clip(hit.normal @ fill, 0, 1)[:, None] * (0.4 + 0.6 * open_sky)
     half = unit(key - view)
     shine = np.clip(np.einsum("nc,nc->n", hit.normal, half), 0, 1) ** 28 * lights.highlight
     rim = (1 - np.clip(-np.einsum("nc,nc->n", hit.normal, view), 0, 1)) ** 4 * 0.18
-    glint = (scene.gloss[hit.item] * (shine * lit[:, 0] + rim * open_sky[:, 0]))[:, None]
+    glint = (gloss * (shine * lit[:, 0] + rim * open_sky[:, 0]))[:, None]
     return (hit.colour * (ambient + diffuse + soft) + glint).astype(np.float32)
 
 
@@ -225,8 +199,3 @@ def _dither(row: np.ndarray, column: np.ndarray) -> np.ndarray:
         r, c = row >> bit & 1, column >> bit & 1
         order |= ((r ^ c) << 1 | r) << (4 - 2 * bit)
     return order
-
-
-def _srgb(linear: np.ndarray) -> np.ndarray:
-    linear = np.clip(linear, 0, 1)
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from .appearance import OBJECT, corner_normals
-from .camera import Camera, frame, look_at
+from .appearance import OBJECT, corner_normals, linear
+from .camera import Camera, frame, look_at, unit
 
 OCCLUSION_REACH = 0.45
 """How far ambient occlusion looks, in radii of the scene."""
@@ -18,18 +19,16 @@ OCCLUSION_REACH = 0.45
 class Item:
     """One mesh of a picture.
 
-    vertices (V, 3) metres; faces (F, 3); colour an sRGB triple in [0, 1] or one per vertex (V, 3);
-    opacity below 1 makes a ghost that casts no shadow; gloss in [0, 1] is the strength of the highlight;
-    softness in [0, 1] lets light wrap round the form as it does in skin; focus is how much the automatic
-    camera wants to see of it, and groups (F,) integers are its parts, of each of which it wants to see
-    some (-1: faces it would rather not see); edges that turn more than crease radians stay sharp; normals
-    (F, 3, 3) per corner replace the computed ones.
+    vertices (V, 3) metres; faces (F, 3); colour an sRGB triple in [0, 1] or one per vertex (V, 3); gloss in
+    [0, 1] is the strength of the highlight; softness in [0, 1] lets light wrap round the form as it does in
+    skin; focus is how much the automatic camera wants to see of it, and groups (F,) integers are its parts, of
+    each of which it wants to see some (-1: faces it would rather not see); edges that turn more than crease
+    radians stay sharp; normals (F, 3, 3) per corner replace the computed ones.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     colour: tuple[float, float, float] | np.ndarray = OBJECT
-    opacity: float = 1.0
     gloss: float = 0.25
     softness: float = 0.0
     focus: float = 1.0
@@ -40,48 +39,48 @@ class Item:
 
 @dataclass(frozen=True)
 class Hits:
+    """What ``N`` rays met."""
+
     ray: np.ndarray  # (N,) index of the ray
-    distance: np.ndarray  # (N,) in scene units
     point: np.ndarray  # (N, 3) on the surface, scene units
     lifted: np.ndarray  # (N, 3) on the smooth surface the normals describe: where shadow rays start
     normal: np.ndarray  # (N, 3) shading normal, towards the viewer
     colour: np.ndarray  # (N, 3) linear
     item: np.ndarray  # (N,)
 
-    def where(self, keep: np.ndarray) -> Hits:
-        return Hits(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
-
 
 class Scene:
     """Meshes merged into one embree scene, moved and scaled to the unit sphere (rays are float32)."""
 
-    def __init__(self, items: Sequence[Item], *, normals: bool = True, like: Scene | None = None) -> None:
+    def __init__(self, items: Sequence[Item]) -> None:
         rtcore, scenes, mesh = _embree()
         if not items:
             raise ValueError("render: no meshes; give at least one Item")
-        meshes = [_checked(item) for item in items]
-        points = np.concatenate([v for v, _ in meshes])
+        self.items = items
+        self._meshes = [_checked(item) for item in items]
+        points = np.concatenate([v for v, _ in self._meshes])
         self.centre = (points.min(0) + points.max(0)) / 2
         self.radius = max(float(np.linalg.norm(points - self.centre, axis=1).max()), 1e-9)
-        if like is not None:
-            self.centre, self.radius = like.centre, like.radius
-        corners = np.concatenate([v[f] for v, f in meshes])
-        self.corners = ((corners - self.centre) / self.radius).astype(np.float32)
-        self.item = np.concatenate([np.full(len(f), i) for i, (_, f) in enumerate(meshes)])
-        self.gloss = np.array([item.gloss for item in items], dtype=np.float32)
-        self.softness = np.array([item.softness for item in items], dtype=np.float32)
-        if normals:
-            shading = [
-                corner_normals(v, f, item.crease) if item.normals is None else np.asarray(item.normals)
-                for item, (v, f) in zip(items, meshes, strict=True)
-            ]
-            colours = [
-                linear(_vertex_colours(item, len(v)))[f] for item, (v, f) in zip(items, meshes, strict=True)
-            ]
-            self.normals = np.concatenate(shading).astype(np.float32)
-            self.colours = np.concatenate(colours).astype(np.float32)
+        self.corners = self.to_scene(np.concatenate([v[f] for v, f in self._meshes]))
+        self.item = np.concatenate([np.full(len(f), i) for i, (_, f) in enumerate(self._meshes)])
         self._embree = scenes.EmbreeScene(rtcore.EmbreeDevice())
         mesh.TriangleMesh(self._embree, self.corners)
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """(F, 3, 3) shading normals of the corners."""
+        return np.concatenate([
+            corner_normals(v, f, item.crease) if item.normals is None else np.asarray(item.normals, np.float32)
+            for item, (v, f) in zip(self.items, self._meshes, strict=True)
+        ])  # fmt: skip
+
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """(F, 3, 3) linear colours of the corners."""
+        return np.concatenate([
+            linear(_vertex_colours(item, len(v)))[f].astype(np.float32)
+            for item, (v, f) in zip(self.items, self._meshes, strict=True)
+        ])  # fmt: skip
 
     def to_scene(self, points: np.ndarray) -> np.ndarray:
         return ((points - self.centre) / self.radius).astype(np.float32)
@@ -113,7 +112,7 @@ class Scene:
         normal[seen_from_behind] *= -1
         lifted[seen_from_behind] = point[seen_from_behind]
         colour = np.einsum("nkc,nk->nc", self.colours[face], bary)
-        return Hits(ray, found["tfar"][ray], point, lifted + normal * 2e-3, normal, colour, self.item[face])
+        return Hits(ray, point, lifted + normal * 2e-3, normal, colour, self.item[face])
 
 
 def auto_camera(
@@ -122,16 +121,15 @@ def auto_camera(
 ) -> Camera:  # fmt: skip
     """Of 36 views from all round, the one that shows most of each item, weighted by its `focus`.
 
-    Ghosts are framed but not looked for; `extra` (N, 3) are more points to keep in the picture.
+    `extra` (N, 3) are more points to keep in the picture.
     """
-    solid = [item for item in items if item.opacity >= 1.0 and item.focus > 0] or list(items)
     points = np.concatenate([np.asarray(item.vertices) for item in items])
     if extra is not None:
         points = np.concatenate([points, np.asarray(extra).reshape(-1, 3)])
     basis = look_at(np.zeros(3), (1.0, 0.0, 0.0) if abs(up[0]) < 0.9 else (0.0, 1.0, 0.0), up).pose[:3, :3]
     small = (72, 54)
-    scene = Scene(solid, normals=False)
-    owner = np.concatenate([np.zeros(len(i.faces)) if i.groups is None else i.groups for i in solid])
+    scene = Scene(items)
+    owner = np.concatenate([np.zeros(len(i.faces)) if i.groups is None else i.groups for i in items])
     parts, group = np.unique(np.stack([scene.item, owner]).astype(np.int64), axis=1, return_inverse=True)
     group = group.reshape(-1)
     shares, cameras = [], []
@@ -146,21 +144,9 @@ def auto_camera(
             cameras.append(camera)
     share = np.array(shares, dtype=np.float64)
     share = np.sqrt(share / np.maximum(share.max(0), 1))  # the root: a little of each beats all of one
-    weight = np.array([i.focus for i in solid])[parts[0]] / np.bincount(parts[0])[parts[0]]
-    weight = np.where(parts[1] < 0, -0.15 * np.array([i.focus for i in solid])[parts[0]], weight)
+    weight = np.array([i.focus for i in items])[parts[0]] / np.bincount(parts[0])[parts[0]]
+    weight = np.where(parts[1] < 0, -0.15 * np.array([i.focus for i in items])[parts[0]], weight)
     return cameras[int(np.argmax(share @ weight))]
-
-
-def visible(items: Sequence[Item], camera: Camera, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What each pixel's centre sees: index of the item (height, width), -1 for none, and the distance
-    along the ray in metres, infinite for none."""
-    scene = Scene(items, normals=False)
-    eye, directions = camera.rays(size)
-    found = scene.cast(eye, directions.reshape(-1, 3))
-    hit = found["primID"] >= 0
-    item = np.where(hit, scene.item[np.where(hit, found["primID"], 0)], -1)
-    distance = np.where(hit, found["tfar"] * scene.radius, np.inf)
-    return item.reshape(size[1], size[0]), distance.reshape(size[1], size[0])
 
 
 def openness(
@@ -176,7 +162,7 @@ def openness(
     points (N, 3) metres with outward unit normals (N, 3); cosine-weighted rays of length `reach` scene
     radii (the pictures' own reach when None). Returns (N,) float32.
     """
-    scene = Scene(items, normals=False)
+    scene = Scene(items)
     normals = np.asarray(normals, dtype=np.float32)
     start = scene.to_scene(np.asarray(points)) + normals * np.float32(4e-3)
     share = np.zeros(len(start), np.float32)
@@ -212,14 +198,6 @@ def even_sphere(u: np.ndarray) -> np.ndarray:
     z, turn = 1 - 2 * u[:, 0], 2 * np.pi * u[:, 1]
     r = np.sqrt(np.clip(1 - z * z, 0, None))
     return np.stack([r * np.cos(turn), r * np.sin(turn), z], axis=1).astype(np.float32)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.sqrt(np.einsum("...c,...c->...", vectors, vectors)), 1e-9)[..., None]
-
-
-def linear(srgb: np.ndarray) -> np.ndarray:
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def _embree():
