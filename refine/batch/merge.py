@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from hand_models.atomic import write_atomically
+
 from ..files.prediction_files import (
-    plain_values,
     read_predictions,
-    write_atomically,
-    write_parquet,
+    write_json_rows,
+    write_parquet_pieces,
     write_predictions,
 )
-from ..files.predictions import COLUMNS, SCHEMA, Predictions
+from ..files.predictions import COLUMNS, SCHEMA
 from .manifest import Manifest
 from .shards import ShardRecord
 
@@ -35,13 +34,11 @@ def merge(manifest: Manifest, records: Sequence[ShardRecord], path: Path) -> Pat
     """
     if len(records) == 1:
         return write_predictions(path, read_predictions(manifest.result_file(0)))
-    write = {".npz": _merge_npz, ".json": _merge_json, ".parquet": _merge_parquet}[path.suffix]
-    return write_atomically(path, lambda stream: write(stream, manifest, records))
-
-
-def _shards(manifest: Manifest, records: Sequence[ShardRecord]) -> Iterator[Predictions]:
-    for record in records:
-        yield read_predictions(manifest.result_file(record.shard))
+    if path.suffix == ".npz":
+        return write_atomically(path, lambda stream: _merge_npz(stream, manifest, records))
+    write = {".json": write_json_rows, ".parquet": write_parquet_pieces}[path.suffix]
+    shards = (read_predictions(manifest.result_file(record.shard)) for record in records)
+    return write_atomically(path, lambda stream: write(stream, shards))
 
 
 def _merge_npz(stream: IO[bytes], manifest: Manifest, records: Sequence[ShardRecord]) -> None:
@@ -72,32 +69,3 @@ def _write_member(
 def _column(manifest: Manifest, record: ShardRecord, name: str) -> np.ndarray:
     with np.load(manifest.result_file(record.shard), allow_pickle=False) as arrays:
         return arrays[name]
-
-
-def _merge_json(stream: IO[bytes], manifest: Manifest, records: Sequence[ShardRecord]) -> None:
-    stream.write(f'{{"schema": "{SCHEMA}", "rows": ['.encode())
-    separator = b""
-    for shard in _shards(manifest, records):
-        columns = shard.columns()
-        for row in range(len(shard)):
-            cells = {name: plain_values(value[row]) for name, value in columns.items()}
-            stream.write(separator + json.dumps(cells, allow_nan=False, ensure_ascii=False).encode())
-            separator = b", "
-    stream.write(b"]}\n")
-
-
-def _merge_parquet(stream: IO[bytes], manifest: Manifest, records: Sequence[ShardRecord]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    writer = None
-    try:
-        for shard in _shards(manifest, records):
-            buffer = io.BytesIO()
-            write_parquet(buffer, shard)
-            table = pyarrow.parquet.read_table(pyarrow.BufferReader(buffer.getvalue()))
-            writer = writer or pyarrow.parquet.ParquetWriter(stream, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()

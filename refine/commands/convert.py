@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from ..files.formats import Adapter
+    from ..files.formats import Format
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def convert(options: ConvertOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: the input or an option is wrong; nothing was written.
     """
-    from ..files.formats import adapter, read_with, sniff, write_with
+    from ..files.formats import get_format, read_with, sniff, write_with
     from ..files.predictions import row_problems
 
-    source = adapter(options.source if options.source is not None else sniff(options.input))
-    target = adapter(options.target)
+    source = get_format(options.source if options.source is not None else sniff(options.input))
+    target = get_format(options.target)
     given = {
         name: value for name, value in vars(options).items() if name not in _NOT_OPTIONS and value is not None
     }
@@ -114,7 +114,7 @@ def _taken(function: Callable[..., Any] | None, given: dict[str, Any]) -> dict[s
     return {name: value for name, value in given.items() if name in inspect.signature(function).parameters}
 
 
-def _hint(source: Adapter, problem: str) -> str:
+def _hint(source: Format, problem: str) -> str:
     """What to add where the format knows nothing of the object."""
     parameters = inspect.signature(source.read).parameters
     for name in ("object_id", "object_pose"):

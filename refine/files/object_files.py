@@ -127,8 +127,8 @@ def load_object(entry: ObjectEntry) -> ObjectMesh:
         ValueError: it is too large, its hash differs, or it is not a usable mesh.
     """
     from contact.objects import (
-        ObjectMesh,  # here, because it needs torch and this module is also read by --help
-    )
+        ObjectMesh,
+    )  # here, because it needs torch and this module is also read by --help
 
     if not entry.path.is_file():
         raise FileNotFoundError(f"{entry.path}: there is no such mesh.")

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ..object_files import find_objects, load_object
+from ..object_files import find_objects, inside, load_object
 from ..predictions import Predictions
-from . import Adapter
-from .files import child, head, numbers, read_tree
+from .files import head, numbers, read_tree
+from .format import Format
 
-FORMAT = "graph/1"
+SCHEMA = "graph/1"
 _KNOWN = {
     "format", "object_id", "side", "cam_K", "keypoints_2d", "keypoints_3d", "confidence", "corner_order", "frame_id",
     "sequence_id", "objects",
@@ -128,7 +128,7 @@ def _gaps(value: Any) -> Any:
 def _mesh(path: Path, entry: dict[str, Any], objects: str | Path | None, name: str) -> Any:
     folder = objects
     if folder is None and isinstance(entry.get("objects"), str):
-        folder = child(path.parent, entry["objects"], f"{path}: objects")
+        folder = inside(path.parent, entry["objects"], f"{path}: objects")
     if folder is None:
         raise FileNotFoundError(
             f"{path}: the object's mesh is needed to place it; give the folder of meshes as objects."
@@ -140,7 +140,7 @@ def _mesh(path: Path, entry: dict[str, Any], objects: str | Path | None, name: s
 
 
 def _is_graph(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".json" and f'"{FORMAT}"' in head(path)
+    return path.is_file() and path.suffix.lower() == ".json" and f'"{SCHEMA}"' in head(path)
 
 
-ADAPTER = Adapter("graph", read, None, _is_graph, "graph/1 JSON: 21 joints and 8 box corners, 2D or 3D")
+FORMAT = Format("graph", read, None, _is_graph, "graph/1 JSON: 21 joints and 8 box corners, 2D or 3D")

@@ -25,8 +25,8 @@ from hand_models import skeleton
 from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions
-from . import Adapter
 from .files import floats, head, numbers, read_tree, rigid, text_lines
+from .format import Format, Numbers, Side
 from .hands import FLIP_YZ, joints_of
 
 _POINTS = ("keypoints", "keypoints_3d", "joints", "xyz")
@@ -41,9 +41,9 @@ def read(
     order: str | None = None,
     unit: Literal["m", "cm", "mm"] | None = None,
     axes: Literal["opencv", "opengl"] = "opencv",
-    side: str | None = None,
+    side: Side | None = None,
     object_id: str | None = None,
-    object_pose: Any = None,
+    object_pose: Numbers = None,
 ) -> Predictions:
     """Read 21 joints of each hand.
 
@@ -60,8 +60,6 @@ def read(
     Raises:
         ValueError: not 21 joints, not numbers, an unknown order or unit; names the line or field.
     """
-    if axes not in ("opencv", "opengl"):
-        raise ValueError(f"axes: {axes!r} is not known; use 'opencv' or 'opengl'.")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         points, labels = _read_csv(path)
@@ -192,8 +190,6 @@ def write(
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".json"):
         raise ValueError(f"{path}: unknown kind of file {suffix!r}; use .csv or .json.")
-    if unit not in _UNITS:
-        raise ValueError(f"unit: {unit!r} is not known; use one of {', '.join(_UNITS)}.")
     points = joints_of(predictions, mano_dir, "smplx") / _UNITS[unit]
     bad = ~np.isfinite(points).all((1, 2))
     if bad.any():
@@ -242,6 +238,4 @@ def sniff(path: Path) -> bool:
     return suffix == ".npy" and "21, 3)" in start[:200]
 
 
-ADAPTER = Adapter(
-    "keypoints", read, write, sniff, "21 joints of each hand as .csv, .json or .npy, in and out"
-)
+FORMAT = Format("keypoints", read, write, sniff, "21 joints of each hand as .csv, .json or .npy, in and out")
