@@ -7,13 +7,13 @@ read by `safe_pickle`: no chumpy, and nothing in it is executed.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import torch
 from torch import Tensor
 
@@ -83,13 +83,7 @@ class ManoPca:
 
 def user_data_dir() -> Path:
     """Where this user's data for regrasp belongs on this platform; may not exist yet."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    elif os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "regrasp"
+    return platformdirs.user_data_path("regrasp", appauthor=False)
 
 
 def _candidates(root: Path, side: str) -> list[Path]:

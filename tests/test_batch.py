@@ -31,7 +31,7 @@ from batch_fakes import (
 
 from contact.objects import grid_build
 from refine.batch import Execution, refine_files, rows
-from refine.batch.manifest import FolderLock
+from refine.batch.manifest import lock
 from refine.batch.tally import Tally
 from refine.batch.workers import ATTEMPTS
 from refine.files.input_files import find_inputs
@@ -252,16 +252,15 @@ def test_unfinished_work_with_other_options_is_kept_apart(tmp_path, no_meshes, c
 
 
 def test_one_run_at_a_time(tmp_path, no_meshes):
-    pytest.importorskip("fcntl")
     file = write_predictions(tmp_path / "p.npz", predictions(9))
     config = fake_config(tmp_path, shard_rows=3)
     with pytest.raises(Stop):
         run(config, file, progress=stop_after(8))
     (folder,) = (tmp_path / "out" / "p.shards").iterdir()
-    lock = FolderLock(folder)
+    held = lock(folder)
     with pytest.raises(ValueError, match="another regrasp"):
         run(config, file)
-    lock.release()
+    held.release()
     assert run(config, file)[0].fresh
 
 
@@ -428,7 +427,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
         "from pathlib import Path\n"
         "from batch_fakes import fake_config\n"
         "from refine.batch import Execution, refine_files\n"
-        "from refine.input_files import find_inputs\n"
+        "from refine.files.input_files import find_inputs\n"
         "folder = Path(sys.argv[1]); config = fake_config(folder, shard_rows=3)\n"
         "execution = Execution(workers=2, progress=lambda count: time.sleep(1))\n"
         "list(refine_files(find_inputs([folder / 'p.npz']), folder / 'out', config, execution))\n"

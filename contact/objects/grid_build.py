@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import igl
 import numpy as np
+import platformdirs
 from scipy import ndimage
 
 BAND = 2.5
@@ -205,13 +205,7 @@ def cache_folder() -> Path | None:
         return None
     if setting:
         return Path(setting).expanduser() / "grids"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "regrasp" / "grids"
+    return platformdirs.user_cache_path("regrasp", appauthor=False, opinion=False) / "grids"
 
 
 def _cache_path(vertices: np.ndarray, faces: np.ndarray, resolution: int, margin: float) -> Path | None:

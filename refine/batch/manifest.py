@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from hand_models.atomic import write_atomically
 
@@ -98,16 +100,10 @@ def load_manifest(folder: Path, hashes: ObjectHashes) -> Manifest | None:
     """The manifest of earlier work in ``folder``; None when there is none or its objects have changed."""
     try:
         document = read_json(folder / _FILE)
-        manifest = Manifest(
-            folder=folder,
-            input_sha256=document["input_sha256"],
-            config_sha256=document["config_sha256"],
-            objects=document["objects"],
-            rows=document["rows"],
-            shard_rows=document["shard_rows"],
-        )
-        known = document["schema"] == SCHEMA and hashes.of(manifest.objects) == manifest.objects
-    except (OSError, ValueError, KeyError, TypeError):
+        schema = document.pop("schema")
+        manifest = Manifest(folder, **document)
+        known = schema == SCHEMA and hashes.of(manifest.objects) == manifest.objects
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if known else None
 
@@ -138,16 +134,10 @@ def make_manifest(
         write_predictions(manifest.rows_file(shard), piece)
         names |= set(piece.object_id.tolist())
         rows += len(piece)
-    document = {
-        "schema": SCHEMA,
-        "input_sha256": input_sha256,
-        "config_sha256": config_sha256,
-        "objects": hashes.of(names),
-        "rows": rows,
-        "shard_rows": shard_rows,
-    }
+    manifest = replace(manifest, objects=hashes.of(names), rows=rows)
+    document = {"schema": SCHEMA} | {k: v for k, v in vars(manifest).items() if k != "folder"}
     write_atomically(folder / _FILE, lambda stream: write_json(stream, document))
-    return Manifest(folder, input_sha256, config_sha256, document["objects"], rows, shard_rows)
+    return manifest
 
 
 def clear(folder: Path) -> None:
@@ -162,30 +152,21 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-class FolderLock:
-    """One run at a time on a folder; the system lets go when the process ends, however it ends."""
+def lock(folder: Path) -> FileLock:
+    """Let no other run work on ``folder``, which is made if missing, until the lock is released or the process ends.
 
-    def __init__(self, folder: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            ValueError: another process holds it.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._stream = (folder / _LOCK).open("a")
-        try:
-            import fcntl
-
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._stream.close()
-            raise ValueError(
-                f"{folder}: another regrasp is at work on the same file with the same options; "
-                "wait for it, or give another --out."
-            ) from None
-        except (ImportError, OSError):  # a system or a network folder without such locks
-            self._stream.close()
-
-    def release(self) -> None:
-        """Let go."""
-        self._stream.close()
+    Raises:
+        ValueError: another one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = FileLock(folder / _LOCK, blocking=False)
+    try:
+        taken.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{folder}: another regrasp is at work on the same file with the same options; "
+            "wait for it, or give another --out."
+        ) from None
+    except (OSError, NotImplementedError):  # a network folder without locks
+        pass
+    return taken

@@ -8,7 +8,7 @@ from typing import Any
 from .config import BatchConfig
 from .manifest import Manifest
 from .shards import ShardRecord, run_shard
-from .workers import ATTEMPTS, Job, Outcome
+from .workers import ATTEMPTS, Job, Outcome, plain
 
 _PER_CORE = 2
 """Tasks handed to Ray at once, per core: enough that none waits, few enough that no queue grows."""
@@ -78,7 +78,10 @@ def _one_thread(
     import torch
 
     torch.set_num_threads(1)
-    return run(manifest, shard, config)
+    try:
+        return run(manifest, shard, config)
+    except Exception as error:
+        raise plain(error) from None
 
 
 def _record(reference: Any) -> ShardRecord | None:
@@ -90,6 +93,4 @@ def _record(reference: Any) -> ShardRecord | None:
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError):
         return None
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, (ValueError, OSError, ImportError)):
-            raise error.cause from None
-        raise
+        raise error.cause from None

@@ -19,6 +19,8 @@ from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
+
 from hand_models.atomic import write_atomically
 
 from ..files.input_files import InputFile
@@ -26,7 +28,7 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, write_json
 from ..files.row_source import pieces
 from .config import BatchConfig, describe, digest, file_sha256
-from .manifest import FolderLock, Manifest, ObjectHashes, clear, folder_name, load_manifest, make_manifest
+from .manifest import Manifest, ObjectHashes, clear, folder_name, load_manifest, lock, make_manifest
 from .merge import merge
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Job, Outcome, run_here, run_in_processes
@@ -92,7 +94,7 @@ class _Open:
 
     input: InputFile
     manifest: Manifest
-    lock: FolderLock
+    lock: FileLock
     started: float
     records: dict[int, ShardRecord] = field(default_factory=dict)
 
@@ -203,7 +205,7 @@ class _Run:
         existed = [parent for parent in folder.parents if parent.is_dir()]
         if not folder.is_dir():
             rows = itertools.chain([next(rows)], rows)  # before anything is made: most faults show here
-        lock = FolderLock(folder)
+        held = lock(folder)
         try:
             manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)
             if manifest is None:
@@ -217,10 +219,10 @@ class _Run:
                     f"e.g. {wanted!r} is not among {there}."
                 )
         except BaseException:
-            lock.release()
+            held.release()
             _remove(folder, keep=existed)
             raise
-        return _Open(item, manifest, lock, started)
+        return _Open(item, manifest, held, started)
 
     def _reader_options(self, item: InputFile) -> dict[str, Any]:
         """The reader's options, files by what they hold."""

@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from .config import BatchConfig, file_sha256
 from .manifest import Manifest
 from .rows import failed_rows, refine_rows
 from .tally import Tally
+
+if TYPE_CHECKING:
+    from hand_models import HandModel
 
 SCHEMA = "grasp-shard/1"
 
@@ -57,7 +61,7 @@ def run_shard(
     started = time.monotonic()
     rows = read_predictions(manifest.rows_file(shard))
     numbers = np.array(manifest.span(shard), dtype=np.int64)
-    model = config.load_model()
+    model, refine = _model_and_refiner(config, manifest.config_sha256)
 
     def save_meshes(places: np.ndarray, result: Any) -> None:
         _write_meshes(manifest, numbers[places], result)
@@ -66,7 +70,7 @@ def run_shard(
         rows,
         find_objects(config.objects),
         model,
-        config.refiner(model),
+        refine,
         batch_size=config.batch_size,
         numbers=numbers,
         progress=progress,
@@ -75,10 +79,19 @@ def run_shard(
     return _commit(manifest, shard, refined, time.monotonic() - started)
 
 
+@lru_cache(maxsize=1)  # MANO takes as long to load as a small shard to refine
+def _model_and_refiner(config: BatchConfig, sha256: str) -> tuple[HandModel, Callable[..., Any]]:
+    """Hand model and refiner of a configuration; ``sha256``, its manifest's, changes with what their files hold."""
+    model = config.load_model()
+    return model, config.refiner(model)
+
+
 def give_up(manifest: Manifest, shard: int, config: BatchConfig, reason: str) -> ShardRecord:
     """Record every row of ``shard`` as failed, for ``reason``."""
-    rows = read_predictions(manifest.rows_file(shard))
-    return _commit(manifest, shard, failed_rows(rows, config.load_model(), reason), 0.0)
+    model, _ = _model_and_refiner(config, manifest.config_sha256)
+    return _commit(
+        manifest, shard, failed_rows(read_predictions(manifest.rows_file(shard)), model, reason), 0.0
+    )
 
 
 def _commit(manifest: Manifest, shard: int, refined: Predictions, seconds: float) -> ShardRecord:
@@ -90,33 +103,28 @@ def _commit(manifest: Manifest, shard: int, refined: Predictions, seconds: float
         columns={name: (value.dtype.str, value.shape[1:]) for name, value in refined.columns().items()},
         result_sha256=file_sha256(path),
     )
-    document = {
-        "schema": SCHEMA,
-        "input_sha256": manifest.input_sha256,
-        "config_sha256": manifest.config_sha256,
-        **asdict(record),
-    }
+    document = _origin(manifest) | asdict(record)
     write_atomically(manifest.record_file(shard), lambda stream: write_json(stream, document))
     return record
 
 
+def _origin(manifest: Manifest) -> dict[str, str]:
+    """What a record says of where it belongs."""
+    return {"schema": SCHEMA, "input_sha256": manifest.input_sha256, "config_sha256": manifest.config_sha256}
+
+
 def finished(manifest: Manifest, shard: int) -> ShardRecord | None:
     """The record of ``shard`` when its results are there, whole, and of this input and configuration."""
+    origin = _origin(manifest)
     try:
         document = read_json(manifest.record_file(shard))
-        if (document["schema"], document["input_sha256"], document["config_sha256"]) != (
-            SCHEMA,
-            manifest.input_sha256,
-            manifest.config_sha256,
-        ):
+        if {name: document.pop(name) for name in origin} != origin:
             return None
-        record = ShardRecord(
-            shard=int(document["shard"]),
-            tally=Tally(**document["tally"]),
-            seconds=float(document["seconds"]),
-            columns={k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()},
-            result_sha256=document["result_sha256"],
-        )
+        document["tally"] = Tally(**document["tally"])
+        document["columns"] = {
+            k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()
+        }
+        record = ShardRecord(**document)
         whole = file_sha256(manifest.result_file(shard)) == record.result_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -140,11 +140,16 @@ def _serve(connection: Any, config: BatchConfig, threads: int, run: Callable[...
         try:
             answer: Any = run(job.manifest, job.shard, config)
         except Exception as error:
-            answer = error
-        try:
-            connection.send(answer)
-        except (TypeError, AttributeError, ValueError):  # an exception that cannot be sent
-            connection.send(RuntimeError(f"{type(answer).__name__}: {answer}"))
+            answer = plain(error)
+        connection.send(answer)
+
+
+def plain(error: Exception) -> Exception:
+    """``error`` as one of Python's own, since those of libraries may not survive the way to another process."""
+    for kind in (FileNotFoundError, OSError, ImportError, ValueError):  # what the command line explains
+        if isinstance(error, kind):
+            return kind(str(error))
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:

@@ -41,7 +41,7 @@ def read(
         mano_dir: the user's MANO, of each side that is read.
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the beginning of the file's name when None.
-        view: 1 to 8, a fixed camera of ``meta/misc.json``; None for the world.
+        view: camera to use instead of the world, 1 to 8 of ``meta/misc.json``.
 
     Raises:
         MissingManoError: MANO of a side is not there.

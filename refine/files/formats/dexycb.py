@@ -73,7 +73,7 @@ def read(
         object_id: instead of ``meta.yml``'s grasped object; with it the labels must hold one object.
         object_pose: object to camera for an HPE file, see `files.rigid`; labels have their own.
         side: instead of ``meta.yml``'s; "right" for an HPE file when None.
-        betas: ten numbers or a file of them, instead of the calibration's.
+        betas: ten coefficients of shape or a file of them, instead of the calibration's.
 
     Raises:
         MissingManoError: MANO of that side is not there.
@@ -260,7 +260,7 @@ def write(
         path: the file to write.
         predictions: hands in the camera frame. HPE: `frame_id` is the image's number in the split. BOP:
             `sequence_id` is the scene's number, `frame_index` the image's, `object_id` one of `OBJECTS`.
-        kind: "hpe" for the hands' joints, "bop" for the objects' poses.
+        kind: which result file: "hpe" for the hands' joints, "bop" for the objects' poses.
         mano_dir: the user's MANO, where rows have MANO poses.
 
     Raises:

@@ -54,9 +54,9 @@ def read(
 
     Args:
         path: .npz, .pkl or .json, see above.
-        side: of all hands, where the file does not say.
+        side: side of all hands, where the file does not say.
         object_id: name of the object.
-        object_pose: object to camera, 4×4, one or one for each row, see `files.rigid`.
+        object_pose: object to camera, 4×4, one or one for each row, in metres, see `files.rigid`.
         focal: true focal length, pixels; depth becomes metric up to the size of the hand.
         right_hand_space: whether left hands are given as the right hands of the flipped image. None: matrices
             are, the axis-angle vectors of WiLoR-mini are not, others must say.

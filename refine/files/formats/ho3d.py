@@ -55,7 +55,7 @@ def read(
         object_id: name of the object of all frames of a ``pred.json``; annotations name their own.
         object_pose: its pose in OpenCV's camera, see `files.rigid`; annotations have their own.
         frames: ``evaluation.txt``, the names of the frames of a ``pred.json``.
-        mano_dir: the user's MANO, to fit poses to the vertices of a ``pred.json``.
+        mano_dir: folder with the user's MANO_RIGHT.pkl; here to fit poses to the vertices of a ``pred.json``.
 
     Raises:
         ValueError: not such a file; names what does not fit.

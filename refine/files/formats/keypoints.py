@@ -51,8 +51,8 @@ def read(
         path: .csv, .json or .npy, see above.
         order: order of the joints, a name of `hand_models.skeleton.ORDERS` with 21 of them; "openpose" when
             neither given nor in the file.
-        unit: of the coordinates; "m" when neither given nor in the file.
-        axes: of the camera; "opengl" looks along −z with y up.
+        unit: unit of the coordinates; "m" when neither given nor in the file.
+        axes: axes of the camera; "opengl" looks along −z with y up.
         side: of all hands, where the file does not say; "right" when None.
         object_id: object of all hands, where the file does not say.
         object_pose: object to camera, see `files.rigid`.

@@ -56,13 +56,13 @@ def read(
         object_pose: object to camera (or world), see `files.rigid`. None: a file with ``tsl`` (OakInk-Shape) is in
             the object's frame; others lack it.
         flat_hand_mean: whether the mean pose is in the angles already; False adds it.
-        pivot: "wrist": the translation is where the wrist is (``center_idx=0``); "root": it is added to MANO's mesh,
-            posed about its wrist joint.
+        pivot: what translations say; "wrist": where the wrist is (``center_idx=0``); "root": how far MANO's mesh is
+            moved that was posed about its wrist joint.
         mano_dir: the user's MANO: exact wrists of shapes, and the mean pose.
 
     Raises:
         MissingManoError: MANO is needed and not there.
-        ValueError: a field is missing or misshapen, or ``pivot`` is neither.
+        ValueError: a field is missing or misshapen.
     """
     side = side or ("left" if "left" in path.stem.lower() else "right")
     frames = _frames(path, read_tree(path))
