@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,10 +33,11 @@ from batch_fakes import (
 )
 
 from contact.objects import grid_build
+from hand_models import HandModel, MissingManoError
 from refine.batch import Execution, refine_files, rows
 from refine.batch.manifest import lock
 from refine.batch.tally import Tally
-from refine.batch.workers import ATTEMPTS
+from refine.batch.workers import ATTEMPTS, plain
 from refine.files.input_files import find_inputs
 from refine.files.object_files import find_objects
 from refine.files.prediction_files import read_predictions, write_predictions
@@ -384,6 +388,17 @@ def test_the_grid_cache_stays_small_whoever_writes(tmp_path, monkeypatch):
         np.testing.assert_array_equal(first, second)
 
 
+def test_the_hand_model_is_loaded_once_for_all_shards(tmp_path, no_meshes, monkeypatch):
+    loads = []
+    monkeypatch.setattr(FakeConfig, "load_model", lambda self: loads.append(self) or tiny_hand())
+    file = write_predictions(tmp_path / "p.npz", predictions(12))
+    config = fake_config(tmp_path, shard_rows=2)
+    run(config, file)
+    assert len(loads) == 2  # to know whether earlier results hold, and to refine six shards
+    run(replace(config, seed=1), file)
+    assert len(loads) == 4  # another configuration, another hand
+
+
 # Processes ------------------------------------------------------------------------------------------
 
 
@@ -416,6 +431,42 @@ def test_what_no_row_is_to_blame_for_stops_all_workers(tmp_path):
     config = fake_config(tmp_path, shard_rows=2)
     with pytest.raises(FileNotFoundError):
         run(replace(config, log=tmp_path / "gone" / "log"), file, workers=2, out=tmp_path / "out")
+
+
+class Unsendable(Exception):
+    """As errors of some libraries: neither what it holds nor its constructor survives pickling."""
+
+    def __init__(self, code: int, where: str) -> None:
+        super().__init__(f"code {code} at {where}")
+        self.handle = lambda: None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (Unsendable(7, "the mesh"), RuntimeError, "Unsendable: code 7 at the mesh"),
+        (MissingManoError("no MANO"), FileNotFoundError, "no MANO"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"), ValueError, "can't decode"),
+    ],
+)
+def test_errors_cross_to_another_process(error, kind, words):
+    sent = pickle.loads(pickle.dumps(plain(error)))
+    assert type(sent) is kind
+    assert words in str(sent)
+
+
+@pytest.mark.slow
+def test_an_error_that_cannot_be_sent_is_told_as_it_is(tmp_path):
+    """It must not look like a worker that died for want of memory."""
+    file = write_predictions(tmp_path / "p.npz", predictions(2))
+    with pytest.raises(RuntimeError, match="Unsendable: code 7 at the mesh"):
+        run(UnsendableConfig(**vars(fake_config(tmp_path))), file, workers=2)
+
+
+@dataclass(frozen=True)
+class UnsendableConfig(FakeConfig):
+    def refiner(self, model: HandModel) -> Callable[..., Any]:
+        raise Unsendable(7, "the mesh")
 
 
 @pytest.mark.slow

@@ -287,8 +287,8 @@ class _Run:
         written.replace(self._summary(item))
         self._finished.append(FileOutcome(item, results, summary))
         del self._open[manifest.folder]
+        work.lock.release()  # before its file goes, which Windows asks for
         _remove(manifest.folder)
-        work.lock.release()
         left = manifest.folder.parent
         if left.is_dir():
             _log.warning(

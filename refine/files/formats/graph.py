@@ -22,7 +22,7 @@ import numpy as np
 from ..object_files import find_objects, inside, load_object
 from ..predictions import Predictions
 from .files import head, numbers, read_tree
-from .format import Format
+from .format import Format, Side
 
 SCHEMA = "graph/1"
 _KNOWN = {
@@ -32,7 +32,7 @@ _KNOWN = {
 
 
 def read(
-    path: Path, *, objects: str | Path | None = None, object_id: str | None = None, side: str | None = None
+    path: Path, *, objects: str | Path | None = None, object_id: str | None = None, side: Side | None = None
 ) -> Predictions:
     """Read graph keypoints and give each hand and object a pose.
 
