@@ -220,7 +220,7 @@ def unpickle(stream: IO[bytes], where: str, mend: str) -> Any:
         raise UnsafePickleError(f"{where}: refused: {error} Nothing was executed. {mend}") from None
     except Exception as error:  # a broken pickle can raise nearly anything
         message = f"{type(error).__name__}: {str(error)[:120]}"
-        raise ValueError(f"{where}: not a readable pickle ({message}); fetch or write it again.") from None
+        raise ValueError(f"{where}: not a readable pickle ({message}); write or download it again.") from None
 
 
 def load_pickle(path: str | Path) -> dict[str, Any]:

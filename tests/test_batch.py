@@ -433,18 +433,23 @@ def test_what_no_row_is_to_blame_for_stops_all_workers(tmp_path):
         run(replace(config, log=tmp_path / "gone" / "log"), file, workers=2, out=tmp_path / "out")
 
 
-class Unsendable(Exception):
-    """As errors of some libraries: neither what it holds nor its constructor survives pickling."""
+class TwoArguments(Exception):
+    """As errors of some libraries: can be pickled, but not unpickled."""
 
     def __init__(self, code: int, where: str) -> None:
         super().__init__(f"code {code} at {where}")
-        self.handle = lambda: None
+
+
+def nameless() -> Exception:
+    """An error of a class that pickle does not find."""
+    return type("Nameless", (Exception,), {})("code 7 at the mesh")
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (Unsendable(7, "the mesh"), RuntimeError, "Unsendable: code 7 at the mesh"),
+        (nameless(), RuntimeError, "Nameless: code 7 at the mesh"),
+        (TwoArguments(7, "the mesh"), RuntimeError, "TwoArguments: code 7 at the mesh"),
         (MissingManoError("no MANO"), FileNotFoundError, "no MANO"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"), ValueError, "can't decode"),
     ],
@@ -459,14 +464,14 @@ def test_errors_cross_to_another_process(error, kind, words):
 def test_an_error_that_cannot_be_sent_is_told_as_it_is(tmp_path):
     """It must not look like a worker that died for want of memory."""
     file = write_predictions(tmp_path / "p.npz", predictions(2))
-    with pytest.raises(RuntimeError, match="Unsendable: code 7 at the mesh"):
-        run(UnsendableConfig(**vars(fake_config(tmp_path))), file, workers=2)
+    with pytest.raises(RuntimeError, match="Nameless: code 7 at the mesh"):
+        run(NamelessConfig(**vars(fake_config(tmp_path))), file, workers=2)
 
 
 @dataclass(frozen=True)
-class UnsendableConfig(FakeConfig):
+class NamelessConfig(FakeConfig):
     def refiner(self, model: HandModel) -> Callable[..., Any]:
-        raise Unsendable(7, "the mesh")
+        raise nameless()
 
 
 @pytest.mark.slow
