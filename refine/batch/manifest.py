@@ -42,30 +42,43 @@ class Manifest:
     shard_rows: int
 
     @property
-    def shards(self) -> int:
-        """How many; an empty file has one without rows."""
-        return max(1, math.ceil(self.rows / self.shard_rows))
-
-    def span(self, shard: int) -> range:
-        """The rows of ``shard``, by their place in the file."""
-        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
-
-    def rows_file(self, shard: int) -> Path:
-        """Input rows of ``shard``."""
-        return self.folder / f"{shard:05d}.rows.npz"
-
-    def result_file(self, shard: int) -> Path:
-        """Refined rows of ``shard``."""
-        return self.folder / f"{shard:05d}.result.npz"
-
-    def record_file(self, shard: int) -> Path:
-        """What became of ``shard``, written after its results."""
-        return self.folder / f"{shard:05d}.json"
+    def shards(self) -> list[Shard]:
+        """In file order; an empty file has one without rows."""
+        return [Shard(self, number) for number in range(max(1, math.ceil(self.rows / self.shard_rows)))]
 
     @property
     def meshes(self) -> Path:
         """Folder of the refined hands' meshes, where they are asked for."""
         return self.folder / "meshes"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some consecutive rows of a manifest, done together by one worker."""
+
+    manifest: Manifest
+    number: int
+
+    @property
+    def rows(self) -> range:
+        """Their places in the file."""
+        size = self.manifest.shard_rows
+        return range(self.number * size, min((self.number + 1) * size, self.manifest.rows))
+
+    @property
+    def rows_file(self) -> Path:
+        """The input rows."""
+        return self.manifest.folder / f"{self.number:05d}.rows.npz"
+
+    @property
+    def result_file(self) -> Path:
+        """The refined rows."""
+        return self.manifest.folder / f"{self.number:05d}.result.npz"
+
+    @property
+    def record_file(self) -> Path:
+        """What became of them, written after the results."""
+        return self.manifest.folder / f"{self.number:05d}.json"
 
 
 def folder_name(input_sha256: str, config_sha256: str) -> str:
@@ -130,8 +143,8 @@ def make_manifest(
     manifest = Manifest(folder, input_sha256, config_sha256, {}, 0, shard_rows)
     names: set[str] = set()
     rows = 0
-    for shard, piece in enumerate(pieces):
-        write_predictions(manifest.rows_file(shard), piece)
+    for number, piece in enumerate(pieces):
+        write_predictions(Shard(manifest, number).rows_file, piece)
         names |= set(piece.object_id.tolist())
         rows += len(piece)
     manifest = replace(manifest, objects=hashes.of(names), rows=rows)

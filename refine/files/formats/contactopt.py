@@ -19,7 +19,7 @@ from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions, has_pose
 from .columns import pose_columns
-from .files import field, head, read_json
+from .files import field, json_names, read_json
 from .format import Format
 from .hands import mano_columns
 
@@ -98,8 +98,7 @@ def write(path: Path, predictions: Predictions, *, mano_dir: str | Path | None =
 
 def sniff(path: Path) -> bool:
     """A .json that names ``beta``, and ``pose`` or ``trans``."""
-    start = head(path) if path.suffix.lower() == ".json" else ""
-    return '"beta"' in start and any(f'"{name}"' in start for name in ("pose", "trans"))
+    return json_names(path, ["beta"]) and json_names(path, ["pose", "trans"])
 
 
 FORMAT = Format("contactopt", read, write, sniff, "ContactOpt's demo JSON (beta, pose, trans), in and out")

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from ..predictions import Predictions
 from .columns import Columns, frame_columns, joined, pose_columns
-from .files import field, head, read_json
+from .files import field, json_names, read_json
 from .format import Format
 from .hands import mano_columns, moved, root_joints
 
@@ -123,7 +123,7 @@ def sniff(path: Path) -> bool:
     """``mano_fits_*.json``, or a folder with one."""
     if path.is_dir():
         return next(path.glob("mano_fits_*.json"), None) is not None
-    return path.suffix.lower() == ".json" and '"mTc"' in head(path)
+    return json_names(path, ["mTc"])
 
 
 FORMAT = Format("contactpose", read, None, sniff, "ContactPose mano_fits_15.json with annotations.json")

@@ -316,8 +316,8 @@ def sniff(path: Path) -> bool:
     if path.is_dir():
         patterns = ("labels_*.npz", "*/labels_*.npz", "*/*/labels_*.npz")
         return any(next(path.glob(pattern), None) is not None for pattern in patterns)
-    if path.suffix.lower() == ".npz":
-        return {"pose_m", "pose_y"} <= set(npz_names(path))
+    if {"pose_m", "pose_y"} <= npz_names(path):
+        return True
     return path.suffix.lower() in (".txt", ".csv") and bool(_HPE_LINE.match(head(path).partition("\n")[0]))
 
 

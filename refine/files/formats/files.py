@@ -30,13 +30,21 @@ _REFUSED = (
 # Looking --------------------------------------------------------------------------------------------
 
 
-def npz_names(path: Path) -> tuple[str, ...]:
+def npz_names(path: Path) -> set[str]:
     """Names of the arrays in an .npz file without reading them; empty when it is none. Never raises."""
+    if path.suffix.lower() != ".npz":
+        return set()
     try:
         with zipfile.ZipFile(path) as archive:
-            return tuple(name.removesuffix(".npy") for name in archive.namelist())
+            return {name.removesuffix(".npy") for name in archive.namelist()}
     except Exception:  # zipfile has a dozen kinds for a damaged archive
-        return ()
+        return set()
+
+
+def json_names(path: Path, names: Collection[str]) -> bool:
+    """Whether one of ``names`` is quoted at the beginning of a .json file. Never raises."""
+    start = head(path) if path.suffix.lower() == ".json" else ""
+    return any(f'"{name}"' in start for name in names)
 
 
 def head(path: Path) -> str:

@@ -142,7 +142,7 @@ def _template(path: Path, named: Any, given: Any) -> np.ndarray | None:
 
 def sniff(path: Path) -> bool:
     """An .npz with ``rhand`` or ``lhand``, and ``object``."""
-    names = set(npz_names(path)) if path.suffix.lower() == ".npz" else set()
+    names = npz_names(path)
     return "object" in names and bool(names & set(_HANDS.values()))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..prediction_files import SUFFIXES, read_predictions, write_predictions
 from ..predictions import SCHEMA, Predictions
-from .files import head, npz_names
+from .files import json_names, npz_names
 from .format import Format
 
 
@@ -26,9 +26,9 @@ def sniff(path: Path) -> bool:
     if not path.is_file():
         return False
     if suffix == ".json":
-        return f'"{SCHEMA}"' in head(path)
+        return json_names(path, [SCHEMA])
     if suffix == ".npz":
-        names = set(npz_names(path))
+        names = npz_names(path)
         return not names or {"object_id", "side"} <= names  # the reader says best what ails a damaged one
     return suffix in SUFFIXES
 

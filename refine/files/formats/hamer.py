@@ -30,7 +30,7 @@ import numpy as np
 
 from ..predictions import Predictions
 from .columns import Columns, joined, pose_columns
-from .files import head, npz_names, numbers, read_tree, rigid
+from .files import json_names, npz_names, numbers, read_tree, rigid
 from .format import Format, Numbers, Side
 from .hands import axis_angle, mirrored
 
@@ -219,16 +219,9 @@ def _frame_ids(path: Path, record: dict[str, Any], rows: int) -> np.ndarray:
 
 def sniff(path: Path) -> bool:
     """HaMeR's or WiLoR's field names in an .npz or at the beginning of a .json."""
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        names = set(npz_names(path))
-        return {"global_orient", "hand_pose"} <= names and bool(
-            names & {*_TRANSL, "pred_cam", "is_right", "right"}
-        )
-    if suffix == ".json":
-        start = head(path)
-        return any(f'"{name}"' in start for name in (*_NESTED[:2], "pred_cam", "pred_cam_t_full"))
-    return False
+    names = npz_names(path)
+    ours = {"global_orient", "hand_pose"} <= names and names & {*_TRANSL, "pred_cam", "is_right", "right"}
+    return bool(ours) or json_names(path, (*_NESTED[:2], "pred_cam", "pred_cam_t_full"))
 
 
 FORMAT = Format(

@@ -25,7 +25,7 @@ from hand_models import skeleton
 from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions
-from .files import floats, head, numbers, read_tree, rigid, text_lines
+from .files import floats, head, json_names, numbers, read_tree, rigid, text_lines
 from .format import Format, Numbers, Side
 from .hands import FLIP_YZ, joints_of
 
@@ -230,11 +230,9 @@ def sniff(path: Path) -> bool:
             "x" in n.lower() for n in names
         )
     start = head(path).lstrip()
-    if suffix == ".json":
-        named = start[:1] in "[{" and any(f'"{name}"' in start for name in _POINTS)
-        return not any(f'"{other}"' in start for other in ("grasp/1", "graph/1")) and (
-            named or (start.replace(" ", "")[:3] == "[[[" and not path.stem.startswith("pred"))
-        )
+    if suffix == ".json" and not json_names(path, ("grasp/1", "graph/1")):
+        bare = start.replace(" ", "")[:3] == "[[[" and not path.stem.startswith("pred")
+        return bare or (start[:1] in "[{" and json_names(path, _POINTS))
     return suffix == ".npy" and "21, 3)" in start[:200]
 
 

@@ -30,7 +30,7 @@ from hand_models import HandPose, load_hand_model, skeleton
 
 from ..predictions import Predictions
 from .columns import Columns, pose_columns, stacked
-from .files import head, numbers, read_tree, rigid
+from .files import json_names, numbers, read_tree, rigid
 from .format import Format, Numbers, Side
 from .hands import hand_sized
 
@@ -262,10 +262,7 @@ def _poses(points: np.ndarray, sides: np.ndarray, model: Any) -> Columns:
 
 def sniff(path: Path) -> bool:
     """A .json that names world landmarks or MediaPipe's lists of hands."""
-    if path.suffix.lower() != ".json":
-        return False
-    start = head(path)
-    return any(f'"{name}"' in start for name in (*_WORLD, *_IMAGE[1:]))
+    return json_names(path, (*_WORLD, *_IMAGE[1:]))
 
 
 FORMAT = Format("mediapipe", read, None, sniff, "MediaPipe hand landmarks (.json), with world landmarks")

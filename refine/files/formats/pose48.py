@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..predictions import Predictions
-from .files import betas_rows, given_numbers, head, npz_names, numbers, read_tree, rigid
+from .files import betas_rows, given_numbers, json_names, npz_names, numbers, read_tree, rigid
 from .format import Format, Numbers, Side
 from .hands import mano_columns, root_joints
 
@@ -142,16 +142,10 @@ def _shapes(path: Path, parts: list[dict[str, Any]], betas: Any, rows: int) -> n
 
 def sniff(path: Path) -> bool:
     """An .npz or .json with a pose and a translation under TACO's or OakInk's names; TACO's and OakInk's files."""
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        names = set(npz_names(path))
-        return bool(names & {"pose", "hand_pose", "theta"}) and bool(
-            names & {"tsl", "hand_tsl", "hand_trans"}
-        )
-    if suffix in (".pkl", ".pickle"):
+    if path.suffix.lower() in (".pkl", ".pickle"):
         return path.is_file() and path.stem in ("hand_param", "right_hand", "left_hand")
-    start = head(path) if suffix == ".json" else ""
-    return any(f'"{name}"' in start for name in ("tsl", "hand_tsl", "hand_trans"))
+    names, places = npz_names(path), {"tsl", "hand_tsl", "hand_trans"}
+    return bool(names & places and names & {"pose", "hand_pose", "theta"}) or json_names(path, places)
 
 
 FORMAT = Format("pose48", read, None, sniff, "48-number poses of TACO, OakInk and others (.npz, .json, .pkl)")
