@@ -7,13 +7,13 @@ read by `safe_pickle`: no chumpy, and nothing in it is executed.
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import torch
 from torch import Tensor
 
@@ -83,13 +83,7 @@ class ManoPca:
 
 def user_data_dir() -> Path:
     """Where this user's data for regrasp belongs on this platform; may not exist yet."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    elif os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "regrasp"
+    return platformdirs.user_data_path("regrasp", appauthor=False)
 
 
 def _candidates(root: Path, side: str) -> list[Path]:
@@ -156,6 +150,20 @@ def _missing(roots: list[tuple[str, Path]], side: str, *, explicit: bool) -> str
 # Reading the file -----------------------------------------------------------------------------------
 
 
+_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "v_template": ("V", 3),
+    "shapedirs": ("V", 3, "10"),
+    "posedirs": ("V", 3, 135),
+    "J_regressor": (16, "V"),
+    "weights": ("V", 16),
+    "kintree_table": (2, 16),
+    "f": ("F", 3),
+    "hands_mean": (45,),
+    "hands_components": ("45", 45),
+}
+"""Shapes of a MANO file's fields; text stands for any length, "V" for the same wherever it stands."""
+
+
 def _load_dictionary(path: Path) -> dict[str, Any]:
     if path.suffix.lower() != ".npz":
         return load_pickle(path)
@@ -168,76 +176,59 @@ def _load_dictionary(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _field(path: Path, content: dict[str, Any], name: str) -> np.ndarray:
+def _field(
+    where: str | Path, content: Mapping[str, Any], name: str, vertices: int | None = None
+) -> np.ndarray:
+    """A field as finite numbers of its shape, with ``vertices`` for "V"."""
     if name not in content:
         raise ValueError(
-            f"{path}: field {name!r} is missing; it has {sorted(map(str, content))}. Is it a MANO file?"
+            f"{where}: field {name!r} is missing; it has {sorted(map(str, content))}. Is it a MANO file?"
         )
     try:
         array = to_array(content[name])
     except Exception as error:
         raise ValueError(
-            f"{path}: field {name!r} is not readable as numbers ({error}); download the file again."
+            f"{where}: field {name!r} is not readable as numbers ({error}); download the file again."
         ) from error
-    if not np.isfinite(array).all():
-        raise ValueError(f"{path}: field {name!r} has NaN or infinite entries; download the file again.")
-    return array
-
-
-def _check(path: str | Path, name: str, array: np.ndarray, shape: tuple[int | str, ...]) -> np.ndarray:
+    shape = tuple(vertices if n == "V" and vertices is not None else n for n in _SHAPES[name])
     fits = array.ndim == len(shape) and all(
         isinstance(n, str) or n == m for n, m in zip(shape, array.shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{path}: field {name!r} has shape {array.shape}; a MANO file has {shape}.")
+        raise ValueError(f"{where}: field {name!r} has shape {array.shape}; a MANO file has {shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{where}: field {name!r} has NaN or infinite entries; download the file again.")
     return array
 
 
-def check_fields(
-    where: str | Path,
-    *,
-    template: np.ndarray,
-    shapedirs: np.ndarray,
-    posedirs: np.ndarray,
-    joint_regressor: np.ndarray,
-    weights: np.ndarray,
-    parents: Sequence[int],
-    faces: np.ndarray,
-) -> ManoFields:
-    """`ManoFields` from raw arrays after checking that their shapes are MANO's.
+def mano_fields(where: str | Path, content: Mapping[str, Any]) -> ManoFields:
+    """`ManoFields` from arrays under the names of MANO's files, after checking that they are MANO's.
 
     ``shapedirs`` may have more than ten components (the first ten are kept); a root's parent may be any value
     outside 0..15. ``where`` names the source in errors.
 
     Raises:
-        ValueError: naming the source and the field that does not fit.
+        ValueError: naming the source and the field that is missing or does not fit.
     """
-    vertices = len(_check(where, "v_template", template, ("V", 3)))
-    _check(where, "shapedirs", shapedirs, (vertices, 3, "10"))
+    template = _field(where, content, "v_template").astype(np.float64)
+    vertices = len(template)
+    shapedirs, posedirs, regressor, weights = (
+        _field(where, content, name, vertices).astype(np.float64)
+        for name in ("shapedirs", "posedirs", "J_regressor", "weights")
+    )
     if shapedirs.shape[2] < NUM_BETAS:
         raise ValueError(
             f"{where}: shapedirs has {shapedirs.shape[2]} shape components; {NUM_BETAS} are needed."
         )
-    _check(where, "posedirs", posedirs, (vertices, 3, 135))
-    _check(where, "J_regressor", joint_regressor, (16, vertices))
-    _check(where, "weights", weights, (vertices, 16))
-    _check(where, "f", faces, ("F", 3))
+    faces = _field(where, content, "f").astype(np.int64)
     if len(faces) == 0 or faces.min() < 0 or faces.max() >= vertices:
         raise ValueError(f"{where}: field 'f' is empty or names vertices outside 0..{vertices - 1}.")
-    tree = tuple(int(p) if 0 <= int(p) < 16 else -1 for p in parents)
-    if tree != PARENTS:
+    parents = tuple(int(p) if 0 <= int(p) < 16 else -1 for p in _field(where, content, "kintree_table")[0])
+    if parents != PARENTS:
         raise ValueError(
-            f"{where}: kintree_table gives parents {tree}; MANO's are {PARENTS}. Is it a MANO file?"
+            f"{where}: kintree_table gives parents {parents}; MANO's are {PARENTS}. Is it a MANO file?"
         )
-    return ManoFields(
-        template.astype(np.float64),
-        shapedirs[..., :NUM_BETAS].astype(np.float64),
-        posedirs.astype(np.float64),
-        joint_regressor.astype(np.float64),
-        weights.astype(np.float64),
-        tree,
-        faces.astype(np.int64),
-    )
+    return ManoFields(template, shapedirs[..., :NUM_BETAS], posedirs, regressor, weights, parents, faces)
 
 
 def read_fields(path: str | Path) -> ManoFields:
@@ -249,21 +240,7 @@ def read_fields(path: str | Path) -> ManoFields:
         ValueError: unreadable, or a field is missing or misshapen.
     """
     path = Path(path)
-    content = _load_dictionary(path)
-
-    def get(name: str) -> np.ndarray:
-        return _field(path, content, name)
-
-    return check_fields(
-        path,
-        template=get("v_template"),
-        shapedirs=get("shapedirs"),
-        posedirs=get("posedirs"),
-        joint_regressor=get("J_regressor"),
-        weights=get("weights"),
-        parents=_check(path, "kintree_table", get("kintree_table"), (2, 16))[0].tolist(),
-        faces=get("f"),
-    )
+    return mano_fields(path, _load_dictionary(path))
 
 
 # The hand model -------------------------------------------------------------------------------------
@@ -304,8 +281,7 @@ def load_mano_pca(path_or_dir: str | Path | None = None, side: str = "right") ->
     """MANO's mean pose and principal components; arguments and errors as `load_mano`."""
     path = find_mano(path_or_dir, side)
     content = _load_dictionary(path)
-    mean = _check(path, "hands_mean", _field(path, content, "hands_mean"), (45,))
-    components = _check(path, "hands_components", _field(path, content, "hands_components"), ("45", 45))
+    mean, components = (_field(path, content, name) for name in ("hands_mean", "hands_components"))
     return ManoPca(
         side, torch.tensor(mean, dtype=torch.float32), torch.tensor(components, dtype=torch.float32)
     )

@@ -12,25 +12,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from .mano import ManoFields, ManoPca, build_model, check_fields
+from .mano import ManoFields, ManoPca, build_model, mano_fields
 from .model import PARENTS, HandModel
 from .pose import check_side
 
-_SMPLX = ("v_template", "shapedirs", "posedirs", "J_regressor", "lbs_weights", "parents", "faces_tensor")
-_MANOPTH = ("th_v_template", "th_shapedirs", "th_posedirs", "th_J_regressor", "th_weights", "th_faces")
+_NAMES = {
+    "smplx": {
+        "v_template": "v_template", "shapedirs": "shapedirs", "posedirs": "posedirs", "J_regressor": "J_regressor",
+        "weights": "lbs_weights", "f": "faces_tensor",
+    },
+    "manopth": {
+        "v_template": "th_v_template", "shapedirs": "th_shapedirs", "posedirs": "th_posedirs",
+        "J_regressor": "th_J_regressor", "weights": "th_weights", "f": "th_faces",
+    },
+}  # fmt: skip
+"""Fields of MANO's files and the attributes of a layer that hold them, by package."""
 
 
 def _kind(layer: Any) -> str:
-    if all(hasattr(layer, name) for name in _SMPLX):
-        return "smplx"
-    if all(hasattr(layer, name) for name in _MANOPTH):
-        return "manopth"
-    near = _MANOPTH if any(hasattr(layer, name) for name in _MANOPTH) else _SMPLX
-    missing = [name for name in near if not hasattr(layer, name)]
-    raise ValueError(
-        f"layer: a {type(layer).__name__} is no known MANO layer (it lacks {', '.join(missing)}); pass a "
-        "smplx.MANO or a manopth ManoLayer, or load the file with load_mano."
-    )
+    missing = {kind: [n for n in names.values() if not hasattr(layer, n)] for kind, names in _NAMES.items()}
+    nearest = min(missing, key=lambda kind: len(missing[kind]))
+    if missing[nearest]:
+        raise ValueError(
+            f"layer: a {type(layer).__name__} is no known MANO layer (it lacks {', '.join(missing[nearest])}); pass a "
+            "smplx.MANO or a manopth ManoLayer, or load the file with load_mano."
+        )
+    return nearest
 
 
 def _numpy(value: Any) -> np.ndarray:
@@ -48,35 +55,20 @@ def _side(layer: Any, side: str | None) -> str:
 
 
 def _fields(layer: Any) -> ManoFields:
-    where = type(layer).__name__
-    if _kind(layer) == "smplx":
-        template = _numpy(layer.v_template)
-        posedirs = _numpy(layer.posedirs)  # (135, V * 3): smplx flattens and transposes
+    where, kind = type(layer).__name__, _kind(layer)
+    content = {name: _numpy(getattr(layer, attribute)) for name, attribute in _NAMES[kind].items()}
+    content["v_template"] = content["v_template"].reshape(-1, 3)  # manopth keeps a batch of one
+    template, posedirs = content["v_template"], content["posedirs"]
+    if kind == "smplx":  # which flattens and transposes
         if posedirs.shape != (135, template.size):
             raise ValueError(
                 f"{where}: posedirs has shape {posedirs.shape}; a MANO layer has (135, {template.size})."
             )
-        return check_fields(
-            where,
-            template=template,
-            shapedirs=_numpy(layer.shapedirs),
-            posedirs=posedirs.T.reshape(*template.shape, 135),
-            joint_regressor=_numpy(layer.J_regressor),
-            weights=_numpy(layer.lbs_weights),
-            parents=_numpy(layer.parents).tolist(),
-            faces=_numpy(layer.faces_tensor),
-        )
-    parents = getattr(layer, "kintree_parents", None)
-    return check_fields(
-        where,
-        template=_numpy(layer.th_v_template).reshape(-1, 3),
-        shapedirs=_numpy(layer.th_shapedirs),
-        posedirs=_numpy(layer.th_posedirs),
-        joint_regressor=_numpy(layer.th_J_regressor),
-        weights=_numpy(layer.th_weights),
-        faces=_numpy(layer.th_faces),
-        parents=_numpy(parents).tolist() if parents is not None else PARENTS,
-    )
+        content["posedirs"] = posedirs.T.reshape(*template.shape, 135)
+    parents = getattr(layer, "parents" if kind == "smplx" else "kintree_parents", None)
+    parents = np.array(PARENTS) if parents is None else _numpy(parents)
+    content["kintree_table"] = np.stack([parents, np.arange(len(parents))])
+    return mano_fields(where, content)
 
 
 def from_layer(layer: Any, *, side: str | None = None, tips: str | Sequence[int] | None = None) -> HandModel:

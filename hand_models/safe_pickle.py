@@ -12,7 +12,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import scipy.sparse
@@ -104,19 +104,10 @@ class _Sparse(_Shell):
         return build((state["data"], state["indices"], state["indptr"]), shape=shape).toarray()
 
 
-class _SparseCsc(_Sparse):
-    __slots__ = ()
-    layout = "csc"
-
-
-class _SparseCsr(_Sparse):
-    __slots__ = ()
-    layout = "csr"
-
-
-class _SparseCoo(_Sparse):
-    __slots__ = ()
-    layout = "coo"
+_SPARSE = {
+    layout: type(f"_{layout}", (_Sparse,), {"__slots__": (), "layout": layout})
+    for layout in ("csc", "csr", "coo")
+}
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -172,7 +163,7 @@ def _admitted_globals() -> dict[tuple[str, str], Any]:
         table[builtins, "object"] = _Object
     for registry in ("copyreg", "copy_reg"):
         table[registry, "_reconstructor"] = _Admitted(_reconstruct_shell)
-    for layout, stand_in in (("csc", _SparseCsc), ("csr", _SparseCsr), ("coo", _SparseCoo)):
+    for layout, stand_in in _SPARSE.items():
         for module in (f"scipy.sparse.{layout}", f"scipy.sparse._{layout}"):
             for kind in ("matrix", "array"):
                 table[module, f"{layout}_{kind}"] = stand_in
@@ -216,6 +207,22 @@ def to_array(value: Any) -> np.ndarray:
     return array
 
 
+def unpickle(stream: IO[bytes], where: str, mend: str) -> Any:
+    """What a pickle of numbers holds. Errors begin with ``where``, its file; a refusal ends with ``mend``.
+
+    Raises:
+        UnsafePickleError: it names a class or function outside the table; none of it was run.
+        ValueError: it is no pickle, or cut short.
+    """
+    try:
+        return GuardedUnpickler(stream).load()
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{where}: refused: {error} Nothing was executed. {mend}") from None
+    except Exception as error:  # a broken pickle can raise nearly anything
+        message = f"{type(error).__name__}: {str(error)[:120]}"
+        raise ValueError(f"{where}: not a readable pickle ({message}); write or download it again.") from None
+
+
 def load_pickle(path: str | Path) -> dict[str, Any]:
     """The dictionary stored in a pickle of numbers. Pass its values through `to_array`.
 
@@ -231,18 +238,11 @@ def load_pickle(path: str | Path) -> dict[str, Any]:
         if stream.read(7) == b"version":
             raise ValueError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
         stream.seek(0)
-        try:
-            content = GuardedUnpickler(stream).load()
-        except UnsafePickleError as error:
-            raise UnsafePickleError(
-                f"{path}: refused: {error} Nothing was executed. Only numpy, scipy sparse "
-                "and chumpy arrays are read; use the file as downloaded from its publisher, or save its fields "
-                "as plain numpy arrays."
-            ) from None
-        except Exception as error:  # a broken pickle can raise nearly anything
-            raise ValueError(
-                f"{path}: not a readable pickle ({type(error).__name__}: {error}); download it again."
-            ) from error
+        content = unpickle(
+            stream, str(path),
+            "Only numpy, scipy sparse and chumpy arrays are read; use the file as downloaded from its publisher, or "
+            "save its fields as plain numpy arrays.",
+        )  # fmt: skip
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a dictionary of arrays.")
     return content

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +34,11 @@ from batch_fakes import (
 )
 
 from contact.objects import grid_build
+from hand_models import HandModel, MissingManoError
 from refine.batch import Execution, refine_files, rows
-from refine.batch.manifest import FolderLock
+from refine.batch.manifest import lock
 from refine.batch.tally import Tally
-from refine.batch.workers import ATTEMPTS
+from refine.batch.workers import ATTEMPTS, plain
 from refine.files.input_files import find_inputs
 from refine.files.object_files import find_objects
 from refine.files.prediction_files import read_predictions, write_predictions
@@ -253,16 +257,15 @@ def test_unfinished_work_with_other_options_is_kept_apart(tmp_path, no_meshes, c
 
 
 def test_one_run_at_a_time(tmp_path, no_meshes):
-    pytest.importorskip("fcntl")
     file = write_predictions(tmp_path / "p.npz", predictions(9))
     config = fake_config(tmp_path, shard_rows=3)
     with pytest.raises(Stop):
         run(config, file, progress=stop_after(8))
     (folder,) = (tmp_path / "out" / "p.shards").iterdir()
-    lock = FolderLock(folder)
+    held = lock(folder)
     with pytest.raises(ValueError, match="another regrasp"):
         run(config, file)
-    lock.release()
+    held.release()
     assert run(config, file)[0].fresh
 
 
@@ -391,6 +394,17 @@ def test_the_grid_cache_stays_small_whoever_writes(tmp_path, monkeypatch):
         np.testing.assert_array_equal(first, second)
 
 
+def test_the_hand_model_is_loaded_once_for_all_shards(tmp_path, no_meshes, monkeypatch):
+    loads = []
+    monkeypatch.setattr(FakeConfig, "load_model", lambda self: loads.append(self) or tiny_hand())
+    file = write_predictions(tmp_path / "p.npz", predictions(12))
+    config = fake_config(tmp_path, shard_rows=2)
+    run(config, file)
+    assert len(loads) == 2  # to know whether earlier results hold, and to refine six shards
+    run(replace(config, seed=1), file)
+    assert len(loads) == 4  # another configuration, another hand
+
+
 # Processes ------------------------------------------------------------------------------------------
 
 
@@ -425,6 +439,47 @@ def test_what_no_row_is_to_blame_for_stops_all_workers(tmp_path):
         run(replace(config, log=tmp_path / "gone" / "log"), file, workers=2, out=tmp_path / "out")
 
 
+class TwoArguments(Exception):
+    """As errors of some libraries: can be pickled, but not unpickled."""
+
+    def __init__(self, code: int, where: str) -> None:
+        super().__init__(f"code {code} at {where}")
+
+
+def nameless() -> Exception:
+    """An error of a class that pickle does not find."""
+    return type("Nameless", (Exception,), {})("code 7 at the mesh")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (nameless(), RuntimeError, "Nameless: code 7 at the mesh"),
+        (TwoArguments(7, "the mesh"), RuntimeError, "TwoArguments: code 7 at the mesh"),
+        (MissingManoError("no MANO"), FileNotFoundError, "no MANO"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"), ValueError, "can't decode"),
+    ],
+)
+def test_errors_cross_to_another_process(error, kind, words):
+    sent = pickle.loads(pickle.dumps(plain(error)))
+    assert type(sent) is kind
+    assert words in str(sent)
+
+
+@pytest.mark.slow
+def test_an_error_that_cannot_be_sent_is_told_as_it_is(tmp_path):
+    """It must not look like a worker that died for want of memory."""
+    file = write_predictions(tmp_path / "p.npz", predictions(2))
+    with pytest.raises(RuntimeError, match="Nameless: code 7 at the mesh"):
+        run(NamelessConfig(**vars(fake_config(tmp_path))), file, workers=2)
+
+
+@dataclass(frozen=True)
+class NamelessConfig(FakeConfig):
+    def refiner(self, model: HandModel) -> Callable[..., Any]:
+        raise nameless()
+
+
 @pytest.mark.slow
 def test_a_killed_process_loses_nothing(tmp_path):
     file = write_predictions(tmp_path / "p.npz", predictions(12))
@@ -434,7 +489,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
         "from pathlib import Path\n"
         "from batch_fakes import fake_config\n"
         "from refine.batch import Execution, refine_files\n"
-        "from refine.input_files import find_inputs\n"
+        "from refine.files.input_files import find_inputs\n"
         "folder = Path(sys.argv[1]); config = fake_config(folder, shard_rows=3)\n"
         "execution = Execution(workers=2, progress=lambda count: time.sleep(1))\n"
         "list(refine_files(find_inputs([folder / 'p.npz']), folder / 'out', config, execution))\n"

@@ -29,20 +29,20 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
-from adapter_files import hands, hands_in_span, principal, text
+from format_files import hands, hands_in_span, principal, text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mano_file import write_mano
-from test_adapters_datasets import arctic, contactpose, fhab, forms48, grab
-from test_adapters_dexycb import dataset as dexycb
-from test_adapters_hamer import output as hamer
-from test_adapters_ho3d import dataset as ho3d
-from test_adapters_ho3d import pred
-from test_adapters_keypoints import json_forms, mediapipe_forms
+from test_formats_datasets import arctic, contactpose, fhab, forms48, grab
+from test_formats_dexycb import dataset as dexycb
+from test_formats_hamer import output as hamer
+from test_formats_ho3d import dataset as ho3d
+from test_formats_ho3d import pred
+from test_formats_keypoints import json_forms, mediapipe_forms
 
 from hand_models import HandPose, MissingManoError, load_open_hand, mano, safe_pickle
-from refine.files.formats import MODULES, read_any
-from refine.files.formats import hands as adapter_hands
+from refine.files.formats import BUILT_IN, read_any
+from refine.files.formats import hands as format_hands
 from refine.files.object_files import find_objects
 from refine.files.prediction_files import write_predictions
 from refine.files.predictions import Predictions, row_problems
@@ -192,8 +192,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sample]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MANO_DIR", raising=False)
         patch.setenv("XDG_DATA_HOME", str(root / "nothing"))
-        patch.setattr(adapter_hands, "_mano", functools.cache(adapter_hands._mano))
-        patch.setattr(adapter_hands, "load_mano_pca", functools.cache(mano.load_mano_pca))
+        patch.setattr(format_hands, "_mano", functools.cache(format_hands._mano))
+        patch.setattr(format_hands, "load_mano_pca", functools.cache(mano.load_mano_pca))
         yield samples(root, root / "mano")
 
 
@@ -384,7 +384,7 @@ def check(sample: Sample, damaged: bytes) -> str:
 
 
 def test_the_samples_are_valid(cases):
-    assert {case.name for case in cases} >= {"grasp", "objects", "sniffed", *MODULES}
+    assert {case.name for case in cases} >= {"objects", "sniffed", *BUILT_IN}
     kinds = {
         (case.name, case.path.name): check(case, case.content) for case in cases if case.name != "sniffed"
     }
@@ -444,10 +444,10 @@ def test_archives_are_not_unpacked_and_bombs_are_refused(cases, tmp_path):
     assert not list(tmp_path.parent.glob("**/escaped*"))
 
 
-def test_unpickler_of_adapters_is_the_guarded_one():
+def test_unpickler_of_formats_is_the_guarded_one():
     from refine.files.formats import files
 
-    assert files.GuardedUnpickler is safe_pickle.GuardedUnpickler
+    assert files.unpickle is safe_pickle.unpickle
 
 
 @pytest.mark.slow

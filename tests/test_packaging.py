@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "refine": {"hand_models", "contact", "pose_graph"},
 }
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-_MODULE_OF = {"pillow": "PIL", "libigl": "igl"}
+_MODULE_OF = {"pillow": "PIL", "libigl": "igl", "pyyaml": "yaml", "docstring-parser": "docstring_parser"}
 
 
 def project() -> dict:

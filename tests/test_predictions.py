@@ -224,6 +224,32 @@ def test_take_keeps_every_column():
 # Files ----------------------------------------------------------------------------------------------
 
 
+def test_nothing_in_parquet_is_what_null_is_in_json(tmp_path):
+    """An empty cell is empty text, NaN or, for `metric_depth`, true; whole numbers have no such value."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(write_predictions(tmp_path / "a.parquet", predictions()))
+    gaps = {
+        "object_id": (["mug", None, "box", None], ["mug", "", "box", ""]),
+        "sequence_id": ([None, "None", None, None], ["", "None", "", ""]),
+        "metric_depth": ([False, None, True, None], [False, True, True, True]),
+        "confidence": ([0.5, None, 0.25, None], [0.5, np.nan, 0.25, np.nan]),
+    }
+    for name, (given_values, _) in gaps.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pyarrow.array(given_values))
+    parquet.write_table(table, tmp_path / "gaps.parquet")
+    whole = read_predictions(tmp_path / "gaps.parquet")
+    for name, (_, wanted) in gaps.items():
+        np.testing.assert_array_equal(whole.column(name), np.array(wanted))
+    assert list(row_problems(whole)) == [1, 3]  # rows without an object are named, not looked for as "None"
+    place = table.column_names.index("frame_index")
+    table = table.set_column(place, "frame_index", pyarrow.array([0, 1, None, 3]))
+    parquet.write_table(table, tmp_path / "gap.parquet")
+    with pytest.raises(ValueError, match=r"row 2, column 'frame_index': is missing"):
+        read_predictions(tmp_path / "gap.parquet")
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".json", ".parquet"])
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_file_reads_back_as_it_was_written(tmp_path, suffix, count):

@@ -73,18 +73,17 @@ def test_what_no_row_is_to_blame_for_stops_the_run(tmp_path, address):
 
 def test_the_work_goes_to_both_nodes(tmp_path, address):
     """Tasks of the engine, each telling where it ran."""
-    from refine.batch.manifest import Manifest
+    from refine.batch.manifest import Manifest, Shard
     from refine.batch.ray_engine import run_on_ray
-    from refine.batch.workers import Job
 
-    def where(manifest: Manifest, shard: int, config: object) -> str:
+    def where(shard: Shard, config: object) -> str:
         import time
 
         time.sleep(1)  # long enough that one core does not do them all
         return ray.get_runtime_context().get_node_id()
 
     manifest = Manifest(tmp_path, "", "", {}, 6, 1)
-    jobs = (Job(manifest, shard) for shard in range(6))
-    outcomes = list(run_on_ray(jobs, fake_config(tmp_path), lambda count: None, 1, address, run=where))
-    assert sorted(job.shard for job, _ in outcomes) == list(range(6))
+    shards = iter(manifest.shards)
+    outcomes = list(run_on_ray(shards, fake_config(tmp_path), lambda count: None, 1, address, run=where))
+    assert sorted(shard.number for shard, _ in outcomes) == list(range(6))
     assert len({node for _, node in outcomes}) == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import igl
 import numpy as np
+import platformdirs
 from scipy import ndimage
 
 BAND = 2.5
@@ -199,26 +199,18 @@ def _bound_by_sign_changes(values: np.ndarray, spacing: float) -> None:
 
 
 def cache_folder() -> Path | None:
-    """Folder of cached grids: ``$REGRASP_CACHE``, else the user's cache folder; None where switched off."""
+    """Folder of cached grids: ``$REGRASP_CACHE``, else the user's cache folder; None where switched off or unknown."""
     setting = os.environ.get("REGRASP_CACHE", "")
     if setting.lower() in {"0", "off"}:
         return None
     if setting:
         return Path(setting).expanduser() / "grids"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "regrasp" / "grids"
+    folder = platformdirs.user_cache_path("regrasp", appauthor=False, opinion=False)
+    return folder / "grids" if folder.is_absolute() else None  # it is not where the user has no home folder
 
 
 def _cache_path(vertices: np.ndarray, faces: np.ndarray, resolution: int, margin: float) -> Path | None:
-    try:
-        folder = cache_folder()
-    except RuntimeError:  # no home folder
-        return None
+    folder = cache_folder()
     if folder is None:
         return None
     digest = hashlib.sha256(f"{FORMAT} {resolution} {margin!r} {vertices.shape}".encode())

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from hand_models.atomic import write_atomically
 
@@ -40,30 +42,43 @@ class Manifest:
     shard_rows: int
 
     @property
-    def shards(self) -> int:
-        """How many; an empty file has one without rows."""
-        return max(1, math.ceil(self.rows / self.shard_rows))
-
-    def span(self, shard: int) -> range:
-        """The rows of ``shard``, by their place in the file."""
-        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
-
-    def rows_file(self, shard: int) -> Path:
-        """Input rows of ``shard``."""
-        return self.folder / f"{shard:05d}.rows.npz"
-
-    def result_file(self, shard: int) -> Path:
-        """Refined rows of ``shard``."""
-        return self.folder / f"{shard:05d}.result.npz"
-
-    def record_file(self, shard: int) -> Path:
-        """What became of ``shard``, written after its results."""
-        return self.folder / f"{shard:05d}.json"
+    def shards(self) -> list[Shard]:
+        """In file order; an empty file has one without rows."""
+        return [Shard(self, number) for number in range(max(1, math.ceil(self.rows / self.shard_rows)))]
 
     @property
     def meshes(self) -> Path:
         """Folder of the refined hands' meshes, where they are asked for."""
         return self.folder / "meshes"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some consecutive rows of a manifest, done together by one worker."""
+
+    manifest: Manifest
+    number: int
+
+    @property
+    def rows(self) -> range:
+        """Their places in the file."""
+        size = self.manifest.shard_rows
+        return range(self.number * size, min((self.number + 1) * size, self.manifest.rows))
+
+    @property
+    def rows_file(self) -> Path:
+        """The input rows."""
+        return self.manifest.folder / f"{self.number:05d}.rows.npz"
+
+    @property
+    def result_file(self) -> Path:
+        """The refined rows."""
+        return self.manifest.folder / f"{self.number:05d}.result.npz"
+
+    @property
+    def record_file(self) -> Path:
+        """What became of them, written after the results."""
+        return self.manifest.folder / f"{self.number:05d}.json"
 
 
 def folder_name(input_sha256: str, config_sha256: str) -> str:
@@ -98,16 +113,10 @@ def load_manifest(folder: Path, hashes: ObjectHashes) -> Manifest | None:
     """The manifest of earlier work in ``folder``; None when there is none or its objects have changed."""
     try:
         document = read_json(folder / _FILE)
-        manifest = Manifest(
-            folder=folder,
-            input_sha256=document["input_sha256"],
-            config_sha256=document["config_sha256"],
-            objects=document["objects"],
-            rows=document["rows"],
-            shard_rows=document["shard_rows"],
-        )
-        known = document["schema"] == SCHEMA and hashes.of(manifest.objects) == manifest.objects
-    except (OSError, ValueError, KeyError, TypeError):
+        schema = document.pop("schema")
+        manifest = Manifest(folder, **document)
+        known = schema == SCHEMA and hashes.of(manifest.objects) == manifest.objects
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if known else None
 
@@ -134,20 +143,14 @@ def make_manifest(
     manifest = Manifest(folder, input_sha256, config_sha256, {}, 0, shard_rows)
     names: set[str] = set()
     rows = 0
-    for shard, piece in enumerate(pieces):
-        write_predictions(manifest.rows_file(shard), piece)
+    for number, piece in enumerate(pieces):
+        write_predictions(Shard(manifest, number).rows_file, piece)
         names |= set(piece.object_id.tolist())
         rows += len(piece)
-    document = {
-        "schema": SCHEMA,
-        "input_sha256": input_sha256,
-        "config_sha256": config_sha256,
-        "objects": hashes.of(names),
-        "rows": rows,
-        "shard_rows": shard_rows,
-    }
+    manifest = replace(manifest, objects=hashes.of(names), rows=rows)
+    document = {"schema": SCHEMA} | {k: v for k, v in vars(manifest).items() if k != "folder"}
     write_atomically(folder / _FILE, lambda stream: write_json(stream, document))
-    return Manifest(folder, input_sha256, config_sha256, document["objects"], rows, shard_rows)
+    return manifest
 
 
 def clear(folder: Path) -> None:
@@ -162,30 +165,21 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-class FolderLock:
-    """One run at a time on a folder; the system lets go when the process ends, however it ends."""
+def lock(folder: Path) -> FileLock:
+    """Let no other run work on ``folder``, which is made if missing, until the lock is released or the process ends.
 
-    def __init__(self, folder: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            ValueError: another process holds it.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._stream = (folder / _LOCK).open("a")
-        try:
-            import fcntl
-
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._stream.close()
-            raise ValueError(
-                f"{folder}: another regrasp is at work on the same file with the same options; "
-                "wait for it, or give another --out."
-            ) from None
-        except (ImportError, OSError):  # a system or a network folder without such locks
-            self._stream.close()
-
-    def release(self) -> None:
-        """Let go."""
-        self._stream.close()
+    Raises:
+        ValueError: another one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = FileLock(folder / _LOCK, blocking=False)
+    try:
+        taken.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{folder}: another regrasp is at work on the same file with the same options; "
+            "wait for it, or give another --out."
+        ) from None
+    except (OSError, NotImplementedError):  # a network folder without locks
+        pass
+    return taken

@@ -6,23 +6,23 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from .config import BatchConfig
-from .manifest import Manifest
+from .manifest import Shard
 from .shards import ShardRecord, run_shard
-from .workers import ATTEMPTS, Job, Outcome
+from .workers import ATTEMPTS, Outcome, plain
 
 _PER_CORE = 2
 """Tasks handed to Ray at once, per core: enough that none waits, few enough that no queue grows."""
 
 
 def run_on_ray(
-    jobs: Iterable[Job],
+    shards: Iterable[Shard],
     config: BatchConfig,
     progress: Callable[[int], Any],
     workers: int,
     address: str | None = None,
-    run: Callable[[Manifest, int, BatchConfig], ShardRecord] = run_shard,
+    run: Callable[[Shard, BatchConfig], ShardRecord] = run_shard,
 ) -> Generator[Outcome, None, None]:
-    """Run jobs as Ray tasks of one core (and one GPU, on "cuda") each, in any order.
+    """Run shards as Ray tasks of one core (and one GPU, on "cuda") each, in any order.
 
     A task whose worker or node dies is begun again elsewhere, three times in all.
 
@@ -49,18 +49,18 @@ def run_on_ray(
         gpus = 1 if config.refine.device.startswith("cuda") else 0
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_one_thread)
         shared, code = ray.put(config), ray.put(run)
-        queue = iter(jobs)
+        queue = iter(shards)
         while True:
             room = _PER_CORE * max(1, int(ray.cluster_resources().get("CPU", 1)))
-            while len(running) < room and (job := next(queue, None)) is not None:
-                running[task.remote(code, job.manifest, job.shard, shared)] = job
+            while len(running) < room and (shard := next(queue, None)) is not None:
+                running[task.remote(code, shard, shared)] = shard
             if not running:
                 return
             done, _ = ray.wait(list(running), num_returns=1)
-            job = running.pop(done[0])
+            shard = running.pop(done[0])
             record = _record(done[0])
-            progress(len(job.manifest.span(job.shard)))
-            yield job, record
+            progress(len(shard.rows))
+            yield shard, record
     finally:
         for reference in running:  # none is left unless something was raised
             ray.cancel(reference, force=True)
@@ -69,16 +69,18 @@ def run_on_ray(
 
 
 def _one_thread(
-    run: Callable[[Manifest, int, BatchConfig], ShardRecord],
-    manifest: Manifest,
-    shard: int,
+    run: Callable[[Shard, BatchConfig], ShardRecord],
+    shard: Shard,
     config: BatchConfig,
 ) -> ShardRecord:
     """``run`` on the one core that Ray counts for a task."""
     import torch
 
     torch.set_num_threads(1)
-    return run(manifest, shard, config)
+    try:
+        return run(shard, config)
+    except Exception as error:
+        raise plain(error) from None
 
 
 def _record(reference: Any) -> ShardRecord | None:
@@ -90,6 +92,4 @@ def _record(reference: Any) -> ShardRecord | None:
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError):
         return None
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, (ValueError, OSError, ImportError)):
-            raise error.cause from None
-        raise
+        raise error.cause from None

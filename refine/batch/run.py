@@ -19,6 +19,8 @@ from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
+
 from hand_models.atomic import write_atomically
 
 from ..files.input_files import InputFile
@@ -26,10 +28,10 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, write_json
 from ..files.row_source import pieces
 from .config import BatchConfig, describe, digest, file_sha256
-from .manifest import FolderLock, Manifest, ObjectHashes, clear, folder_name, load_manifest, make_manifest
+from .manifest import Manifest, ObjectHashes, Shard, clear, folder_name, load_manifest, lock, make_manifest
 from .merge import merge
 from .shards import ShardRecord, finished, give_up
-from .workers import ATTEMPTS, Job, Outcome, run_here, run_in_processes
+from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
 
 _log = logging.getLogger(__name__)
 _DIED = (
@@ -60,15 +62,15 @@ class Execution:
         if self.address is not None and self.engine != "ray":
             raise ValueError("--address: is of a Ray cluster; give --engine ray with it.")
 
-    def run(self, jobs: Iterator[Job], config: BatchConfig) -> Generator[Outcome, None, None]:
-        """The outcomes of ``jobs``, in any order."""
+    def run(self, shards: Iterator[Shard], config: BatchConfig) -> Generator[Outcome, None, None]:
+        """The outcomes of ``shards``, in any order."""
         if self.engine == "ray":
             from .ray_engine import run_on_ray
 
-            return run_on_ray(jobs, config, self.progress, self.workers, self.address)
+            return run_on_ray(shards, config, self.progress, self.workers, self.address)
         if self.workers > 1:
-            return run_in_processes(jobs, config, self.progress, self.workers)
-        return run_here(jobs, config, self.progress)
+            return run_in_processes(shards, config, self.progress, self.workers)
+        return run_here(shards, config, self.progress)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class _Open:
 
     input: InputFile
     manifest: Manifest
-    lock: FolderLock
+    lock: FileLock
     started: float
     records: dict[int, ShardRecord] = field(default_factory=dict)
 
@@ -125,33 +127,30 @@ def refine_files(
     yield from _Run(inputs, out, config, execution or Execution(), options or {}).outcomes()
 
 
+@dataclass
 class _Run:
     """One call of `refine_files`."""
 
-    def __init__(
-        self,
-        inputs: Sequence[InputFile],
-        out: Path,
-        config: BatchConfig,
-        execution: Execution,
-        options: Mapping[str, Any],
-    ) -> None:
-        self._inputs, self._out, self._execution, self._options = inputs, out, execution, options
-        self._config = config
-        self._objects = find_objects(config.objects)
+    _inputs: Sequence[InputFile]
+    _out: Path
+    _config: BatchConfig
+    _execution: Execution
+    _options: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self._objects = find_objects(self._config.objects)
         self._hashes = ObjectHashes(self._objects)
-        self._configuration = describe(config, config.load_model())
+        self._configuration = describe(self._config, self._config.load_model())
         self._open: dict[Path, _Open] = {}
         self._finished: list[FileOutcome] = []
 
     def outcomes(self) -> Iterator[FileOutcome]:
         try:
-            with closing(self._execution.run(self._jobs(), self._config)) as done:
-                for job, record in done:
-                    work = self._open[job.manifest.folder]
-                    work.records[job.shard] = record or give_up(job.manifest, job.shard, self._config, _DIED)
-                    if len(work.records) == job.manifest.shards:
-                        self._finish(work)
+            with closing(self._execution.run(self._shards(), self._config)) as done:
+                for shard, record in done:
+                    work = self._open[shard.manifest.folder]
+                    work.records[shard.number] = record or give_up(shard, self._config, _DIED)
+                    self._finish_if_done(work)
                     yield from self._take_finished()
             yield from self._take_finished()
         finally:
@@ -162,8 +161,8 @@ class _Run:
         taken, self._finished = self._finished, []
         return taken
 
-    def _jobs(self) -> Iterator[Job]:
-        """What is left to be done, file by file; a file is opened when its first job is asked for."""
+    def _shards(self) -> Iterator[Shard]:
+        """What is left to be done, file by file; a file is opened when its first shard is asked for."""
         for item in self._inputs:
             try:
                 work = self._begin(item)
@@ -175,15 +174,15 @@ class _Run:
             if work is None:
                 continue
             self._open[work.manifest.folder] = work
-            for shard in range(work.manifest.shards):
-                if record := finished(work.manifest, shard):
-                    work.records[shard] = record
+            missing = []
+            for shard in work.manifest.shards:
+                if record := finished(shard):
+                    work.records[shard.number] = record
                     self._execution.progress(record.tally.rows)
-            if len(work.records) == work.manifest.shards:
-                self._finish(work)
-                continue
-            missing = [shard for shard in range(work.manifest.shards) if shard not in work.records]
-            yield from (Job(work.manifest, shard) for shard in missing)
+                else:
+                    missing.append(shard)
+            self._finish_if_done(work)
+            yield from missing
 
     def _begin(self, item: InputFile) -> _Open | None:
         """Open the work on a file, that of an earlier run if there is any; None when it is finished."""
@@ -203,7 +202,7 @@ class _Run:
         existed = [parent for parent in folder.parents if parent.is_dir()]
         if not folder.is_dir():
             rows = itertools.chain([next(rows)], rows)  # before anything is made: most faults show here
-        lock = FolderLock(folder)
+        held = lock(folder)
         try:
             manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)
             if manifest is None:
@@ -217,10 +216,10 @@ class _Run:
                     f"e.g. {wanted!r} is not among {there}."
                 )
         except BaseException:
-            lock.release()
+            held.release()
             _remove(folder, keep=existed)
             raise
-        return _Open(item, manifest, lock, started)
+        return _Open(item, manifest, held, started)
 
     def _reader_options(self, item: InputFile) -> dict[str, Any]:
         """The reader's options, files by what they hold."""
@@ -252,10 +251,12 @@ class _Run:
             return None
         return summary if same else None
 
-    def _finish(self, work: _Open) -> None:
-        """Put the shards together, then let the results appear, the summary last."""
+    def _finish_if_done(self, work: _Open) -> None:
+        """When all shards are there, put them together, then let the results appear, the summary last."""
         item, manifest = work.input, work.manifest
-        records = [work.records[shard] for shard in range(manifest.shards)]
+        if len(work.records) < len(manifest.shards):
+            return
+        records = [work.records[shard.number] for shard in manifest.shards]
         merged = merge(manifest, records, manifest.folder / f"merged{item.suffix}")
         summary = reduce(add, (record.tally for record in records)).summary() | {
             "input": item.path.name,
@@ -268,7 +269,7 @@ class _Run:
             "hand_model": self._configuration["hand_model"],
             "configuration": self._configuration,
             "objects": dict(manifest.objects),
-            "shards": manifest.shards,
+            "shards": len(records),
             "seconds": round(time.monotonic() - work.started, 3),
             "seconds_of_shards": round(sum(record.seconds for record in records), 3),
         }
@@ -285,8 +286,8 @@ class _Run:
         written.replace(self._summary(item))
         self._finished.append(FileOutcome(item, results, summary))
         del self._open[manifest.folder]
+        work.lock.release()  # before its file goes, which Windows asks for
         _remove(manifest.folder)
-        work.lock.release()
         left = manifest.folder.parent
         if left.is_dir():
             _log.warning(

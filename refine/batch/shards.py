@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +17,12 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
 from .config import BatchConfig, file_sha256
-from .manifest import Manifest
+from .manifest import Manifest, Shard
 from .rows import failed_rows, refine_rows
 from .tally import Tally
+
+if TYPE_CHECKING:
+    from hand_models import HandModel
 
 SCHEMA = "grasp-shard/1"
 
@@ -35,9 +39,7 @@ class ShardRecord:
     result_sha256: str
 
 
-def run_shard(
-    manifest: Manifest, shard: int, config: BatchConfig, progress: Callable[[int], Any] | None = None
-) -> ShardRecord:
+def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] | None = None) -> ShardRecord:
     """Refine the rows of ``shard``; the results depend on the arguments alone, wherever and whenever it runs.
 
     Results are written under a temporary name and renamed, the record after them: a shard is done when its
@@ -45,8 +47,7 @@ def run_shard(
     loaded once, for the shards after it too, and their distance grids come from the cache on disk.
 
     Args:
-        manifest: the work, its folder within reach.
-        shard: which part of it.
+        shard: the rows, its manifest's folder within reach.
         config: as when the manifest was made.
         progress: called with the number of rows just done.
 
@@ -55,72 +56,74 @@ def run_shard(
             rows is recorded with them instead.
     """
     started = time.monotonic()
-    rows = read_predictions(manifest.rows_file(shard))
-    numbers = np.array(manifest.span(shard), dtype=np.int64)
-    model = config.load_model()
+    rows = read_predictions(shard.rows_file)
+    numbers = np.array(shard.rows, dtype=np.int64)
+    model, refine = _model_and_refiner(config, shard.manifest.config_sha256)
 
     def save_meshes(places: np.ndarray, result: Any) -> None:
-        _write_meshes(manifest, numbers[places], result)
+        _write_meshes(shard.manifest, numbers[places], result)
 
     refined = refine_rows(
         rows,
         find_objects(config.objects),
         model,
-        config.refiner(),
+        refine,
         batch_size=config.batch_size,
         numbers=numbers,
         progress=progress,
         keep=save_meshes if config.save_mesh else None,
     )
-    return _commit(manifest, shard, refined, time.monotonic() - started)
+    return _commit(shard, refined, time.monotonic() - started)
 
 
-def give_up(manifest: Manifest, shard: int, config: BatchConfig, reason: str) -> ShardRecord:
+@lru_cache(maxsize=1)  # MANO takes as long to load as a small shard to refine
+def _model_and_refiner(config: BatchConfig, sha256: str) -> tuple[HandModel, Callable[..., Any]]:
+    """Hand model and refiner of a configuration; ``sha256``, its manifest's, changes with what their files hold."""
+    model = config.load_model()
+    return model, config.refiner(model)
+
+
+def give_up(shard: Shard, config: BatchConfig, reason: str) -> ShardRecord:
     """Record every row of ``shard`` as failed, for ``reason``."""
-    rows = read_predictions(manifest.rows_file(shard))
-    return _commit(manifest, shard, failed_rows(rows, config.load_model(), reason), 0.0)
+    model, _ = _model_and_refiner(config, shard.manifest.config_sha256)
+    return _commit(shard, failed_rows(read_predictions(shard.rows_file), model, reason), 0.0)
 
 
-def _commit(manifest: Manifest, shard: int, refined: Predictions, seconds: float) -> ShardRecord:
-    path = write_predictions(manifest.result_file(shard), refined)
+def _commit(shard: Shard, refined: Predictions, seconds: float) -> ShardRecord:
+    path = write_predictions(shard.result_file, refined)
     record = ShardRecord(
-        shard=shard,
-        tally=Tally.of(refined, manifest.span(shard).start),
+        shard=shard.number,
+        tally=Tally.of(refined, shard.rows.start),
         seconds=round(seconds, 3),
         columns={name: (value.dtype.str, value.shape[1:]) for name, value in refined.columns().items()},
         result_sha256=file_sha256(path),
     )
-    document = {
-        "schema": SCHEMA,
-        "input_sha256": manifest.input_sha256,
-        "config_sha256": manifest.config_sha256,
-        **asdict(record),
-    }
-    write_atomically(manifest.record_file(shard), lambda stream: write_json(stream, document))
+    document = _origin(shard.manifest) | asdict(record)
+    write_atomically(shard.record_file, lambda stream: write_json(stream, document))
     return record
 
 
-def finished(manifest: Manifest, shard: int) -> ShardRecord | None:
+def _origin(manifest: Manifest) -> dict[str, str]:
+    """What a record says of where it belongs."""
+    return {"schema": SCHEMA, "input_sha256": manifest.input_sha256, "config_sha256": manifest.config_sha256}
+
+
+def finished(shard: Shard) -> ShardRecord | None:
     """The record of ``shard`` when its results are there, whole, and of this input and configuration."""
+    origin = _origin(shard.manifest)
     try:
-        document = read_json(manifest.record_file(shard))
-        if (document["schema"], document["input_sha256"], document["config_sha256"]) != (
-            SCHEMA,
-            manifest.input_sha256,
-            manifest.config_sha256,
-        ):
+        document = read_json(shard.record_file)
+        if {name: document.pop(name) for name in origin} != origin:
             return None
-        record = ShardRecord(
-            shard=int(document["shard"]),
-            tally=Tally(**document["tally"]),
-            seconds=float(document["seconds"]),
-            columns={k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()},
-            result_sha256=document["result_sha256"],
-        )
-        whole = file_sha256(manifest.result_file(shard)) == record.result_sha256
+        document["tally"] = Tally(**document["tally"])
+        document["columns"] = {
+            k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()
+        }
+        record = ShardRecord(**document)
+        whole = file_sha256(shard.result_file) == record.result_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return record if whole and record.tally.rows == len(manifest.span(shard)) else None
+    return record if whole and record.tally.rows == len(shard.rows) else None
 
 
 def _write_meshes(manifest: Manifest, numbers: np.ndarray, result: Any) -> None:

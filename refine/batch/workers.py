@@ -7,45 +7,36 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from .config import BatchConfig
-from .manifest import Manifest
+from .manifest import Shard
 from .shards import ShardRecord, run_shard
 
 ATTEMPTS = 3
 """How often a shard is begun whose worker dies each time."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One shard to be run."""
-
-    manifest: Manifest
-    shard: int
-
-
-Outcome = tuple[Job, ShardRecord | None]
+Outcome = tuple[Shard, ShardRecord | None]
 """The record is None where every worker that took the shard died."""
 
 
 def run_here(
-    jobs: Iterable[Job], config: BatchConfig, progress: Callable[[int], Any]
+    shards: Iterable[Shard], config: BatchConfig, progress: Callable[[int], Any]
 ) -> Generator[Outcome, None, None]:
-    """Run each job in this process when its outcome is asked for."""
-    for job in jobs:
-        yield job, run_shard(job.manifest, job.shard, config, progress)
+    """Run each in this process when its outcome is asked for."""
+    for shard in shards:
+        yield shard, run_shard(shard, config, progress)
 
 
 def run_in_processes(
-    jobs: Iterable[Job],
+    shards: Iterable[Shard],
     config: BatchConfig,
     progress: Callable[[int], Any],
     workers: int,
-    run: Callable[[Manifest, int, BatchConfig], ShardRecord] = run_shard,
+    run: Callable[[Shard, BatchConfig], ShardRecord] = run_shard,
 ) -> Generator[Outcome, None, None]:
-    """Run jobs on ``workers`` processes, in any order; each begins when a worker is free.
+    """Run shards on ``workers`` processes, in any order; each begins when a worker is free.
 
     A worker that dies (out of memory, a crash in a library) is replaced and its shard begun again, three
     times in all. The machine's cores are shared out between the workers' threads.
@@ -55,31 +46,31 @@ def run_in_processes(
     """
     from multiprocessing.connection import wait
 
-    queue = iter(jobs)
+    queue = iter(shards)
     threads = max(1, _cores() // workers)
     idle = [_Worker(config, threads, run) for _ in range(workers)]
-    busy: dict[Any, tuple[_Worker, Job, int]] = {}
+    busy: dict[Any, tuple[_Worker, Shard, int]] = {}
     try:
         while True:
-            while idle and (job := next(queue, None)) is not None:
+            while idle and (shard := next(queue, None)) is not None:
                 worker = idle.pop()
-                worker.send(job)
-                busy[worker.connection] = worker, job, 1
+                worker.send(shard)
+                busy[worker.connection] = worker, shard, 1
             if not busy:
                 return
             for connection in wait(list(busy)):
-                worker, job, attempt = busy.pop(connection)
+                worker, shard, attempt = busy.pop(connection)
                 record = worker.receive()
                 if record is None:
                     worker.stop()
                     worker = _Worker(config, threads, run)
                     if attempt < ATTEMPTS:
-                        worker.send(job)
-                        busy[worker.connection] = worker, job, attempt + 1
+                        worker.send(shard)
+                        busy[worker.connection] = worker, shard, attempt + 1
                         continue
                 idle.append(worker)
-                progress(len(job.manifest.span(job.shard)))
-                yield job, record
+                progress(len(shard.rows))
+                yield shard, record
     finally:
         for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
             worker.stop()
@@ -105,12 +96,12 @@ class _Worker:
         self._process.start()
         theirs.close()
 
-    def send(self, job: Job) -> None:
+    def send(self, shard: Shard) -> None:
         with suppress(OSError):  # it has died, which `receive` reports
-            self.connection.send(job)
+            self.connection.send(shard)
 
     def receive(self) -> ShardRecord | None:
-        """The record of the job; None when the worker has died. Raises what the job raised."""
+        """The record of the shard; None when the worker has died. Raises what running it raised."""
         try:
             answer = self.connection.recv()
         except (EOFError, OSError):
@@ -134,17 +125,22 @@ def _serve(connection: Any, config: BatchConfig, threads: int, run: Callable[...
     torch.set_num_threads(threads)
     while True:
         try:
-            job = connection.recv()
+            shard = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            answer: Any = run(job.manifest, job.shard, config)
+            answer: Any = run(shard, config)
         except Exception as error:
-            answer = error
-        try:
-            connection.send(answer)
-        except (TypeError, AttributeError, ValueError):  # an exception that cannot be sent
-            connection.send(RuntimeError(f"{type(answer).__name__}: {answer}"))
+            answer = plain(error)
+        connection.send(answer)
+
+
+def plain(error: Exception) -> Exception:
+    """``error`` as one of Python's own, since those of libraries may not survive the way to another process."""
+    for kind in (FileNotFoundError, OSError, ImportError, ValueError):  # what the command line explains
+        if isinstance(error, kind):
+            return kind(str(error))
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-if TYPE_CHECKING:
-    from ..files.formats import Adapter
-    from ..files.predictions import Predictions
+from ..files.formats import Format, get_format, read_with, sniff, write_with
+from ..files.formats.format import options_of
+from ..files.formats.graph import named_meshes
+from ..files.predictions import Predictions, point_forms, row_problems
+from .format_options import format_options, given
+
+
+def _format_options() -> type:
+    return format_options(writing=True, without=[option.name for option in fields(ConvertOptions)])
 
 
 @dataclass(frozen=True)
@@ -28,47 +32,9 @@ class ConvertOptions:
     """Format of the input: hamer, ho3d, dexycb, … (docs/formats.md); found by looking when left out."""
     target: Annotated[str, tyro.conf.arg(name="to")] = "grasp"
     """Format of the output."""
-    object_id: str | None = None
-    """Name of the object, where the input does not say."""
-    object_pose: Path | None = None
-    """Object to camera: a file (.npy, .json, text) with one 4×4 matrix, or one for each row."""
-    side: Literal["right", "left"] | None = None
-    """Side of the hands, where the input does not say."""
-    betas: Path | None = None
-    """File of ten shape coefficients, where the input does not say."""
-    mano_dir: Path | None = None
-    """Folder with MANO_RIGHT.pkl; needed for principal components, mean poses, and to write vertices."""
-    focal: float | None = None
-    """True focal length in pixels (hamer, mediapipe)."""
-    image_size: tuple[int, int] | None = None
-    """Width and height in pixels (mediapipe)."""
-    frames: Path | None = None
-    """HO-3D's evaluation.txt: names of the frames of a pred.json."""
-    order: str | None = None
-    """Order of the 21 joints (keypoints)."""
-    unit: Literal["m", "cm", "mm"] | None = None
-    """Unit of the coordinates (keypoints)."""
-    axes: Literal["opencv", "opengl"] | None = None
-    """Camera axes (keypoints)."""
-    kind: Literal["hpe", "bop"] | None = None
-    """Which result file of DexYCB to write."""
     objects: Path | None = None
     """Folder of meshes, or side-car, to place hand and object by where the input holds 29 points (graph)."""
-    template: Path | None = None
-    """The subject's hand as a .ply (grab)."""
-    flat_hand_mean: bool | None = None
-    """Whether angles are absolute, MANO's mean pose already added (pose48)."""
-    pivot: Literal["wrist", "root"] | None = None
-    """What translations say: where the wrist is, or how far the hand moves (pose48)."""
-    view: int | None = None
-    """Camera to use instead of the world (arctic)."""
-    right_hand_space: bool | None = None
-    """Whether left hands are given as right hands of the flipped image (hamer, with axis-angle vectors)."""
-    mirrored: bool | None = None
-    """Whether handedness assumes a mirrored image (mediapipe)."""
-
-
-_NOT_OPTIONS = ("input", "output", "source", "target", "objects")
+    format: Annotated[Any, tyro.conf.arg(constructor_factory=_format_options)] = None
 
 
 def convert(options: ConvertOptions) -> int:
@@ -77,16 +43,14 @@ def convert(options: ConvertOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: the input or an option is wrong; nothing was written.
     """
-    from ..files.formats import adapter, read_with, sniff, write_with
-    from ..files.predictions import row_problems
-
-    source = adapter(options.source if options.source is not None else sniff(options.input))
-    target = adapter(options.target)
-    given = {
-        name: value for name, value in vars(options).items() if name not in _NOT_OPTIONS and value is not None
-    }
-    reads, writes = _taken(source.read, given), _taken(target.write, given)
-    for name in given:
+    source = get_format(options.source if options.source is not None else sniff(options.input))
+    target = get_format(options.target)
+    options_given = given(options.format)
+    reads, writes = (
+        {name: value for name, value in options_given.items() if name in options_of(function)}
+        for function in (source.read, target.write)
+    )
+    for name in options_given:
         if name not in reads and name not in writes:
             flag = "--" + name.replace("_", "-")
             raise ValueError(
@@ -108,13 +72,8 @@ def convert(options: ConvertOptions) -> int:
     return 0
 
 
-def _placed(
-    predictions: Predictions, options: ConvertOptions, source: Adapter, target: Adapter
-) -> Predictions:
+def _placed(predictions: Predictions, options: ConvertOptions, source: Format, target: Format) -> Predictions:
     """Rows of points with poses of hand and object, where meshes are given or the target needs poses."""
-    from ..files.formats.graph import named_meshes
-    from ..files.predictions import point_forms
-
     if (point_forms(predictions) == "").all():
         if options.objects is not None:
             raise ValueError(f"--objects: no row of {options.input} has points to be placed; leave it out.")
@@ -137,17 +96,9 @@ def _placed(
     return with_starts(predictions, find_objects(meshes), load_hand_model("open"))
 
 
-def _taken(function: Callable[..., Any] | None, given: dict[str, Any]) -> dict[str, Any]:
-    """The options that ``function`` takes."""
-    if function is None:
-        return {}
-    return {name: value for name, value in given.items() if name in inspect.signature(function).parameters}
-
-
-def _hint(source: Adapter, problem: str) -> str:
+def _hint(source: Format, problem: str) -> str:
     """What to add where the format knows nothing of the object."""
-    parameters = inspect.signature(source.read).parameters
     for name in ("object_id", "object_pose"):
-        if f"'{name}'" in problem and name in parameters:
+        if f"'{name}'" in problem and name in options_of(source.read):
             return f" Give --{name.replace('_', '-')}."
     return ""

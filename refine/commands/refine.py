@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from ..batch.tally import report
 from ..files.input_files import find_inputs
+from .format_options import format_options, given
 from .hands import HandOptions
 
 if TYPE_CHECKING:
     from ..batch.config import BatchConfig
     from ..batch.run import FileOutcome
+
+
+def _format_options() -> type:
+    own = [option.name for kind in (RefineOptions, HandOptions) for option in fields(kind)]
+    return format_options(without=own)
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,6 @@ class RefineOptions:
     """Folder for the results: <name>.refined.npz (or the input's own form) and <name>.summary.json."""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Format of the files, e.g. ho3d; looked at and recognised when not given."""
-    object_id: str | None = None
-    """The object of every row, for formats that do not say it."""
-    object_pose: Path | None = None
-    """File of 4x4 matrices object to camera, one or one per row, for formats that do not hold them."""
-    side: Literal["right", "left"] | None = None
-    """The side of every row, for formats that do not say it."""
     method: Literal["regrasp", "contactopt"] = "regrasp"
     """The network and optimiser of this package, or ContactOpt's published procedure."""
     weights: Path | None = None
@@ -65,6 +65,7 @@ class RefineOptions:
     address: str | None = None
     """Running Ray cluster: auto, or host:port. --out, --objects and weights must lie in a shared folder."""
     hands: HandOptions = field(default_factory=HandOptions)
+    format: Annotated[Any, tyro.conf.arg(constructor_factory=_format_options)] = None
 
 
 def refine(options: RefineOptions) -> int:
@@ -79,12 +80,7 @@ def refine(options: RefineOptions) -> int:
 
     inputs = find_inputs(options.files, options.source)
     config = batch_config(options)
-    reading = {
-        "object_id": options.object_id,
-        "object_pose": options.object_pose,
-        "side": options.side,
-        "mano_dir": options.hands.mano_dir,
-    }
+    reading = given(options.format) | {"mano_dir": options.hands.mano_dir}
     started, failed, files = time.monotonic(), 0, 0
     with tqdm(unit="grasp", disable=None) as bar:  # on standard error, and none where that is no terminal
         execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update)

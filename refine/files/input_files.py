@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .formats import all_formats, get_format
 from .row_source import form_of
 
 _OURS = (".refined", ".summary")
@@ -68,10 +69,8 @@ def find_inputs(sources: Sequence[str | Path], source: str | None = None) -> lis
 
 def _below(root: Path, files: list[Path], source: str | None) -> list[InputFile]:
     """Of ``files``, those that can be read, named by where they lie below ``root``."""
-    from .formats import adapter
-
     if source is not None:  # what else lies there is left alone, if any of it looks like the format
-        files = [path for path in files if adapter(source).sniff(path)] or files
+        files = [path for path in files if get_format(source).sniff(path)] or files
     inputs = []
     passed_over = []
     for path in files:
@@ -95,9 +94,7 @@ def _below(root: Path, files: list[Path], source: str | None) -> list[InputFile]
 
 def _is_input(folder: Path, source: str | None) -> bool:
     """Whether a folder is one input rather than a folder of inputs."""
-    from .formats import adapter, adapters
-
-    forms = adapters().values() if source is None else [adapter(source)]
+    forms = all_formats().values() if source is None else [get_format(source)]
     return any(form.sniff(folder) for form in forms)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +23,7 @@ from .predictions import COLUMNS, SCHEMA, Column, Predictions
 MAX_NPZ_BYTES = 8 << 30
 """An npz that unpacks to more than this is refused; write one file per sequence, or Parquet."""
 MAX_JSON_BYTES = 256 << 20
-FORMATS = (".npz", ".json", ".parquet")
+SUFFIXES = (".npz", ".json", ".parquet")
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -32,11 +34,7 @@ def read_predictions(path: str | Path) -> Predictions:
         ValueError: it is not a readable `grasp/1` file; the message names the file, the column and the mend.
     """
     path = Path(path)
-    reader = {".npz": read_npz, ".json": _read_json, ".parquet": _read_parquet}.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(
-            f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}."
-        )
+    reader = _of_suffix(path, (read_npz, _read_json, _read_parquet))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}.")
     try:
@@ -56,61 +54,81 @@ def write_predictions(path: str | Path, predictions: Predictions) -> Path:
         ImportError: `.parquet` without pyarrow.
     """
     path = Path(path)
-    writer = {".npz": _write_npz, ".json": _write_json, ".parquet": write_parquet}.get(path.suffix.lower())
-    if writer is None:
+    writer = _of_suffix(path, (_write_npz, write_json_rows, write_parquet_pieces))
+    return write_atomically(path, lambda stream: writer(stream, [predictions]))
+
+
+def _of_suffix(path: Path, functions: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """The one of ``functions``, in the order of `SUFFIXES`, for the form of ``path``."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ValueError(
-            f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(FORMATS)}."
+            f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(SUFFIXES)}."
         )
-    return write_atomically(path, lambda stream: writer(stream, predictions))
+    return functions[SUFFIXES.index(suffix)]
 
 
 # npz ------------------------------------------------------------------------------------------------
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, only: Collection[str] | None = None, parse: Callable[[str, bytes], Any] | None = None
+) -> dict[str, Any]:
+    """Arrays of an .npz file by name, never more than `MAX_NPZ_BYTES`.
+
+    Args:
+        only: names to read; None for all.
+        parse: what becomes of a name and the bytes of its member; `parse_npy`, naming the column, when None.
+
+    Raises:
+        ValueError: damaged, too large, or of other content; begins with the path.
+    """
+    parse = parse or (lambda name, raw: parse_npy(f"{path}: column {name!r}", raw))
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > MAX_NPZ_BYTES:
                 raise ValueError(
-                    f"unpacks to more than {MAX_NPZ_BYTES >> 30} GB; split it, one file per sequence."
+                    f"{path}: unpacks to more than {MAX_NPZ_BYTES >> 30} GB; split it, one file per sequence."
                 )
-            columns = {}
+            columns: dict[str, Any] = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 if name in columns:
-                    raise ValueError(f"column {name!r} is there twice.")
-                columns[name] = parse_npy(name, archive.read(member))
+                    raise ValueError(f"{path}: {name!r} is there twice.")
+                if only is None or name in only:
+                    columns[name] = parse(name, archive.read(member))
             return columns
     except ValueError:
         raise
     except Exception as error:  # zipfile and zlib raise a dozen kinds on damaged archives
         raise ValueError(
-            f"not a readable .npz file ({_brief(error)}); write it again with numpy.savez."
+            f"{path}: not a readable .npz file ({_brief(error)}); write it again with numpy.savez."
         ) from None
 
 
-def parse_npy(name: str, raw: bytes) -> np.ndarray:
-    """An array from the bytes of a .npy file; unlike ``numpy.load``, never allocates more than is there."""
+def parse_npy(what: str, raw: bytes, unpickle: Callable[[IO[bytes]], Any] | None = None) -> Any:
+    """An array from the bytes of a .npy file; unlike ``numpy.load``, never allocates more than is there.
+
+    Args:
+        what: begins every error.
+        unpickle: reads Python objects, of which the stream holds the pickle; they are refused when None.
+    """
     stream = io.BytesIO(raw)
     try:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = readers[version](stream)
     except Exception as error:  # a damaged header raises whatever the parser stumbles over
-        raise ValueError(f"column {name!r}: not a readable array ({_brief(error)}).") from None
+        raise ValueError(f"{what}: not a readable array ({_brief(error)}).") from None
+    if dtype.hasobject and unpickle is not None:
+        return unpickle(stream)
     if dtype.hasobject or dtype.names:
-        raise ValueError(
-            f"column {name!r}: holds Python objects (a pickle), which is never read; save plain arrays."
-        )
-    count = 1
-    for length in shape:
-        count *= length
+        raise ValueError(f"{what}: holds Python objects (a pickle), which is never read; save plain arrays.")
+    count = math.prod(shape)
     body = raw[stream.tell() :]
     if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
-        raise ValueError(
-            f"column {name!r}: {len(body)} bytes do not make an array of shape {shape} of {dtype}."
-        )
+        raise ValueError(f"{what}: {len(body)} bytes do not make an array of shape {shape} of {dtype}.")
     try:
         array = np.frombuffer(body, dtype, count) if body else np.zeros(count, dtype)
         array = array.reshape(shape, order="F" if fortran else "C")
@@ -118,10 +136,11 @@ def parse_npy(name: str, raw: bytes) -> np.ndarray:
             array.tolist()  # raises on code points that are none
         return array
     except (ValueError, MemoryError, OverflowError) as error:
-        raise ValueError(f"column {name!r}: not a readable array ({_brief(error)}).") from None
+        raise ValueError(f"{what}: not a readable array ({_brief(error)}).") from None
 
 
-def _write_npz(stream: IO[bytes], predictions: Predictions) -> None:
+def _write_npz(stream: IO[bytes], parts: Sequence[Predictions]) -> None:
+    (predictions,) = parts
     np.savez_compressed(stream, allow_pickle=False, schema=np.array(SCHEMA), **predictions.columns())
 
 
@@ -160,17 +179,21 @@ def _json_column(name: str, column: Column, values: list[Any]) -> np.ndarray:
         None if value is None else _json_value(name, column, row, value) for row, value in enumerate(values)
     ]
     shape = next((array.shape for array in arrays if array is not None), column.shapes[0])
-    missing = {"float": np.nan, "str": "", "bool": True}
     for row, array in enumerate(arrays):
         if array is None:
-            if column.kind not in missing:
-                raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
-            arrays[row] = np.full(shape, missing[column.kind])
+            arrays[row] = np.full(shape, _missing(name, column, row))
         elif array.shape != shape:
             raise ValueError(
                 f"row {row}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it."
             )
     return np.stack(arrays)  # type: ignore[arg-type]  # no None is left
+
+
+def _missing(name: str, column: Column, row: int) -> Any:
+    """What stands for a value that is not there."""
+    if column.kind == "int":
+        raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
+    return {"float": np.nan, "str": "", "bool": True}[column.kind]
 
 
 def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
@@ -192,15 +215,20 @@ def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
     return array.astype(np.str_) if column.kind == "str" else array
 
 
-def _write_json(stream: IO[bytes], predictions: Predictions) -> None:
-    columns = predictions.columns()
-    rows = [
-        {name: plain_values(value[row]) for name, value in columns.items()} for row in range(len(predictions))
-    ]
-    write_json(stream, {"schema": SCHEMA, "rows": rows}, indent=None)
+def write_json_rows(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
+    """The JSON form of the rows of all ``parts``, one after the other."""
+    stream.write(f'{{"schema": "{SCHEMA}", "rows": ['.encode())
+    separator = b""
+    for part in parts:
+        columns = part.columns()
+        for row in range(len(part)):
+            cells = {name: _plain(value[row]) for name, value in columns.items()}
+            stream.write(separator + json.dumps(cells, allow_nan=False, ensure_ascii=False).encode())
+            separator = b", "
+    stream.write(b"]}\n")
 
 
-def plain_values(value: np.ndarray) -> Any:
+def _plain(value: np.ndarray) -> Any:
     """A cell as lists and numbers; NaN and infinity, which JSON does not have, become null."""
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         cells = np.array(value, dtype=object)
@@ -219,9 +247,9 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
         raise ValueError(f"{path}: not readable JSON ({_brief(error)}).") from None
 
 
-def write_json(stream: IO[bytes], document: Any, indent: int | None = 2) -> None:
+def write_json(stream: IO[bytes], document: Any) -> None:
     """Strict JSON (no NaN) as UTF-8."""
-    stream.write(json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+    stream.write(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n")
 
 
 def _brief(error: Exception) -> str:
@@ -245,40 +273,90 @@ def _read_parquet(path: Path) -> dict[str, Any]:
         table = pyarrow.parquet.read_table(path)
     except Exception as error:  # pyarrow has a dozen kinds for a damaged file
         raise ValueError(f"not a readable Parquet file ({_brief(error)}).") from None
-    columns: dict[str, Any] = {"schema": (table.schema.metadata or {}).get(b"schema", SCHEMA.encode())}
+    return _arrow_columns(table, (table.schema.metadata or {}).get(b"schema"))
+
+
+def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[Predictions]:
+    """As `read_predictions`, but ``size`` rows at a time and never more in memory; at least one piece.
+
+    Args:
+        limit: only the first so many rows.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    pyarrow = _pyarrow()
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            total = file.metadata.num_rows if limit is None else min(limit, file.metadata.num_rows)
+            schema = (file.schema_arrow.metadata or {}).get(b"schema")
+            start, waiting = 0, file.schema_arrow.empty_table()
+            for batch in file.iter_batches(batch_size=size):
+                # Row groups end where they like, so batches are put together to full pieces.
+                waiting = pyarrow.concat_tables([waiting, pyarrow.Table.from_batches([batch])])
+                while start < total and waiting.num_rows >= (count := min(size, total - start)):
+                    columns = _arrow_columns(waiting.slice(0, count), schema, start)
+                    numbers = np.arange(start, start + count)  # as if the file had been read whole
+                    yield Predictions.from_columns({"frame_id": numbers, "frame_index": numbers} | columns)
+                    start, waiting = start + count, waiting.slice(count)
+                if start >= total:
+                    break
+    except Exception as error:  # pyarrow has a dozen kinds for a damaged file
+        message = str(error) if isinstance(error, ValueError) else _brief(error)
+        raise ValueError(f"{path}: {message[:300]}") from None
+    if total == 0:
+        yield read_predictions(path)
+
+
+def _arrow_columns(table: Any, schema: bytes | None, start: int = 0) -> dict[str, Any]:
+    columns: dict[str, Any] = {} if schema is None else {"schema": schema}
     for name in table.column_names:
-        if name not in COLUMNS:
-            columns[name] = []  # from_columns names it and suggests the nearest
-            continue
         try:
-            columns[name] = arrow_column(table.column(name), COLUMNS[name])
-        except (ValueError, TypeError, pyarrow.ArrowException) as error:
-            raise ValueError(f"column {name!r}: {_brief(error)}; write it with write_predictions.") from None
+            # An unknown column goes on as it is: from_columns names it and suggests the nearest.
+            columns[name] = [] if name not in COLUMNS else _arrow_column(name, table.column(name), start)
+        except (ValueError, TypeError, _pyarrow().ArrowException) as error:
+            message = str(error) if name in str(error) else f"column {name!r}: {_brief(error)}"
+            raise ValueError(f"{message.removesuffix('.')}; write it with write_predictions.") from None
     return columns
 
 
-def arrow_column(column: Any, wanted: Column) -> np.ndarray:
+def _arrow_column(name: str, column: Any, start: int) -> np.ndarray:
+    wanted = COLUMNS[name]
     if wanted.shapes == ((),):
-        values = (
-            column.to_pylist() if wanted.kind in ("str", "bool") else column.to_numpy(zero_copy_only=False)
-        )
-        return np.array(values, dtype=np.str_) if wanted.kind == "str" else np.asarray(values)
+        if wanted.kind == "float" or (wanted.kind == "int" and not column.null_count):
+            return column.to_numpy(zero_copy_only=False)
+        values = column.to_pylist()
+        filled = [_missing(name, wanted, row) if v is None else v for row, v in enumerate(values, start)]
+        return np.array(filled, dtype=np.str_) if wanted.kind == "str" else np.asarray(filled)
     if column.null_count:
         raise ValueError("rows without a value; use NaN")
     flat = np.array(column.to_pylist(), dtype=np.float64)  # lists of equal length, flattened per row
-    shape = next((s for s in wanted.shapes if int(np.prod(s)) == flat.shape[-1]), wanted.shapes[0])
+    shape = next((s for s in wanted.shapes if math.prod(s) == flat.shape[-1]), wanted.shapes[0])
     flat = flat.reshape(-1, *shape)
     return flat.astype(np.int64) if wanted.kind == "int" else flat
 
 
-def write_parquet(stream: IO[bytes], predictions: Predictions) -> None:
+def write_parquet_pieces(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
+    """The Parquet form of the rows of one or more ``parts``, one after the other."""
     pyarrow = _pyarrow()
+    writer = None
+    try:
+        for part in parts:
+            table = _arrow_table(part)
+            writer = writer or pyarrow.parquet.ParquetWriter(stream, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _arrow_table(predictions: Predictions) -> Any:
+    import pyarrow
+
     arrays = {}
     for name, value in predictions.columns().items():
         if value.ndim == 1:
             arrays[name] = pyarrow.array(value.tolist() if value.dtype.kind == "U" else value)
         else:
-            width = int(np.prod(value.shape[1:]))
+            width = math.prod(value.shape[1:])
             arrays[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(value.ravel()), width)
-    table = pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})
-    pyarrow.parquet.write_table(table, stream)
+    return pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})

@@ -1,84 +1,97 @@
 """Other people's prediction files, read into `grasp/1` and, where a challenge asks for it, written from it.
 
-Each format is one small module with one constant, ``ADAPTER``; its docstring names the source of truth of
-every convention. The modules are imported when they are asked for.
+Each format is one small module with one constant, ``FORMAT``; its docstring names the source of truth of every
+convention. A new one is such a module and its name in `BUILT_IN`, or comes from another package, by an entry point:
 
-The protocol of a module:
+    [project.entry-points."regrasp.formats"]
+    myformat = "mypackage.myformat:FORMAT"
 
-- ``read(path, **options) -> Predictions``: a file, or a folder where the format is one. Only keyword options
-  spelled out in its signature, all with defaults. Names in common use: ``mano_dir`` (the user's MANO, for mean
-  pose, PCA or joint regressor), ``object_id``, ``object_pose`` (4×4 object to camera, an array or a file),
+The protocol of a format:
+
+- ``read(path, **options) -> Predictions``: a file, or a folder where the format is one. Only keyword-only options
+  spelled out in its signature, all with defaults; `regrasp convert` and `regrasp refine` take their names, types and
+  words from it, and what ``--help`` says from its docstring. Names in common use: ``mano_dir`` (the user's MANO, for
+  mean pose, PCA or joint regressor), ``object_id``, ``object_pose`` (4×4 object to camera, an array or a file),
   ``side``, ``betas``. A format that knows nothing of the object yields ``object_id=""`` and, since its hand is in
   the camera frame, ``object_pose`` of NaN; `refine.files.predictions.row_problems` then says what to fill in.
 - ``write(path, predictions, **options) -> Path``, or None; writes whole or not at all
   (`hand_models.atomic.write_atomically`).
 - ``sniff(path) -> bool``: whether the file looks like this format. Cheap, never raises, unpickles nothing,
   false where in doubt.
-- Errors are ``ValueError``, ``FileNotFoundError`` or ``MissingManoError`` beginning with the path, naming the
-  field and the mend. Reading files is `refine.files.formats.files`' work.
+- Errors are ``ValueError``, ``FileNotFoundError`` or ``MissingManoError`` naming the field and the mend.
+
+What formats share: `files` reads files and trusts none, `hands` knows the conventions of hands, `columns` puts rows
+together.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..prediction_files import FORMATS, read_predictions, write_predictions
 from ..predictions import Predictions
+from .format import Format, accepted, options_of
 
-__all__ = ["MODULES", "Adapter", "adapter", "adapters", "read_any", "read_with", "sniff", "write_with"]
+__all__ = [
+    "BUILT_IN", "ENTRY_POINTS", "Format", "all_formats", "get_format", "read_any", "read_with", "sniff", "write_with",
+]  # fmt: skip
 
-MODULES = (
-    "hamer",
-    "ho3d",
-    "dexycb",
-    "keypoints",
-    "mediapipe",
-    "fhab",
-    "contactpose",
-    "contactopt",
-    "grab",
-    "arctic",
-    "pose48",
-    "graph",
-)
-"""Modules of this package that hold an ``ADAPTER``, besides `grasp/1` itself."""
+BUILT_IN = (
+    "grasp", "hamer", "ho3d", "dexycb", "keypoints", "mediapipe", "fhab", "contactpose", "contactopt", "grab", "arctic",
+    "pose48", "graph",
+)  # fmt: skip
+"""Modules of this package that hold a ``FORMAT``; the order is that of lists for people."""
+ENTRY_POINTS = "regrasp.formats"
+"""Group of entry points by which other packages add formats."""
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """One file format."""
-
-    name: str
-    """What ``--from`` and ``--to`` call it; for a module of this package the module's name."""
-    read: Callable[..., Predictions]
-    """``(path, **options) -> Predictions``"""
-    write: Callable[..., Path] | None
-    """``(path, predictions, **options) -> path``; None where nobody reads the format back."""
-    sniff: Callable[[Path], bool]
-    """Whether a file or folder looks like this format; cheap, never raises."""
-    description: str
-    """One line for people."""
+def all_formats() -> dict[str, Format]:
+    """Every known format by name, `grasp` first, other packages' last."""
+    return {name: get_format(name) for name in BUILT_IN} | _from_other_packages()
 
 
-def adapters() -> dict[str, Adapter]:
-    """Every known format by name, `grasp` first."""
-    return {name: adapter(name) for name in ("grasp", *MODULES)}
-
-
-def adapter(name: str) -> Adapter:
+def get_format(name: str) -> Format:
     """The format called ``name``. Raises ``ValueError`` listing the known ones."""
-    if name == "grasp":
-        return _GRASP
-    if name not in MODULES:
-        raise ValueError(f"format {name!r} is not known; the formats are grasp, {', '.join(MODULES)}.")
-    return importlib.import_module(f".{name}", __name__).ADAPTER
+    if name in BUILT_IN:
+        return importlib.import_module(f".{name}", __name__).FORMAT
+    others = _from_other_packages()
+    if name not in others:
+        raise ValueError(f"format {name!r} is not known; the formats are {', '.join([*BUILT_IN, *others])}.")
+    return others[name]
+
+
+@cache  # installed packages do not change while a process runs, and each file is sniffed
+def _from_other_packages() -> dict[str, Format]:
+    """Formats of installed packages; one that does not load, or whose name is taken, is warned of and left out."""
+    found: dict[str, Format] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        owner = point.dist.name if point.dist else point.value
+        if point.name in BUILT_IN or point.name in found:
+            warnings.warn(
+                f"{owner}: its format {point.name!r} is left out, there is one of that name.", stacklevel=3
+            )
+            continue
+        try:
+            form = point.load()
+            if not isinstance(form, Format):
+                raise TypeError(f"{point.value} is a {type(form).__name__}, not a Format")
+            options_of(form.read), options_of(form.write)  # annotations that cannot be resolved raise here
+        except Exception as error:  # other people's modules raise whatever they like when they are imported
+            warnings.warn(
+                f"{owner}: its format {point.name!r} does not load and is left out "
+                f"({type(error).__name__}: {str(error)[:160]}).",
+                stacklevel=3,
+            )
+            continue
+        found[point.name] = replace(form, name=point.name)
+    return found
 
 
 def read_any(path: str | Path, *, source: str | None = None, **options: Any) -> Predictions:
@@ -94,18 +107,17 @@ def read_any(path: str | Path, *, source: str | None = None, **options: Any) -> 
         ValueError: the format is not recognised, the file is not of it, or it does not take an option.
     """
     path = Path(path)
-    return read_with(adapter(source if source is not None else sniff(path)), path, **options)
+    return read_with(get_format(source if source is not None else sniff(path)), path, **options)
 
 
-def read_with(form: Adapter, path: str | Path, **options: Any) -> Predictions:
-    """Read ``path`` as ``form``; options that are None are left out. Errors as `read_any`."""
+def read_with(form: Format, path: str | Path, **options: Any) -> Predictions:
+    """Read ``path`` as ``form``; options that are None are left out. Errors as `read_any`, beginning with the path."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    accepted = _accepted(form, form.read, options)
     try:
         with np.errstate(all="ignore"):  # overflowing numbers come out as infinite and are reported by row
-            return form.read(path, **accepted)
+            return form.read(path, **accepted(form, form.read, options))
     except (FileNotFoundError, PermissionError, ImportError):
         raise
     except ValueError as error:
@@ -118,28 +130,16 @@ def read_with(form: Adapter, path: str | Path, **options: Any) -> Predictions:
         ) from error
 
 
-def write_with(form: Adapter, path: str | Path, predictions: Predictions, **options: Any) -> Path:
+def write_with(form: Format, path: str | Path, predictions: Predictions, **options: Any) -> Path:
     """Write ``predictions`` as ``form``; options that are None are left out.
 
     Raises:
         ValueError: the format cannot be written, or does not take an option.
     """
     if form.write is None:
-        writable = [name for name, other in adapters().items() if other.write is not None]
+        writable = [name for name, other in all_formats().items() if other.write is not None]
         raise ValueError(f"format {form.name!r} is only read; those written are {', '.join(writable)}.")
-    return form.write(Path(path), predictions, **_accepted(form, form.write, options))
-
-
-def _accepted(form: Adapter, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are given; ``ValueError`` for one that ``function`` has no use for."""
-    given = {name: value for name, value in options.items() if value is not None}
-    parameters = inspect.signature(function).parameters.values()
-    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    for name in given:
-        if name not in known:
-            what = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"option {name!r} does not apply to format {form.name!r}; {what}.")
-    return given
+    return form.write(Path(path), predictions, **accepted(form, form.write, options))
 
 
 def sniff(path: str | Path) -> str:
@@ -152,7 +152,7 @@ def sniff(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    known = adapters()
+    known = all_formats()
     found = [name for name, form in known.items() if form.sniff(path)]
     if len(found) == 1:
         return found[0]
@@ -164,25 +164,3 @@ def sniff(path: str | Path) -> str:
     raise ValueError(
         f"{path}: looks like none of the known formats; say which it is with --from NAME (source=). Tried:\n{tried}"
     )
-
-
-def _is_grasp(path: Path) -> bool:
-    from .files import head, npz_names
-
-    if not path.is_file():
-        return False
-    if path.suffix.lower() == ".json":
-        return '"grasp/1"' in head(path)
-    if path.suffix.lower() == ".npz":
-        names = set(npz_names(path))
-        return not names or {"object_id", "side"} <= names  # the reader says best what ails a damaged one
-    return path.suffix.lower() in FORMATS
-
-
-_GRASP = Adapter(
-    "grasp",
-    lambda path: read_predictions(path),
-    lambda path, predictions: write_predictions(path, predictions),
-    _is_grasp,
-    "grasp/1, this package's own .npz, .json or .parquet",
-)

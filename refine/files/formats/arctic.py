@@ -20,16 +20,18 @@ from typing import Any
 
 import numpy as np
 
+from ..object_files import inside
 from ..predictions import Predictions
-from . import Adapter
-from .files import child, field, numbers, read_json, read_tree
-from .hands import matrices, mean_pose, moved, our_left, root_joints
+from .columns import Columns, frame_columns, joined
+from .files import betas_rows, field, numbers, read_json, read_tree
+from .format import Format, Side
+from .hands import mano_columns, matrices, moved, root_joints
 
 _STIFF = 0.05  # radians; articulation that changes by more deserves a word
 
 
 def read(
-    path: Path, *, mano_dir: str | Path | None = None, side: str | None = None, object_id: str | None = None,
+    path: Path, *, mano_dir: str | Path | None = None, side: Side | None = None, object_id: str | None = None,
     view: int | None = None,
 ) -> Predictions:  # fmt: skip
     """Read the hands of a sequence, frame by frame.
@@ -39,74 +41,52 @@ def read(
         mano_dir: the user's MANO, of each side that is read.
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the beginning of the file's name when None.
-        view: 1 to 8, a fixed camera of ``meta/misc.json``; None for the world.
+        view: camera to use instead of the world, 1 to 8 of ``meta/misc.json``.
 
     Raises:
         MissingManoError: MANO of a side is not there.
         ValueError: a field is missing or misshapen.
     """
-    if side not in (None, "right", "left"):
-        raise ValueError(f"side: got {side!r}; use 'right' or 'left'.")
     values = read_tree(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected ARCTIC's hands, right and left.")
     sides = [side] if side else [s for s in ("right", "left") if s in values]
     if not sides:
         raise ValueError(f"{path}: has neither right nor left.")
-    camera = np.eye(4), None, None
-    if view is not None:
-        camera = _camera(path, view)
-    parts = [_hand(path, values, s, mano_dir, camera[0]) for s in sides]
+    to_camera, image = _camera(path, view) if view is not None else (None, {})
+    parts = [_hand(path, values, s, mano_dir, to_camera) for s in sides]
     counts = {len(part["side"]) for part in parts}
     if len(counts) != 1:
         raise ValueError(f"{path}: right and left have different numbers of frames, {sorted(counts)}.")
     count = counts.pop()
-    poses = camera[0] @ _object_poses(path, count)
-    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    frames = np.tile(np.arange(count), len(sides))
+    poses = _object_poses(path, count) if to_camera is None else to_camera @ _object_poses(path, count)
     stem = path.name.removesuffix(".npy").removesuffix(".mano")
-    sequence = f"{path.resolve().parent.name}/{stem}"
-    if view is not None:
-        columns |= {
-            "cam_K": np.tile(camera[1], (len(frames), 1, 1)),
-            "image_size": np.tile(camera[2], (len(frames), 1)),
-        }
-        sequence = f"{sequence}/{view}"
+    sequence = f"{path.resolve().parent.name}/{stem}" + ("" if view is None else f"/{view}")
+    rows = count * len(sides)
     return Predictions.from_columns(
-        columns
+        joined(parts)
+        | frame_columns([f"{sequence}/{frame}" for _ in sides for frame in range(count)])
+        | {name: np.repeat(value[None], rows, 0) for name, value in image.items()}
         | {
-            "object_id": np.full(len(frames), object_id or stem.split("_")[0]),
+            "object_id": np.full(rows, object_id or stem.split("_")[0]),
             "object_pose": np.tile(poses, (len(sides), 1, 1)),
-            "sequence_id": np.full(len(frames), sequence),
-            "frame_id": np.array([f"{sequence}/{frame}" for frame in frames], np.str_),
-            "frame_index": frames,
         }
     )
 
 
 def _hand(
-    path: Path, values: dict[str, Any], side: str, mano_dir: Any, world_to_camera: np.ndarray
-) -> dict[str, Any]:
+    path: Path, values: dict[str, Any], side: str, mano_dir: Any, to_camera: np.ndarray | None
+) -> Columns:
     part = values.get(side)
     orient = field(path, part, "rot", None, 3)
     count = len(orient)
-    pose = field(path, part, "pose", count, 45).reshape(-1, 15, 3) + mean_pose(side, mano_dir)
-    transl, shape = field(path, part, "trans", count, 3), field(path, part, "shape")
-    if shape.size not in (10, 10 * count):
-        raise ValueError(f"{path}: field 'shape' has shape {shape.shape}; expected (10,) or ({count}, 10).")
-    betas = np.broadcast_to(shape.reshape(-1, 10), (count, 10))
-    if side == "left":
-        betas, transl = our_left(betas, transl, mano_dir)
-    if not np.array_equal(world_to_camera, np.eye(4)):
-        roots = root_joints(betas, np.full(count, side), mano_dir)
-        orient, transl = moved(orient, transl, roots, world_to_camera[:3, :3], world_to_camera[:3, 3])
-    return {
-        "side": np.full(count, side),
-        "global_orient": orient,
-        "hand_pose": pose,
-        "betas": betas,
-        "transl": transl,
-    }
+    angles, transl = field(path, part, "pose", count, 45), field(path, part, "trans", count, 3)
+    betas = betas_rows(field(path, part, "shape"), count, f"{path}: field 'shape'")
+    hand = mano_columns(side, orient, angles, betas, transl, mano_dir, add_mean=True)
+    if to_camera is None:
+        return hand
+    roots = root_joints(hand["betas"], hand["side"], mano_dir)
+    return moved(hand, roots, to_camera[:3, :3], to_camera[:3, 3])
 
 
 def _object_poses(path: Path, count: int) -> np.ndarray:
@@ -127,11 +107,11 @@ def _object_poses(path: Path, count: int) -> np.ndarray:
     return poses
 
 
-def _camera(path: Path, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """World to camera, intrinsics and image size of a fixed camera."""
+def _camera(path: Path, view: int) -> tuple[np.ndarray, Columns]:
+    """World to camera, and the columns of intrinsics and image size, of a fixed camera."""
     folders = path.resolve().parents
     root = folders[2] if len(folders) > 2 else folders[-1]
-    file = child(root, "meta/misc.json", f"{path}: view")
+    file = inside(root, "meta/misc.json", f"{path}: view")
     if not file.is_file():
         raise FileNotFoundError(f"view: there is no {file}, which has the cameras.")
     document, subject = read_json(file), folders[0].name
@@ -141,12 +121,11 @@ def _camera(path: Path, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise ValueError(f"view: got {view}; use 1 to {len(extrinsics)}.")
     intrinsics = field(file, cameras, "intris_mat", len(extrinsics), 3, 3)[view - 1]
     sizes = field(file, cameras, "image_size", None, 2)
-    size = (
-        sizes[min(view, len(sizes) - 1)] if len(sizes) else np.full(2, np.nan)
-    )  # the first is the moving camera's
+    # The first is the moving camera's.
+    size = sizes[min(view, len(sizes) - 1)] if len(sizes) else np.full(2, np.nan)
     if not (np.isfinite(size).all() and (np.abs(size) < 1e6).all()):
         raise ValueError(f"{file}: image_size of camera {view} is no size.")
-    return extrinsics[view - 1], intrinsics, size.astype(np.int64)
+    return extrinsics[view - 1], {"cam_K": intrinsics, "image_size": size.astype(np.int64)}
 
 
 def sniff(path: Path) -> bool:
@@ -154,4 +133,4 @@ def sniff(path: Path) -> bool:
     return path.is_file() and path.name.endswith(".mano.npy")
 
 
-ADAPTER = Adapter("arctic", read, None, sniff, "ARCTIC raw sequences (*.mano.npy with *.object.npy)")
+FORMAT = Format("arctic", read, None, sniff, "ARCTIC raw sequences (*.mano.npy with *.object.npy)")

@@ -18,9 +18,10 @@ from hand_models import load_mano_pca
 from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions, has_pose
-from . import Adapter
-from .files import field, head, read_json
-from .hands import pca_pose
+from .columns import pose_columns
+from .files import field, json_names, read_json
+from .format import Format
+from .hands import mano_columns
 
 COMPONENTS = 15
 
@@ -39,28 +40,27 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
     """
     document = read_json(path)
     hands = document if isinstance(document, list) else [document]
-    betas = np.array([field(path, hand, "beta", 10) for hand in hands]).reshape(-1, 10)
-    transl = np.array([field(path, hand, "trans", 3) for hand in hands]).reshape(-1, 3)
     poses = [field(path, hand, "pose", None) for hand in hands]
-    angles = np.full((len(hands), 15, 3), np.nan)
     for row, pose in enumerate(poses):
         if len(pose) not in (3 + COMPONENTS, 48):
             raise ValueError(f"{path}: hand {row}: field 'pose' has {len(pose)} numbers; expected 18 or 48.")
-        if len(pose) == 48:
-            angles[row] = pose[3:].reshape(15, 3)
-    rows = [row for row, pose in enumerate(poses) if len(pose) != 48]
-    if rows:
-        coefficients = np.array([poses[row][3:] for row in rows])
-        angles[rows] = pca_pose(coefficients, "right", mano_dir, flat_hand_mean=False)
+    orient = np.array([pose[:3] for pose in poses]).reshape(-1, 3)
+    betas = np.array([field(path, hand, "beta", 10) for hand in hands]).reshape(-1, 10)
+    transl = np.array([field(path, hand, "trans", 3) for hand in hands]).reshape(-1, 3)
+    parts = []
+    for width, components in ((3 + COMPONENTS, True), (48, False)):
+        rows = np.flatnonzero([len(pose) == width for pose in poses])
+        if len(rows):
+            fingers = np.array([poses[row][3:] for row in rows])
+            part = mano_columns(
+                "right", orient[rows], fingers, betas[rows], transl[rows], mano_dir,
+                components=components, add_mean=components,
+            )  # fmt: skip
+            parts.append((rows, part))
+    count = len(hands)
     return Predictions.from_columns(
-        {
-            "object_id": np.full(len(hands), object_id or path.stem),
-            "side": np.full(len(hands), "right"),
-            "global_orient": np.array([pose[:3] for pose in poses]).reshape(-1, 3),
-            "hand_pose": angles,
-            "betas": betas,
-            "transl": transl,
-        }
+        pose_columns(count, parts)
+        | {"side": np.full(count, "right"), "object_id": np.full(count, object_id or path.stem)}
     )
 
 
@@ -98,8 +98,7 @@ def write(path: Path, predictions: Predictions, *, mano_dir: str | Path | None =
 
 def sniff(path: Path) -> bool:
     """A .json that names ``beta``, and ``pose`` or ``trans``."""
-    start = head(path) if path.suffix.lower() == ".json" else ""
-    return '"beta"' in start and any(f'"{name}"' in start for name in ("pose", "trans"))
+    return json_names(path, ["beta"]) and json_names(path, ["pose", "trans"])
 
 
-ADAPTER = Adapter("contactopt", read, write, sniff, "ContactOpt's demo JSON (beta, pose, trans), in and out")
+FORMAT = Format("contactopt", read, write, sniff, "ContactOpt's demo JSON (beta, pose, trans), in and out")

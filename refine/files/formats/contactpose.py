@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ..predictions import Predictions
-from . import Adapter
-from .files import field, head, read_json
-from .hands import moved, our_left, pca_pose, quaternion_matrix, root_joints
+from .columns import Columns, frame_columns, joined, pose_columns
+from .files import field, json_names, read_json
+from .format import Format
+from .hands import mano_columns, moved, root_joints
 
 _SIDES = ("left", "right")
 
@@ -48,58 +50,43 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
         raise ValueError(f"{file}: expected a list of two hands, left and right.")
     folder = file.resolve().parent
     annotations = _annotations(folder / "annotations.json", file)
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("side", "global_orient", "hand_pose", "betas", "transl", "frame_index")
-    }
+    parts, frames = [], []
     for side, fit, places in zip(_SIDES, fits, annotations, strict=True):
         if fit.get("valid"):
-            hand = _hand(file, fit, side, places, mano_dir)
-            for name, values in hand.items():
-                columns[name] += list(values)
-    rows = len(columns["side"])
+            parts.append(_hand(file, fit, side, places, mano_dir))
+            frames += range(len(places))
+    columns = joined(parts) if parts else {"side": np.zeros(0, np.str_), **pose_columns(0, ())}
     session = "/".join(folder.parts[-2:])
-    columns |= {
-        "object_id": [object_id or folder.name] * rows,
-        "sequence_id": [session] * rows,
-        "frame_id": [f"{session}/{number}" for number in columns["frame_index"]],
-    }
-    return Predictions.from_columns({name: np.array(values) for name, values in columns.items()})
+    return Predictions.from_columns(
+        columns
+        | frame_columns([f"{session}/{frame}" for frame in frames])
+        | {"object_id": np.full(len(frames), object_id or folder.name)}
+    )
 
 
-def _hand(
-    path: Path, fit: dict[str, Any], side: str, places: np.ndarray, mano_dir: Any
-) -> dict[str, np.ndarray]:
+def _hand(path: Path, fit: dict[str, Any], side: str, places: np.ndarray, mano_dir: Any) -> Columns:
     """Columns of one hand at each of ``places (F, 4, 4)``, hand to object."""
     pose = field(path, fit, "pose", None)
     if not 3 < len(pose) <= 48:
         raise ValueError(f"{path}: field 'pose' has {len(pose)} numbers; expected 3 and up to 45 components.")
-    betas, transl = field(path, fit, "betas", 10)[None], np.zeros((1, 3))
-    if side == "left":
-        betas, transl = our_left(betas, transl, mano_dir)
-    roots = root_joints(betas, np.array([side]), mano_dir)
+    hand = mano_columns(
+        side, pose[None, :3], pose[None, 3:], field(path, fit, "betas", 10)[None], np.zeros((1, 3)), mano_dir,
+        components=True, add_mean=True,
+    )  # fmt: skip
+    roots = root_joints(hand["betas"], hand["side"], mano_dir)
     place = places @ np.linalg.inv(_pose_matrix(path, fit.get("mTc"), "mTc"))
-    count = len(place)
-    orient, transl = moved(
-        np.tile(pose[:3], (count, 1)), np.tile(transl, (count, 1)), roots, place[:, :3, :3], place[:, :3, 3]
-    )
-    angles = pca_pose(pose[None, 3:], side, mano_dir, flat_hand_mean=False)
-    return {
-        "side": np.full(count, side),
-        "global_orient": orient,
-        "hand_pose": np.repeat(angles, count, 0),
-        "betas": np.repeat(betas, count, 0),
-        "transl": transl,
-        "frame_index": np.arange(count),
-    }
+    hand = {name: np.repeat(value, len(place), 0) for name, value in hand.items()}
+    return moved(hand, roots, place[:, :3, :3], place[:, :3, 3])
 
 
 def _pose_matrix(path: Path, value: Any, name: str) -> np.ndarray:
     """4×4 of ``{"translation": 3, "rotation": quaternion}``."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = quaternion_matrix(field(path, value, "rotation", 4))
-    matrix[:3, 3] = field(path, value, "translation", 3)
-    if not np.isfinite(matrix).all():
+    turn, shift = field(path, value, "rotation", 4), field(path, value, "translation", 3)
+    if not (np.isfinite([*turn, *shift]).all() and turn.any()):
         raise ValueError(f"{path}: {name} is not a rigid motion.")
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_quat(np.roll(turn, -1)).as_matrix()  # scipy has w last
+    matrix[:3, 3] = shift
     return matrix
 
 
@@ -136,7 +123,7 @@ def sniff(path: Path) -> bool:
     """``mano_fits_*.json``, or a folder with one."""
     if path.is_dir():
         return next(path.glob("mano_fits_*.json"), None) is not None
-    return path.suffix.lower() == ".json" and '"mTc"' in head(path)
+    return json_names(path, ["mTc"])
 
 
-ADAPTER = Adapter("contactpose", read, None, sniff, "ContactPose mano_fits_15.json with annotations.json")
+FORMAT = Format("contactpose", read, None, sniff, "ContactPose mano_fits_15.json with annotations.json")

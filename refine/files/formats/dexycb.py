@@ -28,22 +28,12 @@ import numpy as np
 
 from hand_models.atomic import write_atomically
 
+from ..object_files import inside
 from ..predictions import Predictions
-from . import Adapter
-from .files import (
-    betas_rows,
-    child,
-    field,
-    given_numbers,
-    head,
-    npz_names,
-    read_table,
-    read_tree,
-    read_yaml,
-    rigid,
-    warn_damaged,
-)
-from .hands import joints_of, our_left, pca_pose
+from .columns import each_file, frame_columns, pose_columns, stacked, whole
+from .files import betas_rows, field, given_numbers, head, npz_names, read_table, read_tree, read_yaml, rigid
+from .format import Format, Numbers, Side
+from .hands import joints_of, mano_columns
 
 OBJECTS = (
     "002_master_chef_can", "003_cracker_box", "004_sugar_box", "005_tomato_soup_can", "006_mustard_bottle",
@@ -60,11 +50,10 @@ _HPE_LINE = re.compile(r"^\s*\d+\s*(,\s*[-+.\deEnainf]+\s*){63}$")
 class _Sequence:
     """What ``meta.yml`` and the calibration say of a recording."""
 
-    object_id: str
-    side: str
-    betas: np.ndarray | None
     grasped: int
     """Row of ``pose_y`` that is the grasped object."""
+    shared: dict[str, Any]
+    """Columns that all its frames share."""
 
 
 def read(
@@ -72,9 +61,9 @@ def read(
     *,
     mano_dir: str | Path | None = None,
     object_id: str | None = None,
-    object_pose: Any = None,
-    side: str | None = None,
-    betas: Any = None,
+    object_pose: Numbers = None,
+    side: Side | None = None,
+    betas: Numbers = None,
 ) -> Predictions:
     """Read labels or an HPE result file.
 
@@ -84,7 +73,7 @@ def read(
         object_id: instead of ``meta.yml``'s grasped object; with it the labels must hold one object.
         object_pose: object to camera for an HPE file, see `files.rigid`; labels have their own.
         side: instead of ``meta.yml``'s; "right" for an HPE file when None.
-        betas: ten numbers or a file of them, instead of the calibration's.
+        betas: ten coefficients of shape or a file of them, instead of the calibration's.
 
     Raises:
         MissingManoError: MANO of that side is not there.
@@ -100,28 +89,22 @@ def read(
         if not files:
             raise ValueError(f"{path}: holds no labels_*.npz.")
     sequences: dict[Path, _Sequence] = {}
-    cameras: dict[Path, np.ndarray] = {}
-    rows, damaged = [], []
-    for file in files:
+
+    def of(file: Path) -> _Sequence:
         folder = file.resolve().parent
         if folder not in sequences:
-            sequences[folder] = _sequence(file, folder.parent, object_id, side, betas)
-            cameras[folder] = _camera(folder)
-        try:
-            hands = _label(file, sequences[folder])
-        except ValueError as error:
-            if len(files) == 1:
-                raise
-            damaged.append(str(error))
-            shapes = {"pose": 51, "keypoints_3d": (21, 3), "keypoints_2d": (21, 2), "object_pose": (4, 4)}
-            hands = [{name: np.full(shape, np.nan) for name, shape in shapes.items()}]
-        rows += [hand | _frame(file, sequences[folder], cameras[folder]) for hand in hands]
-    warn_damaged(damaged, len(files))
-    return _predictions(rows, mano_dir)
+            sequences[folder] = _sequence(file, folder, object_id, side, betas)
+        return sequences[folder]
+
+    for file in files:
+        of(file)  # what is wrong with a recording is no single frame's fault
+    hands = each_file(files, lambda file: _label(file, of(file)), lambda file: [_nothing(file, of(file))])
+    return _predictions([hand for of_file in hands for hand in of_file], mano_dir)
 
 
-def _sequence(file: Path, folder: Path, object_id: str | None, side: str | None, betas: Any) -> _Sequence:
-    """Options first, then ``meta.yml`` of the recording in ``folder``."""
+def _sequence(file: Path, camera: Path, object_id: str | None, side: str | None, betas: Any) -> _Sequence:
+    """Options first, then ``meta.yml`` of the recording above the folder ``camera``."""
+    folder = camera.parent
     meta_file = folder / "meta.yml"
     meta = read_yaml(meta_file) if meta_file.is_file() else {}
     if not meta and (object_id is None or side is None):
@@ -130,37 +113,40 @@ def _sequence(file: Path, folder: Path, object_id: str | None, side: str | None,
         )
     grasped = 0
     if object_id is None:
-        ids, place = _list(meta_file, meta, "ycb_ids"), meta.get("ycb_grasp_ind")
-        numbers_ok = all(i.isdecimal() and 1 <= int(i[:6]) <= len(OBJECTS) for i in ids)
-        if not (numbers_ok and isinstance(place, str) and place.isdecimal() and int(place[:6]) < len(ids)):
+        ids, grasped = _list(meta_file, meta, "ycb_ids"), meta.get("ycb_grasp_ind")
+        numbers = all(type(i) is int and 1 <= i <= len(OBJECTS) for i in ids)
+        if not (numbers and type(grasped) is int and 0 <= grasped < len(ids)):
             raise ValueError(
                 f"{meta_file}: ycb_ids and ycb_grasp_ind do not name a DexYCB object; give object_id."
             )
-        grasped = int(place)
-        object_id = OBJECTS[int(ids[grasped]) - 1]
+        object_id = OBJECTS[ids[grasped] - 1]
     if side is None:
         side = (_list(meta_file, meta, "mano_sides") or [""])[0]
     if side not in ("right", "left"):
-        raise ValueError(f"{meta_file}: mano_sides is {side[:20]!r}; expected right or left.")
+        raise ValueError(f"{meta_file}: mano_sides is {str(side)[:20]!r}; expected right or left.")
     if betas is not None:
-        return _Sequence(object_id, side, betas_rows(given_numbers(betas), 1)[0], grasped)
-    names = _list(meta_file, meta, "mano_calib") if meta else []
-    return _Sequence(object_id, side, _calibrated_betas(folder, names[0]) if names else None, grasped)
+        shape = betas_rows(given_numbers(betas), 1)[0]
+    else:
+        names = _list(meta_file, meta, "mano_calib") if meta else []
+        shape = _calibrated_betas(folder, str(names[0])) if names else np.zeros(10)
+    return _Sequence(
+        grasped, {"object_id": object_id, "side": side, "betas": shape, "cam_K": _camera(camera)}
+    )
 
 
-def _list(path: Path, meta: dict[str, Any], name: str) -> list[str]:
+def _list(path: Path, meta: dict[str, Any], name: str) -> list[Any]:
     value = meta.get(name)
     if not isinstance(value, list):
         raise ValueError(f"{path}: key {name!r} is missing or no list.")
     return value
 
 
-def _calibrated_betas(folder: Path, name: str) -> np.ndarray | None:
-    """Betas in ``calibration/mano_<name>/mano.yml`` of the dataset that the recording lies in; None without it."""
+def _calibrated_betas(folder: Path, name: str) -> np.ndarray:
+    """Betas in ``calibration/mano_<name>/mano.yml`` of the dataset that the recording lies in; zeros without it."""
     root = folder.parents[1] if len(folder.parents) > 1 else folder
-    path = child(root / "calibration", f"mano_{name}/mano.yml", f"{folder / 'meta.yml'}: mano_calib")
+    path = inside(root / "calibration", f"mano_{name}/mano.yml", f"{folder / 'meta.yml'}: mano_calib")
     if not path.is_file():
-        return None
+        return np.zeros(10)
     values = read_yaml(path).get("betas")
     try:
         return np.array([float(value) for value in values], np.float64).reshape(10)  # type: ignore[union-attr]
@@ -174,7 +160,7 @@ def _camera(folder: Path) -> np.ndarray:
     if len(folder.parents) < 3:
         return camera
     calibration = folder.parents[2] / "calibration"
-    path = child(calibration, f"intrinsics/{folder.name}_{_IMAGE[0]}x{_IMAGE[1]}.yml", str(folder))
+    path = inside(calibration, f"intrinsics/{folder.name}_{_IMAGE[0]}x{_IMAGE[1]}.yml", str(folder))
     if path.is_file():
         color = read_yaml(path).get("color")
         try:
@@ -203,45 +189,45 @@ def _label(path: Path, sequence: _Sequence) -> list[dict[str, Any]]:
             "keypoints_3d": joints["joint_3d"][k],
             "keypoints_2d": joints["joint_2d"][k],
             "object_pose": rigid(objects[sequence.grasped], 1)[0],
+            "name": _name(path),
         }
+        | sequence.shared
         for k, hand in enumerate(hands)
         if np.any(hand)  # all zero, and joints of -1, where there is no hand
     ]
 
 
-def _frame(path: Path, sequence: _Sequence, camera: np.ndarray) -> dict[str, Any]:
-    """What all hands of a frame share."""
-    digits, folders = path.stem.rpartition("_")[2], path.resolve().parts[-4:-1]
-    return {
-        "cam_K": camera,
-        "object_id": sequence.object_id,
-        "side": sequence.side,
-        "betas": np.zeros(10) if sequence.betas is None else sequence.betas,
-        "frame_id": "/".join((*folders, digits)),
-        "sequence_id": "/".join(folders),
-        "frame_index": int(digits) if digits.isdecimal() and len(digits) < 18 else 0,
-    }
+def _nothing(path: Path, sequence: _Sequence) -> dict[str, Any]:
+    """The hand of a frame that cannot be read."""
+    shapes = {"pose": 51, "keypoints_3d": (21, 3), "keypoints_2d": (21, 2), "object_pose": (4, 4)}
+    return (
+        {name: np.full(shape, np.nan) for name, shape in shapes.items()}
+        | {"name": _name(path)}
+        | sequence.shared
+    )
+
+
+def _name(path: Path) -> str:
+    """Recording, camera and number of a frame."""
+    return "/".join([*path.resolve().parts[-4:-1], path.stem.rpartition("_")[2]])
 
 
 def _predictions(rows: list[dict[str, Any]], mano_dir: Any) -> Predictions:
-    empty = {"keypoints_3d": (0, 21, 3), "keypoints_2d": (0, 21, 2), "object_pose": (0, 4, 4)}
     if not rows:
-        nothing = {name: np.zeros(shape) for name, shape in empty.items()}
-        return Predictions.from_columns(nothing | {"object_id": [], "side": []})
-    columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    pose = columns.pop("pose")
-    columns["global_orient"], columns["transl"] = pose[:, :3], pose[:, 48:]
-    columns["hand_pose"] = np.full((len(rows), 15, 3), np.nan)
+        return Predictions.from_columns({"object_id": [], "side": [], "keypoints_3d": np.zeros((0, 21, 3))})
+    columns = stacked(rows)
+    pose, names = columns.pop("pose"), columns.pop("name").tolist()
+    parts = []
     for side in ("right", "left"):
         of_side = columns["side"] == side
-        if not of_side.any():
-            continue
-        columns["hand_pose"][of_side] = pca_pose(pose[of_side, 3:48], side, mano_dir, flat_hand_mean=False)
-        if side == "left":
-            betas, transl = our_left(columns["betas"][of_side], columns["transl"][of_side], mano_dir)
-            columns["betas"][of_side], columns["transl"][of_side] = betas, transl
-    columns["image_size"] = np.tile(_IMAGE, (len(rows), 1))
-    return Predictions.from_columns(columns)
+        if of_side.any():
+            p, betas = pose[of_side], columns["betas"][of_side]
+            options = {"components": True, "add_mean": True}
+            parts.append(
+                (of_side, mano_columns(side, p[:, :3], p[:, 3:48], betas, p[:, 48:], mano_dir, **options))
+            )
+    columns |= pose_columns(len(rows), parts) | frame_columns(names)
+    return Predictions.from_columns(columns | {"image_size": np.tile(_IMAGE, (len(rows), 1))})
 
 
 # Result files ---------------------------------------------------------------------------------------
@@ -274,15 +260,13 @@ def write(
         path: the file to write.
         predictions: hands in the camera frame. HPE: `frame_id` is the image's number in the split. BOP:
             `sequence_id` is the scene's number, `frame_index` the image's, `object_id` one of `OBJECTS`.
-        kind: "hpe" for the hands' joints, "bop" for the objects' poses.
+        kind: which result file: "hpe" for the hands' joints, "bop" for the objects' poses.
         mano_dir: the user's MANO, where rows have MANO poses.
 
     Raises:
         MissingManoError: MANO is needed and not there.
         ValueError: a row lacks what the file wants.
     """
-    if kind not in ("hpe", "bop"):
-        raise ValueError(f"kind: {kind!r} is not known; use 'hpe' or 'bop'.")
     if predictions.object_pose is None:
         raise ValueError("object_pose: the hands are in the object frame; the benchmarks want the camera's.")
     lines = _hpe_lines(predictions, mano_dir) if kind == "hpe" else _bop_lines(predictions)
@@ -321,9 +305,10 @@ def _bop_lines(predictions: Predictions) -> list[str]:
 
 
 def _whole(row: int, column: str, text: str, what: str) -> int:
-    if not text.isdecimal() or len(text) > 18:
+    number = whole(text)
+    if number is None:
         raise ValueError(f"row {row}, column {column!r}: {text[:40]!r} is not a number; give {what}.")
-    return int(text)
+    return number
 
 
 def sniff(path: Path) -> bool:
@@ -331,11 +316,9 @@ def sniff(path: Path) -> bool:
     if path.is_dir():
         patterns = ("labels_*.npz", "*/labels_*.npz", "*/*/labels_*.npz")
         return any(next(path.glob(pattern), None) is not None for pattern in patterns)
-    if path.suffix.lower() == ".npz":
-        return {"pose_m", "pose_y"} <= set(npz_names(path))
+    if {"pose_m", "pose_y"} <= npz_names(path):
+        return True
     return path.suffix.lower() in (".txt", ".csv") and bool(_HPE_LINE.match(head(path).partition("\n")[0]))
 
 
-ADAPTER = Adapter(
-    "dexycb", read, write, sniff, "DexYCB labels_*.npz; HPE results in and out, BOP results out"
-)
+FORMAT = Format("dexycb", read, write, sniff, "DexYCB labels_*.npz; HPE results in and out, BOP results out")

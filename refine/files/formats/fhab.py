@@ -20,8 +20,9 @@ import numpy as np
 from hand_models import skeleton
 
 from ..predictions import Predictions
-from . import Adapter
+from .columns import frame_columns, whole
 from .files import head, read_table, rigid
+from .format import Format, Numbers, Side
 
 WORLD_TO_CAMERA = np.array(
     [
@@ -40,7 +41,7 @@ OBJECTS = ("juice_bottle", "liquid_soap", "milk", "salt")
 
 
 def read(
-    path: Path, *, object_id: str | None = None, object_pose: Any = None, side: str = "right"
+    path: Path, *, object_id: str | None = None, object_pose: Numbers = None, side: Side = "right"
 ) -> Predictions:  # fmt: skip
     """Read a sequence.
 
@@ -65,12 +66,10 @@ def read(
     if object_id is None:
         object_id = next((name for name in OBJECTS if name in "_".join(folders)), "")
     return Predictions.from_columns(
-        {
+        frame_columns(["/".join([*folders, label]) for label in labels])
+        | {
             "object_id": np.full(rows, object_id),
             "side": np.full(rows, side),
-            "frame_id": np.array([f"{'/'.join(folders)}/{label}" for label in labels], np.str_),
-            "sequence_id": np.full(rows, "/".join(folders)),
-            "frame_index": numbers,
             "keypoints_3d": joints @ WORLD_TO_CAMERA[:3, :3].T + WORLD_TO_CAMERA[:3, 3],
             "object_pose": WORLD_TO_CAMERA @ poses,
             "cam_K": np.tile(CAMERA, (rows, 1, 1)),
@@ -80,10 +79,11 @@ def read(
 
 
 def _frame_numbers(path: Path, labels: list[str]) -> np.ndarray:
-    for row, label in enumerate(labels):
-        if not label.isdecimal() or len(label) > 18:
-            raise ValueError(f"{path}: row {row} begins with {label[:40]!r}, which is no frame number.")
-    return np.array([int(label) for label in labels], np.int64)
+    numbers = [whole(label) for label in labels]
+    if None in numbers:
+        row = numbers.index(None)
+        raise ValueError(f"{path}: row {row} begins with {labels[row][:40]!r}, which is no frame number.")
+    return np.array(numbers, np.int64)
 
 
 def _object_poses(skeleton_file: Path, given: Any, numbers: np.ndarray) -> np.ndarray:
@@ -121,4 +121,4 @@ def sniff(path: Path) -> bool:
     return path.suffix.lower() == ".txt" and len(cells) == 64 and cells[0].isdecimal()
 
 
-ADAPTER = Adapter("fhab", read, None, sniff, "FHAB / FPHA skeleton.txt with object_pose.txt")
+FORMAT = Format("fhab", read, None, sniff, "FHAB / FPHA skeleton.txt with object_pose.txt")

@@ -2,60 +2,49 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from hand_models.safe_pickle import GuardedUnpickler, UnsafePickleError, to_array
+from hand_models.safe_pickle import to_array, unpickle
 
-from ..prediction_files import MAX_NPZ_BYTES, parse_npy, read_json
-
-__all__ = [
-    "MAX_FILE_BYTES",
-    "betas_rows",
-    "child",
-    "field",
-    "given_numbers",
-    "head",
-    "npz_names",
-    "numbers",
-    "read_json",
-    "read_table",
-    "read_tree",
-    "read_yaml",
-    "rigid",
-    "text_lines",
-    "warn_damaged",
-]
+from ..prediction_files import parse_npy, read_json, read_npz
 
 MAX_FILE_BYTES = 1 << 30
 """Text and pickles larger than this are refused; split them."""
-MAX_YAML_BYTES = 1 << 20
+MAX_YAML_BYTES = 1 << 18
 MAX_NUMBERS = 1 << 28
 """Numbers in one field."""
 _HEAD = 4096  # bytes that sniffing looks at
 _REFUSED = (
-    "Nothing was executed. Only numpy arrays, numbers, text, lists and dictionaries are read; save the fields as "
-    "plain numpy arrays (tensors with .cpu().numpy())."
+    "Only numpy arrays, numbers, text, lists and dictionaries are read; save the fields as plain numpy arrays "
+    "(tensors with .cpu().numpy())."
 )
 
 
 # Looking --------------------------------------------------------------------------------------------
 
 
-def npz_names(path: Path) -> tuple[str, ...]:
+def npz_names(path: Path) -> set[str]:
     """Names of the arrays in an .npz file without reading them; empty when it is none. Never raises."""
+    if path.suffix.lower() != ".npz":
+        return set()
     try:
         with zipfile.ZipFile(path) as archive:
-            return tuple(name.removesuffix(".npy") for name in archive.namelist())
+            return {name.removesuffix(".npy") for name in archive.namelist()}
     except Exception:  # zipfile has a dozen kinds for a damaged archive
-        return ()
+        return set()
+
+
+def json_names(path: Path, names: Collection[str]) -> bool:
+    """Whether one of ``names`` is quoted at the beginning of a .json file. Never raises."""
+    start = head(path) if path.suffix.lower() == ".json" else ""
+    return any(f'"{name}"' in start for name in names)
 
 
 def head(path: Path) -> str:
@@ -65,13 +54,6 @@ def head(path: Path) -> str:
             return stream.read(_HEAD).decode("utf-8-sig", errors="replace")
     except OSError:
         return ""
-
-
-def child(root: Path, relative: str, where: str) -> Path:
-    """``root / relative``, which may not lead out of ``root``, links included; ``ValueError`` when it does."""
-    from ..object_files import inside
-
-    return inside(root, relative, where)
 
 
 # Reading --------------------------------------------------------------------------------------------
@@ -97,14 +79,14 @@ def read_tree(path: Path, only: Collection[str] | None = None) -> Any:
     if suffix == ".json":
         return read_json(path)
     if suffix == ".npz":
-        return read_npz(path, only)
+        return read_npz(path, only, lambda name, raw: _array(f"{path}: {name}", raw))
     if suffix not in (".npy", ".pkl", ".pickle"):
         raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected .json, .npz, .npy or .pkl.")
     _check_size(path)
     if suffix == ".npy":
         return _array(str(path), path.read_bytes())
     with path.open("rb") as stream:
-        return _unpickle(str(path), stream)
+        return unpickle(stream, str(path), _REFUSED)
 
 
 def _check_size(path: Path, limit: int = MAX_FILE_BYTES) -> None:
@@ -113,50 +95,14 @@ def _check_size(path: Path, limit: int = MAX_FILE_BYTES) -> None:
         raise ValueError(f"{path}: {size >> 20} MB, more than {limit >> 20} MB; split it.")
 
 
-def read_npz(path: Path, only: Collection[str] | None) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_NPZ_BYTES:
-                raise ValueError(f"{path}: unpacks to more than {MAX_NPZ_BYTES >> 30} GB; split it.")
-            names = {member: member.filename.removesuffix(".npy") for member in members}
-            wanted = {member: name for member, name in names.items() if only is None or name in only}
-            return {name: _array(f"{path}: {name}", archive.read(member)) for member, name in wanted.items()}
-    except ValueError:
-        raise
-    except Exception as error:  # zipfile and zlib raise a dozen kinds on damaged archives
-        raise ValueError(
-            f"{path}: not a readable .npz file ({type(error).__name__}: {str(error)[:120]})."
-        ) from None
-
-
 def _array(where: str, raw: bytes) -> Any:
     """The array in the bytes of a .npy file, or the object pickled in it."""
-    stream = io.BytesIO(raw)
-    try:
-        version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        pickled = readers[version](stream)[2].hasobject
-    except Exception:  # a damaged header raises whatever the parser stumbles over
-        raise ValueError(f"{where}: not a readable array.") from None
-    if not pickled:
-        try:
-            return parse_npy("array", raw)
-        except ValueError as error:
-            raise ValueError(f"{where}: {str(error).removeprefix('column ')}") from None
-    value = _unpickle(where, stream)
-    return value.item() if isinstance(value, np.ndarray) and value.shape == () else value
-
-
-def _unpickle(where: str, stream: Any) -> Any:
-    try:
-        return GuardedUnpickler(stream).load()
-    except UnsafePickleError as error:
-        raise UnsafePickleError(f"{where}: refused: {error} {_REFUSED}") from None
-    except Exception as error:  # a broken pickle can raise nearly anything
-        raise ValueError(
-            f"{where}: not a readable pickle ({type(error).__name__}: {str(error)[:120]})."
-        ) from None
+    value = parse_npy(where, raw, unpickle=lambda stream: unpickle(stream, where, _REFUSED))
+    return (
+        value.item()
+        if isinstance(value, np.ndarray) and value.dtype == object and value.shape == ()
+        else value
+    )
 
 
 def read_table(path: Path, width: int, *, separator: str | None = None) -> tuple[list[str], np.ndarray]:
@@ -197,62 +143,20 @@ def floats(path: Path, line: int, cells: list[str]) -> list[float]:
     return values
 
 
-_YAML_LINE = re.compile(
-    r"^( *)(?:- *(?P<item>[^:]*)|(?P<key>[\w.-]+|'[^']*'|\"[^\"]*\") *:(?: +(?P<value>.*))?)$"
-)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The flat part of a YAML file that datasets use: ``key: value``, lists of values, one level of nested keys.
-
-    Values stay text. Flow lists (``[1, 2]``) are read too. Anything else is a ``ValueError`` naming the line.
-    """
+    """The mapping in a YAML file of plain values. Raises ``ValueError`` naming the line that is anything else."""
     _check_size(path, MAX_YAML_BYTES)
-    document: dict[str, Any] = {}
-    outer = inner = None
-    for number, line in text_lines(path):
-        line = line.rstrip()
-        if line.lstrip().startswith("#") or line.strip() in ("---", "..."):
-            continue
-        match = _YAML_LINE.match(line)
-        if match is None or (match["key"] is None and outer is None):
-            raise ValueError(f"{path}: line {number} is not 'key: value' nor '- value': {line[:60]!r}.")
-        if match["key"] is None:
-            holder, name = (document, outer) if inner is None else (document[outer], inner)
-            if not isinstance(holder[name], list):
-                holder[name] = []
-            holder[name].append(_scalar(match["item"]))
-            continue
-        name, value = _scalar(match["key"]), _value(match["value"])
-        if not match[1]:
-            document[name], outer, inner = value, name, None
-            continue
-        if outer is None:
-            raise ValueError(f"{path}: line {number} is indented below no key.")
-        if not isinstance(document[outer], dict):
-            document[outer] = {}
-        document[outer][name], inner = value, name
+    try:
+        document = yaml.safe_load(path.read_bytes())
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # values such as dates that are none are ValueErrors
+        raise ValueError(f"{path}: not readable YAML ({' '.join(str(error).split())[:200]}).") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: expected lines 'key: value', got a {type(document).__name__}.")
     return document
-
-
-def _scalar(text: str) -> str:
-    return text.strip().strip("'\"")
-
-
-def _value(text: str | None) -> Any:
-    text = (text or "").strip()
-    if text.startswith("[") and text.endswith("]"):
-        return [_scalar(cell) for cell in text[1:-1].split(",") if cell.strip()]
-    return _scalar(text)
-
-
-def warn_damaged(messages: list[str], count: int) -> None:
-    """Say that some of ``count`` files of a folder could not be read; their rows are NaN and fail alone."""
-    if messages:
-        warnings.warn(
-            f"{len(messages)} of {count} files are damaged and come out as empty rows; the first: {messages[0]}",
-            stacklevel=4,
-        )
 
 
 # Values ---------------------------------------------------------------------------------------------

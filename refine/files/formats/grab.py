@@ -21,9 +21,11 @@ import numpy as np
 
 from hand_models import MissingManoError
 
+from ..object_files import inside
 from ..predictions import Predictions
-from . import Adapter
-from .files import child, field, npz_names, numbers, read_tree
+from .columns import Columns, frame_columns, joined
+from .files import field, npz_names, numbers, read_tree
+from .format import Format, Side
 from .hands import matrices, mean_root, pca_pose, template_betas
 
 _HANDS = {"right": "rhand", "left": "lhand"}
@@ -31,7 +33,7 @@ MAX_TEMPLATE_BYTES = 16 << 20
 
 
 def read(
-    path: Path, *, mano_dir: str | Path | None = None, side: str | None = None, object_id: str | None = None,
+    path: Path, *, mano_dir: str | Path | None = None, side: Side | None = None, object_id: str | None = None,
     template: str | Path | None = None,
 ) -> Predictions:  # fmt: skip
     """Read the hands of a sequence, frame by frame.
@@ -47,8 +49,6 @@ def read(
         MissingManoError: ``mano_dir`` is given and lacks a side.
         ValueError: a field is missing or misshapen.
     """
-    if side not in (None, "right", "left"):
-        raise ValueError(f"side: got {side!r}; use 'right' or 'left'.")
     if template is not None and side is None:
         raise ValueError("template: is of one hand; say which with side.")
     values = read_tree(path, only=(*_HANDS.values(), "object", "obj_name"))
@@ -64,17 +64,13 @@ def read(
     if not sides:
         raise ValueError(f"{path}: has neither rhand nor lhand.")
     parts = [_hand(path, values, s, len(poses), mano_dir, template) for s in sides]
-    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    frames = np.tile(np.arange(len(poses)), len(sides))
     sequence = "/".join(path.resolve().with_suffix("").parts[-2:])
     return Predictions.from_columns(
-        columns
+        joined(parts)
+        | frame_columns([f"{sequence}/{frame}" for _ in sides for frame in range(len(poses))])
         | {
-            "object_id": np.full(len(frames), name),
+            "object_id": np.full(len(poses) * len(sides), name),
             "object_pose": np.tile(poses, (len(sides), 1, 1)),
-            "sequence_id": np.full(len(frames), sequence),
-            "frame_id": np.array([f"{sequence}/{frame}" for frame in frames], np.str_),
-            "frame_index": frames,
         }
     )
 
@@ -88,7 +84,7 @@ def _params(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _hand(
     path: Path, values: dict[str, Any], side: str, frames: int, mano_dir: Any, template: Any
-) -> dict[str, np.ndarray]:
+) -> Columns:
     params = _params(path, values, _HANDS[side])
     transl = field(path, params, "transl", frames, 3)
     betas, wrist, root = np.zeros(10), None, mean_root() * ([-1, 1, 1] if side == "left" else [1, 1, 1])
@@ -128,7 +124,7 @@ def _template(path: Path, named: Any, given: Any) -> np.ndarray | None:
         folders = path.resolve().parents
         if not name or len(folders) < 3:
             return None
-        file = child(folders[2], name, f"{path}: vtemp")
+        file = inside(folders[2], name, f"{path}: vtemp")
         if not file.is_file():
             return None
     if not file.is_file():
@@ -146,8 +142,8 @@ def _template(path: Path, named: Any, given: Any) -> np.ndarray | None:
 
 def sniff(path: Path) -> bool:
     """An .npz with ``rhand`` or ``lhand``, and ``object``."""
-    names = set(npz_names(path)) if path.suffix.lower() == ".npz" else set()
+    names = npz_names(path)
     return "object" in names and bool(names & set(_HANDS.values()))
 
 
-ADAPTER = Adapter("grab", read, None, sniff, "GRAB sequences (.npz) with rhand, lhand and object")
+FORMAT = Format("grab", read, None, sniff, "GRAB sequences (.npz) with rhand, lhand and object")

@@ -20,18 +20,19 @@ from typing import Any
 
 import numpy as np
 
+from ..object_files import inside
 from ..predictions import Predictions
-from . import Adapter
-from .files import child, head, numbers, read_tree
+from .files import head, numbers, read_tree
+from .format import Format, Side
 
-FORMAT = "graph/1"
+SCHEMA = "graph/1"
 _KNOWN = {
     "format", "object_id", "side", "cam_K", "keypoints_2d", "keypoints_3d", "confidence", "corner_order", "frame_id",
     "sequence_id", "objects",
 }  # fmt: skip
 
 
-def read(path: Path, *, object_id: str | None = None, side: str | None = None) -> Predictions:
+def read(path: Path, *, object_id: str | None = None, side: Side | None = None) -> Predictions:
     """Read graph keypoints: the points and what is known of them; poses are NaN.
 
     Args:
@@ -63,7 +64,7 @@ def named_meshes(path: Path) -> Path | None:
     named = {entry["objects"] for entry in _entries(path) if isinstance(entry.get("objects"), str)}
     if len(named) > 1:
         raise ValueError(f"{path}: objects: names {len(named)} folders; give one as --objects.")
-    return child(path.parent, named.pop(), f"{path}: objects") if named else None
+    return inside(path.parent, named.pop(), f"{path}: objects") if named else None
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
                 f"{path}: field {unknown[0][:60]!r} is not known; the fields are {', '.join(sorted(_KNOWN))}."
             )
         if isinstance(entry.get("objects"), str):
-            child(path.parent, entry["objects"], f"{path}: objects")
+            inside(path.parent, entry["objects"], f"{path}: objects")
     return entries
 
 
@@ -148,7 +149,7 @@ def _gaps(value: Any) -> Any:
 
 
 def _is_graph(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".json" and f'"{FORMAT}"' in head(path)
+    return path.is_file() and path.suffix.lower() == ".json" and f'"{SCHEMA}"' in head(path)
 
 
-ADAPTER = Adapter("graph", read, None, _is_graph, "graph/1 JSON: 21 joints and 8 box corners, 2D or 3D")
+FORMAT = Format("graph", read, None, _is_graph, "graph/1 JSON: 21 joints and 8 box corners, 2D or 3D")

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from ..predictions import Predictions
-from . import Adapter
-from .files import head, npz_names, numbers, read_tree, rigid
+from .columns import Columns, joined, pose_columns
+from .files import json_names, npz_names, numbers, read_tree, rigid
+from .format import Format, Numbers, Side
 from .hands import axis_angle, mirrored
 
 FOCAL_PER_PIXEL = 5000 / 256
@@ -43,9 +44,9 @@ _FRAME = ("imgname", "img_path", "img_name", "image_path", "frame_id")
 def read(
     path: Path,
     *,
-    side: str | None = None,
+    side: Side | None = None,
     object_id: str = "",
-    object_pose: Any = None,
+    object_pose: Numbers = None,
     focal: float | None = None,
     right_hand_space: bool | None = None,
 ) -> Predictions:
@@ -53,9 +54,9 @@ def read(
 
     Args:
         path: .npz, .pkl or .json, see above.
-        side: of all hands, where the file does not say.
-        object_id: name of the object; these estimators know of none.
-        object_pose: its pose in the camera, see `files.rigid`.
+        side: side of all hands, where the file does not say.
+        object_id: name of the object.
+        object_pose: object to camera, 4×4, one or one for each row, in metres, see `files.rigid`.
         focal: true focal length, pixels; depth becomes metric up to the size of the hand.
         right_hand_space: whether left hands are given as the right hands of the flipped image. None: matrices
             are, the axis-angle vectors of WiLoR-mini are not, others must say.
@@ -67,9 +68,7 @@ def read(
     if focal is not None and not 0 < focal < np.inf:
         raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
     parts = [_hands(path, record, side, right_hand_space) for record in records]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-    if not parts:
-        columns = {name: [] for name in ("side", "global_orient", "hand_pose", "betas", "transl")}
+    columns = joined(parts) if parts else {"side": np.zeros(0, np.str_), **pose_columns(0, ())}
     rows = len(columns["side"])
     columns["metric_depth"] = np.full(rows, focal is not None)
     assumed, size = columns.pop("focal", np.zeros(0)), columns.pop("size", np.zeros((0, 2)))
@@ -87,7 +86,7 @@ def read(
     )
 
 
-def _camera(focal: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
+def _camera(focal: np.ndarray, size: np.ndarray) -> Columns:
     """`cam_K` with the principal point in the middle, as both programs assume, and `image_size`."""
     if not np.isfinite(size).all() or np.abs(size).max(initial=0) > 1e9:
         return {}
@@ -114,9 +113,7 @@ def _records(path: Path, tree: Any) -> list[dict[str, Any]]:
     return records
 
 
-def _hands(
-    path: Path, record: dict[str, Any], side: str | None, right_hand_space: bool | None
-) -> dict[str, np.ndarray]:
+def _hands(path: Path, record: dict[str, Any], side: str | None, right_hand_space: bool | None) -> Columns:
     orient, is_matrix = _rotations(path, record, "global_orient", 1)
     pose, _ = _rotations(path, record, "hand_pose", 15)
     rows = len(orient)
@@ -132,7 +129,8 @@ def _hands(
             f"{path}: left hands as axis-angle vectors: say whether they are right hands of the flipped image "
             "(right_hand_space=True, as HaMeR's and WiLoR's networks give them) or left hands already (False)."
         )
-    size, focal = _size(path, record, rows), _focal(path, record, rows)
+    size = _rows(path, record, "img_size", rows, 2, default=np.nan)
+    focal = _rows(path, record, "scaled_focal_length", rows, default=np.nan)
     focal = np.where(np.isfinite(focal), focal, FOCAL_PER_PIXEL * size.max(1))
     left = (~right & bool(flip))[:, None]
     return {
@@ -163,8 +161,12 @@ def _rotations(path: Path, record: dict[str, Any], name: str, count: int) -> tup
     )
 
 
-def _rows(path: Path, record: dict[str, Any], name: str, rows: int, *shape: int) -> np.ndarray:
-    """A field as ``(rows, *shape)``; one value serves all rows."""
+def _rows(
+    path: Path, record: dict[str, Any], name: str, rows: int, *shape: int, default: float | None = None
+) -> np.ndarray:
+    """A field as ``(rows, *shape)``; one value serves all rows, and ``default`` where it is not there."""
+    if name not in record and default is not None:
+        return np.full((rows, *shape), default)
     if name not in record:
         raise ValueError(f"{path}: field {name!r} is missing.")
     value = numbers(path, f"field {name!r}", record[name])
@@ -181,15 +183,6 @@ def _is_right(path: Path, record: dict[str, Any], rows: int, side: str | None) -
     if side not in ("right", "left"):
         raise ValueError(f"{path}: field 'is_right' is missing; save it, or say side='right' or 'left'.")
     return np.full(rows, side == "right")
-
-
-def _size(path: Path, record: dict[str, Any], rows: int) -> np.ndarray:
-    return _rows(path, record, "img_size", rows, 2) if "img_size" in record else np.full((rows, 2), np.nan)
-
-
-def _focal(path: Path, record: dict[str, Any], rows: int) -> np.ndarray:
-    name = "scaled_focal_length"
-    return _rows(path, record, name, rows) if name in record else np.full(rows, np.nan)
 
 
 def _transl(
@@ -226,19 +219,12 @@ def _frame_ids(path: Path, record: dict[str, Any], rows: int) -> np.ndarray:
 
 def sniff(path: Path) -> bool:
     """HaMeR's or WiLoR's field names in an .npz or at the beginning of a .json."""
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        names = set(npz_names(path))
-        return {"global_orient", "hand_pose"} <= names and bool(
-            names & {*_TRANSL, "pred_cam", "is_right", "right"}
-        )
-    if suffix == ".json":
-        start = head(path)
-        return any(f'"{name}"' in start for name in (*_NESTED[:2], "pred_cam", "pred_cam_t_full"))
-    return False
+    names = npz_names(path)
+    ours = {"global_orient", "hand_pose"} <= names and names & {*_TRANSL, "pred_cam", "is_right", "right"}
+    return bool(ours) or json_names(path, (*_NESTED[:2], "pred_cam", "pred_cam_t_full"))
 
 
-ADAPTER = Adapter(
+FORMAT = Format(
     "hamer",
     read,
     None,

@@ -10,31 +10,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
+from scipy.spatial.transform import Rotation
 
 from hand_models import HandPose, MissingManoError, find_mano, load_hand_model, load_mano, load_mano_pca
 from hand_models.mano import ManoFields, read_fields
-from hand_models.rotations import exp_so3, log_so3, mirror_axis_angle
 
 from ..predictions import Predictions, has_joints, has_pose
-
-__all__ = [
-    "FLIP_YZ",
-    "axis_angle",
-    "hand_sized",
-    "joints_of",
-    "matrices",
-    "mean_pose",
-    "mean_root",
-    "mirrored",
-    "moved",
-    "our_left",
-    "pca_pose",
-    "quaternion_matrix",
-    "root_joints",
-    "template_betas",
-    "vertices_of",
-]
+from .columns import POSE, Columns
 
 FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 """Between OpenGL's camera (y up, z backwards) and OpenCV's, either way."""
@@ -44,7 +26,8 @@ _NOT_A_ROTATION = 0.01  # largest entry of R Rᵀ - 1 that is let pass
 
 def matrices(rotation: np.ndarray) -> np.ndarray:
     """``(..., 3)`` axis-angle to ``(..., 3, 3)``."""
-    return exp_so3(torch.from_numpy(np.asarray(rotation, np.float64))).numpy()
+    rotation = np.asarray(rotation, np.float64)
+    return Rotation.from_rotvec(rotation.reshape(-1, 3)).as_matrix().reshape(*rotation.shape, 3)
 
 
 def axis_angle(rotation: np.ndarray) -> np.ndarray:
@@ -53,47 +36,28 @@ def axis_angle(rotation: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         off = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max((-1, -2), initial=0)
         proper = (off < _NOT_A_ROTATION) & (np.linalg.det(np.nan_to_num(rotation)) > 0)
-    safe = np.where(proper[..., None, None], rotation, np.eye(3))
-    return np.where(proper[..., None], log_so3(torch.from_numpy(safe)).numpy(), np.nan)
-
-
-def quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:
-    """``(..., 4)`` quaternions, w first, of any length but zero, to ``(..., 3, 3)``; NaN for zero."""
-    with np.errstate(all="ignore"):
-        w, x, y, z = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, -1) for row in rows], -2)
+    vectors = np.full(rotation.shape[:-1], np.nan)
+    vectors[proper] = Rotation.from_matrix(rotation[proper]).as_rotvec()
+    return vectors
 
 
 def mirrored(rotation: np.ndarray) -> np.ndarray:
     """``(..., 3)`` axis-angle in a mirror that flips x."""
-    return mirror_axis_angle(torch.from_numpy(np.asarray(rotation, np.float64))).numpy()
+    return rotation * -_MIRROR
 
 
-def moved(
-    orient: np.ndarray,
-    transl: np.ndarray,
-    roots: np.ndarray,
-    rotation: np.ndarray,
-    shift: np.ndarray | float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`global_orient` and `transl` after the motion ``x -> rotation x + shift`` of the world.
+def moved(hand: Columns, roots: np.ndarray, rotation: np.ndarray, shift: np.ndarray | float = 0.0) -> Columns:
+    """``hand`` after the motion ``x -> rotation x + shift`` of the world.
 
     Args:
-        orient: ``(N, 3)`` axis-angle.
-        transl: ``(N, 3)`` metres.
-        roots: ``(N, 3)`` joint J0 of each shape, about which hands turn.
+        hand: columns, `global_orient` and `transl (N, 3)` among them.
+        roots: ``(N, 3)`` joint J0 of each shape, about which hands turn; metres.
         rotation: ``(3, 3)`` or ``(N, 3, 3)``.
         shift: ``(3,)`` or ``(N, 3)`` metres.
-    """  # fmt: skip
-    finite = np.isfinite(orient).all(1)
-    turned = axis_angle(rotation @ matrices(np.where(finite[:, None], orient, 0)))
+    """
+    orient, transl = hand["global_orient"], hand["transl"]
     wrist = (rotation @ (roots + transl)[..., None])[..., 0] + shift
-    return np.where(finite[:, None], turned, np.nan), wrist - roots
+    return hand | {"global_orient": axis_angle(rotation @ matrices(orient)), "transl": wrist - roots}
 
 
 # The user's MANO ------------------------------------------------------------------------------------
@@ -222,6 +186,34 @@ def mean_pose(side: str, mano_dir: str | Path | None) -> np.ndarray:
     return load_mano_pca(mano_dir, side).mean.double().numpy().reshape(15, 3)
 
 
+def mano_columns(
+    side: str, orient: np.ndarray, fingers: np.ndarray, betas: np.ndarray, transl: np.ndarray,
+    mano_dir: str | Path | None, *, components: bool = False, add_mean: bool = False,
+) -> Columns:  # fmt: skip
+    """`side` and pose of hands of one side as MANO's own file of that side gives them.
+
+    Args:
+        orient, betas, transl: ``(N, 3)``, ``(N, 10)``, ``(N, 3)``; left ones as in `our_left`.
+        fingers: ``(N, n)`` principal components or ``(N, 45)`` angles.
+        mano_dir: the user's MANO.
+        components: whether ``fingers`` are principal components.
+        add_mean: whether MANO's mean pose is to be added to ``fingers``.
+
+    Raises:
+        MissingManoError: components or mean are needed, and MANO is not there.
+    """
+    if components:
+        angles = pca_pose(fingers, side, mano_dir, flat_hand_mean=not add_mean)
+    else:
+        angles = fingers.reshape(-1, 15, 3) + (mean_pose(side, mano_dir) if add_mean else 0)
+    if side == "left":
+        betas, transl = our_left(betas, transl, mano_dir)
+    return {
+        "side": np.full(len(orient), side), "global_orient": orient, "hand_pose": angles, "betas": betas,
+        "transl": transl,
+    }  # fmt: skip
+
+
 def hand_sized(points: np.ndarray) -> np.ndarray:
     """``(N,)`` bool: rows of ``points (N, P, 3)`` that are finite and as large as hands, so that they can be fitted."""
     finite = np.isfinite(points).all((1, 2))
@@ -279,7 +271,6 @@ def _forward(
             if not len(chunk):
                 continue
             p = predictions.take(rows[chunk])
-            fields = {key: getattr(p, key) for key in ("global_orient", "hand_pose", "betas", "transl")}
-            hand = model(HandPose.from_arrays(fields, side=side))
+            hand = model(HandPose.from_arrays({name: p.column(name) for name in POSE}, side=side))
             vertices[chunk], joints[chunk] = hand.vertices.numpy(), hand.joints.numpy()
     return vertices, joints

@@ -24,12 +24,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from hand_models import skeleton
+from hand_models import load_mano, skeleton
 from hand_models.atomic import write_atomically
+from hand_models.fit import fit_vertices
 
 from ..predictions import Predictions
-from . import Adapter
-from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, rigid, text_lines, warn_damaged
+from .columns import POSE, Columns, each_file, frame_columns, pose_columns, stacked
+from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, rigid, text_lines
+from .format import Format, Numbers
 from .hands import FLIP_YZ, hand_sized, joints_of, matrices, moved, root_joints, vertices_of
 
 MAX_PRED_BYTES = 4 * MAX_FILE_BYTES
@@ -42,7 +44,7 @@ def read(
     path: Path,
     *,
     object_id: str = "",
-    object_pose: Any = None,
+    object_pose: Numbers = None,
     frames: str | Path | None = None,
     mano_dir: str | Path | None = None,
 ) -> Predictions:
@@ -53,7 +55,7 @@ def read(
         object_id: name of the object of all frames of a ``pred.json``; annotations name their own.
         object_pose: its pose in OpenCV's camera, see `files.rigid`; annotations have their own.
         frames: ``evaluation.txt``, the names of the frames of a ``pred.json``.
-        mano_dir: the user's MANO, to fit poses to the vertices of a ``pred.json``.
+        mano_dir: folder with the user's MANO_RIGHT.pkl; here to fit poses to the vertices of a ``pred.json``.
 
     Raises:
         ValueError: not such a file; names what does not fit.
@@ -90,7 +92,7 @@ def _read_pred(
         "image_size": np.tile(_IMAGE, (rows, 1)),
     }
     if frames is not None:
-        columns |= _frame_columns(_frame_names(Path(frames), rows, path))
+        columns |= frame_columns(_frame_names(Path(frames), rows, path))
     if vertices is not None:
         surface = numbers(path, "the second list", vertices, rows, 778, 3) * _FLIP
         columns |= _fitted(surface, mano_dir)
@@ -126,47 +128,26 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
     return joints, vertices
 
 
-def _fitted(surface: np.ndarray, mano_dir: Any) -> dict[str, np.ndarray]:
+def _fitted(surface: np.ndarray, mano_dir: Any) -> Columns:
     """Pose columns whose MANO surface comes closest to ``surface (N, 778, 3)``; NaN where that is no hand."""
-    from hand_models import load_mano
-    from hand_models.fit import fit_vertices
-
     model = load_mano(mano_dir, tips="ho3d")
     shown = hand_sized(surface)
-    columns = {
-        name: np.full((len(surface), *shape), np.nan)
-        for name, shape in (
-            ("global_orient", (3,)),
-            ("hand_pose", (15, 3)),
-            ("betas", (10,)),
-            ("transl", (3,)),
-        )
-    }
-    if shown.any():
-        for name, value in fit_vertices(surface[shown], model).as_arrays().items():
-            columns[name][shown] = value
-    return columns
+    parts = [(shown, fit_vertices(surface[shown], model).as_arrays())] if shown.any() else []
+    return pose_columns(len(surface), parts)
 
 
 def _frame_names(frames: Path, rows: int, path: Path) -> list[str]:
-    """Names ``sequence/frame`` of ``evaluation.txt``."""
-    if not frames.is_file():
-        raise FileNotFoundError(f"frames {frames}: there is no such file.")
-    names = [line.strip() for _, line in text_lines(frames)]
+    names = [name for _, name in _named_frames(frames)]
     if len(names) != rows:
         raise ValueError(f"{path}: has {rows} frames, {frames} names {len(names)}.")
     return names
 
 
-def _frame_columns(names: list[str]) -> dict[str, Any]:
-    tails = [name.rpartition("/")[2] for name in names]
-    return {
-        "frame_id": np.array(names, np.str_),
-        "sequence_id": np.array([name.rpartition("/")[0] for name in names], np.str_),
-        "frame_index": np.array(
-            [int(t) if t.isdecimal() and len(t) < 18 else row for row, t in enumerate(tails)], np.int64
-        ),
-    }
+def _named_frames(frames: Path) -> list[tuple[int, str]]:
+    """Line and name ``sequence/frame`` of each frame of ``evaluation.txt``."""
+    if not frames.is_file():
+        raise FileNotFoundError(f"frames {frames}: there is no such file.")
+    return [(number, line.strip()) for number, line in text_lines(frames)]
 
 
 def write(
@@ -219,46 +200,29 @@ def write(
 
 def _order(predictions: Predictions, frames: Path) -> list[int]:
     place = {name: row for row, name in enumerate(predictions.frame_id.tolist())}
-    if not frames.is_file():
-        raise FileNotFoundError(f"frames {frames}: there is no such file.")
-    order = []
-    for number, line in text_lines(frames):
-        if line.strip() not in place:
-            raise ValueError(f"frames {frames}: line {number}: no row has frame_id {line.strip()[:60]!r}.")
-        order.append(place[line.strip()])
-    return order
+    named = _named_frames(frames)
+    for number, name in named:
+        if name not in place:
+            raise ValueError(f"frames {frames}: line {number}: no row has frame_id {name[:60]!r}.")
+    return [place[name] for _, name in named]
 
 
 # Annotations ----------------------------------------------------------------------------------------
 
 
 def _read_annotations(path: Path, files: list[Path], object_id: str) -> Predictions:
-    rows, damaged = [], []
-    for file in files:
-        try:
-            row = _annotation(file, object_id)
-        except ValueError as error:
-            if len(files) == 1:
-                raise
-            damaged.append(str(error))
-            row = _row(file)
-        if row is not None:
-            rows.append(row)
-    warn_damaged(damaged, len(files))
+    found = each_file(files, lambda file: _annotation(file, object_id), _row)
+    rows = [row for row in found if row is not None]
     if not rows:
         raise ValueError(f"{path}: none of its {len(files)} annotations has an object.")
-    columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    columns |= _frame_columns(columns.pop("name").tolist())
-    wrist, trans = columns.pop("wrist"), columns["transl"]
-    known = np.isfinite(wrist).all(1)
-    roots = wrist - trans  # J0 of the shape, since the wrist lies at J0 + trans
-    if not known.all():
-        unknown = ~known & np.isfinite(trans).all(1)
-        roots[~known] = np.nan
+    columns = stacked(rows)
+    columns |= frame_columns(columns.pop("name").tolist())
+    roots = columns.pop("wrist") - columns["transl"]  # J0 of the shape, since the wrist lies at J0 + transl
+    unknown = ~np.isfinite(roots).all(1) & np.isfinite(columns["transl"]).all(1)
+    if unknown.any():
         roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
-    columns["global_orient"], columns["transl"] = moved(columns["global_orient"], trans, roots, FLIP_YZ)
-    columns["image_size"] = np.tile(_IMAGE, (len(rows), 1))
-    return Predictions.from_columns(columns)
+    columns = moved(columns, roots, FLIP_YZ)
+    return Predictions.from_columns(columns | {"image_size": np.tile(_IMAGE, (len(rows), 1))})
 
 
 def _annotation(path: Path, object_id: str) -> dict[str, Any] | None:
@@ -287,8 +251,7 @@ def _annotation(path: Path, object_id: str) -> dict[str, Any] | None:
 
 def _row(path: Path, **known: Any) -> dict[str, Any]:
     """The columns of one frame; what is not known is NaN."""
-    shapes = {"global_orient": 3, "hand_pose": (15, 3), "betas": 10, "transl": 3, "wrist": 3}
-    shapes |= {"object_pose": (4, 4), "cam_K": (3, 3)}
+    shapes = POSE | {"wrist": (3,), "object_pose": (4, 4), "cam_K": (3, 3)}
     nothing = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
     name = f"{path.parent.parent.name}/{path.stem}"
     return {"name": name, "object_id": "", "side": "right"} | nothing | known
@@ -304,4 +267,4 @@ def sniff(path: Path) -> bool:
     return path.suffix.lower() == ".json" and path.stem.startswith("pred") and head(path).lstrip()[:1] == "["
 
 
-ADAPTER = Adapter("ho3d", read, write, sniff, "HO-3D pred.json (in and out) and annotations meta/*.pkl")
+FORMAT = Format("ho3d", read, write, sniff, "HO-3D pred.json (in and out) and annotations meta/*.pkl")

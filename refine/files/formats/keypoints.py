@@ -25,8 +25,8 @@ from hand_models import skeleton
 from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions
-from . import Adapter
-from .files import floats, head, numbers, read_tree, rigid, text_lines
+from .files import floats, head, json_names, numbers, read_tree, rigid, text_lines
+from .format import Format, Numbers, Side
 from .hands import FLIP_YZ, joints_of
 
 _POINTS = ("keypoints", "keypoints_3d", "joints", "xyz")
@@ -41,9 +41,9 @@ def read(
     order: str | None = None,
     unit: Literal["m", "cm", "mm"] | None = None,
     axes: Literal["opencv", "opengl"] = "opencv",
-    side: str | None = None,
+    side: Side | None = None,
     object_id: str | None = None,
-    object_pose: Any = None,
+    object_pose: Numbers = None,
 ) -> Predictions:
     """Read 21 joints of each hand.
 
@@ -51,8 +51,8 @@ def read(
         path: .csv, .json or .npy, see above.
         order: order of the joints, a name of `hand_models.skeleton.ORDERS` with 21 of them; "openpose" when
             neither given nor in the file.
-        unit: of the coordinates; "m" when neither given nor in the file.
-        axes: of the camera; "opengl" looks along −z with y up.
+        unit: unit of the coordinates; "m" when neither given nor in the file.
+        axes: axes of the camera; "opengl" looks along −z with y up.
         side: of all hands, where the file does not say; "right" when None.
         object_id: object of all hands, where the file does not say.
         object_pose: object to camera, see `files.rigid`.
@@ -60,8 +60,6 @@ def read(
     Raises:
         ValueError: not 21 joints, not numbers, an unknown order or unit; names the line or field.
     """
-    if axes not in ("opencv", "opengl"):
-        raise ValueError(f"axes: {axes!r} is not known; use 'opencv' or 'opengl'.")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         points, labels = _read_csv(path)
@@ -192,8 +190,6 @@ def write(
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".json"):
         raise ValueError(f"{path}: unknown kind of file {suffix!r}; use .csv or .json.")
-    if unit not in _UNITS:
-        raise ValueError(f"unit: {unit!r} is not known; use one of {', '.join(_UNITS)}.")
     points = joints_of(predictions, mano_dir, "smplx") / _UNITS[unit]
     bad = ~np.isfinite(points).all((1, 2))
     if bad.any():
@@ -234,14 +230,10 @@ def sniff(path: Path) -> bool:
             "x" in n.lower() for n in names
         )
     start = head(path).lstrip()
-    if suffix == ".json":
-        named = start[:1] in "[{" and any(f'"{name}"' in start for name in _POINTS)
-        return not any(f'"{other}"' in start for other in ("grasp/1", "graph/1")) and (
-            named or (start.replace(" ", "")[:3] == "[[[" and not path.stem.startswith("pred"))
-        )
+    if suffix == ".json" and not json_names(path, ("grasp/1", "graph/1")):
+        bare = start.replace(" ", "")[:3] == "[[[" and not path.stem.startswith("pred")
+        return bare or (start[:1] in "[{" and json_names(path, _POINTS))
     return suffix == ".npy" and "21, 3)" in start[:200]
 
 
-ADAPTER = Adapter(
-    "keypoints", read, write, sniff, "21 joints of each hand as .csv, .json or .npy, in and out"
-)
+FORMAT = Format("keypoints", read, write, sniff, "21 joints of each hand as .csv, .json or .npy, in and out")

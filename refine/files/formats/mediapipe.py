@@ -29,8 +29,9 @@ import numpy as np
 from hand_models import HandPose, fit_joints, load_hand_model, skeleton
 
 from ..predictions import Predictions
-from . import Adapter
-from .files import head, numbers, read_tree, rigid
+from .columns import Columns, pose_columns, stacked
+from .files import json_names, numbers, read_tree, rigid
+from .format import Format, Numbers, Side
 from .hands import hand_sized
 
 _IMAGE = ("landmarks", "hand_landmarks", "multi_hand_landmarks", "multiHandLandmarks", "handLandmarks")
@@ -47,12 +48,12 @@ _MOST_FAR = 10.0  # metres; a fitted place further off is no place
 def read(
     path: Path,
     *,
-    image_size: Any = None,
+    image_size: tuple[int, int] | None = None,
     focal: float | None = None,
-    side: str | None = None,
+    side: Side | None = None,
     mirrored: bool | None = None,
     object_id: str = "",
-    object_pose: Any = None,
+    object_pose: Numbers = None,
     mano_dir: str | Path | None = None,
 ) -> Predictions:
     """Read landmarks and give each hand a pose.
@@ -75,15 +76,13 @@ def read(
     frames = _frames(path, read_tree(path))
     if focal is not None and not 0 < focal < np.inf:
         raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
-    if side is not None and side not in ("right", "left"):
-        raise ValueError(f"side: got {side!r}; use 'right' or 'left'.")
     rows: list[dict[str, Any]] = []
     for index, frame in enumerate(frames):
         rows += _hands(path, index, frame, image_size, focal, side, mirrored)
     model = load_hand_model("open" if mano_dir is None else "mano", mano_dir=mano_dir)
-    columns = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
     if not rows:
         return Predictions.from_columns({"object_id": [], "side": [], "keypoints_3d": np.zeros((0, 21, 3))})
+    columns = stacked(rows)
     world, image = columns.pop("world"), columns["keypoints_2d"]
     points = world * _scale(world, model)[:, None, None]
     points = points + _place(points, image, columns["cam_K"])[:, None]
@@ -192,26 +191,27 @@ def _labels(
     swap = any(name in frame for name in _LEGACY) if mirrored is None else mirrored
     labels = []
     for item in found:
-        best = item
-        if isinstance(best, dict) and isinstance(best.get("classification"), list):
-            best = best["classification"]
-        if isinstance(best, list):
-            best = best[0] if best else None
-        best = {"label": best} if isinstance(best, str) else best
-        names = ("categoryName", "category_name", "label", "displayName", "display_name")
-        label = (
-            next((best[name] for name in names if best.get(name)), None) if isinstance(best, dict) else None
-        )
-        label = str(label).lower()
+        label, score = _handedness(item)
         if side is None and label not in ("left", "right"):
             raise ValueError(
                 f"{path}: {where}: handedness {label[:20]!r} is neither Left nor Right; give side."
             )
-        score = best.get("score", np.nan) if isinstance(best, dict) else np.nan
-        is_right = (label == "right") != swap
-        score = float(score) if isinstance(score, float) else np.nan
-        labels.append((side or ("right" if is_right else "left"), score))
+        labels.append((side or ("right" if (label == "right") != swap else "left"), score))
     return labels
+
+
+def _handedness(item: Any) -> tuple[str, float]:
+    """Name, in lower case, and score of the likelier side, in whatever it is wrapped."""
+    if isinstance(item, dict) and isinstance(item.get("classification"), list):
+        item = item["classification"]
+    if isinstance(item, list):
+        item = item[0] if item else None
+    if not isinstance(item, dict):
+        return str(item).lower(), np.nan
+    names = ("categoryName", "category_name", "label", "displayName", "display_name")
+    label = next((item[name] for name in names if item.get(name)), None)
+    score = item.get("score")
+    return str(label).lower(), score if isinstance(score, float) else np.nan
 
 
 # The hands ------------------------------------------------------------------------------------------
@@ -248,35 +248,21 @@ def _place(points: np.ndarray, image: np.ndarray, cameras: np.ndarray) -> np.nda
     return places
 
 
-def _poses(points: np.ndarray, sides: np.ndarray, model: Any) -> dict[str, np.ndarray]:
+def _poses(points: np.ndarray, sides: np.ndarray, model: Any) -> Columns:
     """Pose columns fitted to ``points (N, 21, 3)``; NaN rows where there is nothing to fit."""
-    columns = {
-        name: np.full((len(points), *shape), np.nan)
-        for name, shape in (
-            ("global_orient", (3,)),
-            ("hand_pose", (15, 3)),
-            ("betas", (10,)),
-            ("transl", (3,)),
-        )
-    }
-    usable = hand_sized(points)
+    usable, parts = hand_sized(points), []
     for side in ("right", "left"):
         rows = np.flatnonzero((sides == side) & usable)
         if len(rows):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # rows that cannot be fitted stay NaN and say so
-                fitted = fit_joints(points[rows], model, side=side)
-            for name, value in fitted.as_arrays().items():
-                columns[name][rows] = value
-    return columns
+                parts.append((rows, fit_joints(points[rows], model, side=side).as_arrays()))
+    return pose_columns(len(points), parts)
 
 
 def sniff(path: Path) -> bool:
     """A .json that names world landmarks or MediaPipe's lists of hands."""
-    if path.suffix.lower() != ".json":
-        return False
-    start = head(path)
-    return any(f'"{name}"' in start for name in (*_WORLD, *_IMAGE[1:]))
+    return json_names(path, (*_WORLD, *_IMAGE[1:]))
 
 
-ADAPTER = Adapter("mediapipe", read, None, sniff, "MediaPipe hand landmarks (.json), with world landmarks")
+FORMAT = Format("mediapipe", read, None, sniff, "MediaPipe hand landmarks (.json), with world landmarks")

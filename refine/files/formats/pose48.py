@@ -26,9 +26,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..predictions import Predictions
-from . import Adapter
-from .files import betas_rows, given_numbers, head, npz_names, numbers, read_tree, rigid
-from .hands import mean_pose, our_left, root_joints
+from .files import betas_rows, given_numbers, json_names, npz_names, numbers, read_tree, rigid
+from .format import Format, Numbers, Side
+from .hands import mano_columns, root_joints
 
 _POSE = ("pose", "hand_pose", "theta", "mano_pose")
 _SHAPE = ("shape", "hand_shape", "betas", "beta")
@@ -38,10 +38,10 @@ _TRANSL = ("tsl", "hand_tsl", "hand_trans", "trans", "transl")
 def read(
     path: Path,
     *,
-    side: str | None = None,
-    betas: Any = None,
+    side: Side | None = None,
+    betas: Numbers = None,
     object_id: str = "",
-    object_pose: Any = None,
+    object_pose: Numbers = None,
     flat_hand_mean: bool = True,
     pivot: Literal["wrist", "root"] = "wrist",
     mano_dir: str | Path | None = None,
@@ -56,51 +56,35 @@ def read(
         object_pose: object to camera (or world), see `files.rigid`. None: a file with ``tsl`` (OakInk-Shape) is in
             the object's frame; others lack it.
         flat_hand_mean: whether the mean pose is in the angles already; False adds it.
-        pivot: "wrist": the translation is where the wrist is (``center_idx=0``); "root": it is added to MANO's mesh,
-            posed about its wrist joint.
+        pivot: what translations say; "wrist": where the wrist is (``center_idx=0``); "root": how far MANO's mesh is
+            moved that was posed about its wrist joint.
         mano_dir: the user's MANO: exact wrists of shapes, and the mean pose.
 
     Raises:
         MissingManoError: MANO is needed and not there.
-        ValueError: a field is missing or misshapen, or ``pivot`` is neither.
+        ValueError: a field is missing or misshapen.
     """
-    if pivot not in ("wrist", "root"):
-        raise ValueError(f"pivot: {pivot!r} is not known; use 'wrist' or 'root'.")
     side = side or ("left" if "left" in path.stem.lower() else "right")
-    if side not in ("right", "left"):
-        raise ValueError(f"side: got {side!r}; use 'right' or 'left'.")
     frames = _frames(path, read_tree(path))
     parts = [_arrays(path, values) for _, values in frames]
     pose = np.concatenate([part["pose"] for part in parts]) if parts else np.zeros((0, 48))
     transl = np.concatenate([part["transl"] for part in parts]) if parts else np.zeros((0, 3))
     rows = len(pose)
-    shape = _shapes(path, parts, betas, rows)
     names = [
         f"{name}/{k}" if len(part["pose"]) > 1 else name
         for (name, _), part in zip(frames, parts, strict=True)
         for k in range(len(part["pose"]))
     ]
-    angles = pose[:, 3:].reshape(-1, 15, 3)
-    if not flat_hand_mean:
-        angles = angles + mean_pose(side, mano_dir)
-    sides = np.full(rows, side)
-    moved = np.zeros((rows, 3))
-    if side == "left":
-        shape, moved = our_left(shape, moved, mano_dir)
-    transl = transl - root_joints(shape, sides, mano_dir) if pivot == "wrist" else transl + moved
-    in_object_frame = object_pose is None and all("tsl" in values for _, values in frames)
-    columns: dict[str, Any] = {
-        "object_id": np.full(rows, object_id),
-        "side": sides,
-        "global_orient": pose[:, :3],
-        "hand_pose": angles,
-        "betas": shape,
-        "transl": transl,
-        "frame_id": np.array(names, np.str_) if len(frames) > 1 else np.arange(rows),
-    }
-    if not in_object_frame:
+    shape = _shapes(path, parts, betas, rows)
+    columns = mano_columns(
+        side, pose[:, :3], pose[:, 3:], shape, transl, mano_dir, add_mean=not flat_hand_mean
+    )
+    if pivot == "wrist":
+        columns["transl"] = transl - root_joints(columns["betas"], columns["side"], mano_dir)
+    if object_pose is not None or not all("tsl" in values for _, values in frames):
         columns["object_pose"] = rigid(object_pose, rows)
-    return Predictions.from_columns(columns)
+    labels = np.array(names, np.str_) if len(frames) > 1 else np.arange(rows)
+    return Predictions.from_columns(columns | {"object_id": np.full(rows, object_id), "frame_id": labels})
 
 
 def _frames(path: Path, tree: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -158,18 +142,10 @@ def _shapes(path: Path, parts: list[dict[str, Any]], betas: Any, rows: int) -> n
 
 def sniff(path: Path) -> bool:
     """An .npz or .json with a pose and a translation under TACO's or OakInk's names; TACO's and OakInk's files."""
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        names = set(npz_names(path))
-        return bool(names & {"pose", "hand_pose", "theta"}) and bool(
-            names & {"tsl", "hand_tsl", "hand_trans"}
-        )
-    if suffix in (".pkl", ".pickle"):
+    if path.suffix.lower() in (".pkl", ".pickle"):
         return path.is_file() and path.stem in ("hand_param", "right_hand", "left_hand")
-    start = head(path) if suffix == ".json" else ""
-    return any(f'"{name}"' in start for name in ("tsl", "hand_tsl", "hand_trans"))
+    names, places = npz_names(path), {"tsl", "hand_tsl", "hand_trans"}
+    return bool(names & places and names & {"pose", "hand_pose", "theta"}) or json_names(path, places)
 
 
-ADAPTER = Adapter(
-    "pose48", read, None, sniff, "48-number poses of TACO, OakInk and others (.npz, .json, .pkl)"
-)
+FORMAT = Format("pose48", read, None, sniff, "48-number poses of TACO, OakInk and others (.npz, .json, .pkl)")

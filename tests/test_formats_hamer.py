@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapter_files import Hands, hands, turn
+from format_files import Hands, hands, turn
 from mano_file import write_mano
 
 from refine.files.formats import read_any, sniff

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapter_files import text
+from format_files import text
 
 from hand_models import Hand, HandPose, load_open_hand, skeleton
 from hand_models.anatomy import default_anatomy
-from refine.files.formats import adapter, read_any, sniff, write_with
+from refine.files.formats import get_format, read_any, sniff, write_with
 from refine.files.prediction_poses import hand_poses
 from refine.files.predictions import Predictions, row_problems
 
@@ -116,7 +116,7 @@ def test_out_and_in_again_through_the_surface(tmp_path, poses, joints, suffix):
     p = Predictions.from_columns(
         poses.as_arrays() | {"side": ["right"] * 3, "object_id": ['a,"b"', "b", ""], "hand_model": "open"}
     )
-    out = write_with(adapter("keypoints"), tmp_path / f"a{suffix}", p, unit="mm")
+    out = write_with(get_format("keypoints"), tmp_path / f"a{suffix}", p, unit="mm")
     back = read_any(out, unit="mm")
     np.testing.assert_allclose(back.keypoints_3d, joints, atol=2e-6)
     assert back.object_id.tolist() == p.object_id.tolist()

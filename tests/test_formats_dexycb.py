@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapter_files import OPENPOSE_OF_MANO, Hands, hands_in_span, principal, text, with_tips
+from format_files import OPENPOSE_OF_MANO, Hands, hands_in_span, principal, text, with_tips
 from mano_file import write_mano
 
 from hand_models import MissingManoError
-from refine.files.formats import adapter, read_any, sniff, write_with
+from refine.files.formats import get_format, read_any, sniff, write_with
 from refine.files.formats.hands import joints_of, root_joints, vertices_of
 from refine.files.predictions import Predictions, row_problems
 
@@ -64,7 +64,7 @@ def dataset(root: Path, hand: Hands, side: str = "right") -> Path:
 
 def one_shape(count: int, side: str) -> Hands:
     """Hands of one person: all of the first one's betas."""
-    from adapter_files import hands
+    from format_files import hands
 
     drawn = hands_in_span(count, side, 45, flat=False)
     return hands(count, side=side, pose=drawn.pose, betas=np.tile(drawn.betas[:1], (count, 1)))
@@ -153,7 +153,7 @@ def results(p: Predictions, **change: object) -> Predictions:
 def test_hpe_results_are_millimetres_in_openpose_order(tmp_path, mano):
     hand = one_shape(3, "right")
     p = results(read_any(dataset(tmp_path, hand), mano_dir=mano))
-    out = write_with(adapter("dexycb"), tmp_path / "hpe.txt", p, mano_dir=mano)
+    out = write_with(get_format("dexycb"), tmp_path / "hpe.txt", p, mano_dir=mano)
     rows = [line.split(",") for line in out.read_text().splitlines()]
     assert [len(row) for row in rows] == [64] * 3
     assert [int(row[0]) for row in rows] == [5, 6, 7]
@@ -168,7 +168,7 @@ def test_hpe_results_are_millimetres_in_openpose_order(tmp_path, mano):
 def test_bop_results_are_the_evaluators_columns(tmp_path, mano):
     hand = one_shape(2, "right")
     p = results(read_any(dataset(tmp_path, hand), mano_dir=mano), sequence_id=np.array(["17", "17"]))
-    out = write_with(adapter("dexycb"), tmp_path / "bop.csv", p, kind="bop")
+    out = write_with(get_format("dexycb"), tmp_path / "bop.csv", p, kind="bop")
     head, *lines = out.read_text().splitlines()
     assert head == "scene_id,im_id,obj_id,score,R,t,time"
     for k, line in enumerate(lines):
@@ -191,6 +191,6 @@ def test_results_that_a_benchmark_cannot_take_are_refused(tmp_path, mano):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             write_with(
-                adapter("dexycb"), tmp_path / "out.csv", results(p, **change), kind=kind, mano_dir=mano
+                get_format("dexycb"), tmp_path / "out.csv", results(p, **change), kind=kind, mano_dir=mano
             )
     assert not (tmp_path / "out.csv").exists()

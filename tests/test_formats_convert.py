@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-from adapter_files import hands, text
-from test_adapters_ho3d import dataset, pred
+import trimesh
+from format_files import hands, text
+from test_formats_ho3d import dataset, pred
+from test_formats_keypoints import mediapipe_forms
 
-from refine.commands import cli
-from refine.files.formats import MODULES, adapter, adapters, read_any, read_with, sniff, write_with
+from refine.commands import cli, convert, format_options, refine
+from refine.files import formats
+from refine.files.formats import BUILT_IN, all_formats, get_format, read_any, read_with, sniff, write_with
 from refine.files.formats.files import read_yaml, rigid
+from refine.files.formats.format import options_of
 from refine.files.prediction_files import read_predictions, write_predictions
-from refine.files.predictions import COLUMNS, Predictions
+from refine.files.predictions import COLUMNS, Predictions, row_problems
+from refine.files.row_source import pieces
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 
@@ -36,9 +42,9 @@ def predictions(count: int = 2) -> Predictions:
 # The registry ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["grasp", *MODULES])
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_every_format_keeps_to_the_protocol(name, tmp_path):
-    form = adapter(name)
+    form = get_format(name)
     assert form.name == name
     assert form.description
     for odd in (tmp_path, tmp_path / "missing.json", text(tmp_path / "a.txt", "hello")):
@@ -54,17 +60,17 @@ def test_every_format_keeps_to_the_protocol(name, tmp_path):
 
 def test_unknown_formats_are_listed(tmp_path):
     with pytest.raises(ValueError, match="hamer, ho3d, dexycb"):
-        adapter("smpl")
+        get_format("smpl")
     with pytest.raises(ValueError, match="Tried:") as error:
         sniff(text(tmp_path / "a.txt", "hello"))
-    assert all(f"\n  {name}: " in str(error.value) for name in adapters())
+    assert all(f"\n  {name}: " in str(error.value) for name in all_formats())
     with pytest.raises(FileNotFoundError):
         sniff(tmp_path / "nothing")
 
 
 def test_formats_that_are_only_read_say_which_are_written(tmp_path):
     with pytest.raises(ValueError, match="grasp, ho3d, dexycb, keypoints, contactopt"):
-        write_with(adapter("hamer"), tmp_path / "a.npz", predictions())
+        write_with(get_format("hamer"), tmp_path / "a.npz", predictions())
 
 
 def test_a_file_that_could_be_two_formats_asks(tmp_path):
@@ -108,11 +114,127 @@ def test_object_poses_from_files(tmp_path, form):
 def test_yaml_as_datasets_write_it(tmp_path):
     content = "# head\n---\na: 1\nb:\n- x\n- 'y z'\nc: [1, 2]\nd:\n  fx: 3.5\n  e:\n  - 7\nempty:\n"
     path = text(tmp_path / "a.yml", content)
-    expected = {"a": "1", "b": ["x", "y z"], "c": ["1", "2"], "d": {"fx": "3.5", "e": ["7"]}, "empty": ""}
+    expected = {"a": 1, "b": ["x", "y z"], "c": [1, 2], "d": {"fx": 3.5, "e": [7]}, "empty": None}
     assert read_yaml(path) == expected
-    for wrong in ("- a\n", "a\n", " a: 1\n", "a: !!python/object:os.system\n- {b\n  c"):
+    for wrong in ("- a\n", "a\n", "a: b: 1\n", "a: !!python/object:os.system\n- {b\n  c"):
         with pytest.raises(ValueError, match="line"):
             read_yaml(text(path, wrong))
+
+
+# Formats of other packages --------------------------------------------------------------------------
+
+FOREIGN = """
+from refine.files.formats import Format
+from refine.files.formats.keypoints import FORMAT as joints
+
+def read(path, *, hz: float = 30.0):
+    \"\"\"Read.
+
+    Args:
+        hz: frames a second.
+    \"\"\"
+    return joints.read(path.with_suffix(".json"))
+
+FORMAT = Format("foreign", read, None, lambda path: path.suffix == ".foreign", "what a foreign package reads")
+"""
+
+
+@pytest.fixture
+def distribution(tmp_path, monkeypatch):
+    """Installs a package whose formats are given as ``name = object`` lines."""
+
+    def install(name: str, *lines: str) -> None:
+        site = tmp_path / f"site_{name}"
+        points = "\n".join(["[regrasp.formats]", *lines])
+        text(site / f"{name}.py", FOREIGN)
+        text(
+            site / f"{name}-1.0.dist-info" / "METADATA",
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        )
+        text(site / f"{name}-1.0.dist-info" / "entry_points.txt", points)
+        monkeypatch.syspath_prepend(site)
+
+    formats._from_other_packages.cache_clear()
+    yield install
+    formats._from_other_packages.cache_clear()
+
+
+def test_another_package_brings_a_format(tmp_path, distribution, capsys):
+    distribution("foreign_hands", "foreign = foreign_hands:FORMAT")
+    write_with(get_format("keypoints"), tmp_path / "a.json", predictions())
+    path = text(tmp_path / "a.foreign", "")
+    assert sniff(path) == "foreign"
+    np.testing.assert_allclose(read_any(path, hz=25.0).keypoints_3d, predictions().keypoints_3d, atol=1e-6)
+    assert list(all_formats()) == [*BUILT_IN, "foreign"]
+    with pytest.raises(ValueError, match="graph, foreign"):
+        get_format("smpl")
+    assert cli.main(["convert", str(path), str(tmp_path / "b.csv"), "--to", "keypoints", "--hz", "25"]) == 0
+    with pytest.raises(SystemExit):
+        cli.main(["refine", "--help"])
+    assert "Frames a second (foreign)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("broken = faulty_hands:NOTHING", "faulty_hands: its format 'broken' does not load.*AttributeError"),
+        ("broken = no_such_module:FORMAT", "faulty_hands: its format 'broken' does not load.*ModuleNotFoundError"),
+        ("broken = faulty_hands:read", "faulty_hands: its format 'broken' does not load.*not a Format"),
+        ("ho3d = faulty_hands:FORMAT", "faulty_hands: its format 'ho3d' is left out"),
+    ],
+)  # fmt: skip
+def test_a_format_that_does_not_load_is_warned_of_and_left_out(tmp_path, distribution, line, words):
+    distribution("faulty_hands", line)
+    with pytest.warns(UserWarning, match=words):
+        known = all_formats()
+    assert list(known) == list(BUILT_IN)
+    assert known["ho3d"].read.__module__ == "refine.files.formats.ho3d"
+    assert sniff(write_predictions(tmp_path / "a.npz", predictions())) == "grasp"  # and all else goes on
+
+
+# The commands' options -------------------------------------------------------------------------------
+
+
+def test_formats_agree_on_what_an_option_is():
+    """One command line serves all formats, so an option's type may not depend on which it is for."""
+    kinds: dict[str, object] = {}
+    for form in all_formats().values():
+        for name, kind in (options_of(form.read) | options_of(form.write)).items():
+            simple = format_options._on_command_line(kind)
+            assert kinds.setdefault(name, simple) == simple, f"{form.name}: {name}"
+
+
+def test_refine_and_convert_offer_what_formats_understand():
+    readers = {name for form in all_formats().values() for name in options_of(form.read)}
+    writers = {name for form in all_formats().values() for name in options_of(form.write)}
+    refine_takes = {f.name for f in fields(refine._format_options())} | {"objects", "mano_dir"}
+    assert refine_takes == readers
+    assert {f.name for f in fields(convert._format_options())} == readers | writers
+    for form in all_formats().values():
+        for name in options_of(form.read):
+            assert format_options._meaning(form.read, name), f"{form.name}: {name} is not in the docstring"
+
+
+def test_refine_hands_the_readers_options_on(tmp_path, monkeypatch):
+    points = predictions().keypoints_3d
+    path = text(tmp_path / "hands.json", json.dumps(mediapipe_forms(points)["javascript"]))
+    np.save(tmp_path / "pose.npy", np.eye(4))
+    seen = {}
+
+    def refine_files(inputs, out, config, execution, options):
+        (item,) = inputs
+        (seen["rows"],) = pieces(item.path, item.form, 512, options=options)
+        return iter(())
+
+    monkeypatch.setattr("refine.batch.run.refine_files", refine_files)
+    trimesh.creation.box((0.05, 0.05, 0.05)).export(tmp_path / "mug.ply")
+    arguments = ["--from", "mediapipe", "--objects", str(tmp_path), "--out", str(tmp_path / "out")]
+    options = ["--object-id", "mug", "--object-pose", str(tmp_path / "pose.npy"), "--focal", "600"]
+    assert cli.main(["refine", str(path), *arguments, *options, "--image-size", "640", "480"]) == 0
+    wanted = read_any(path, image_size=(640, 480), focal=600.0, object_id="mug", object_pose=np.eye(4))
+    for name, value in wanted.columns().items():
+        np.testing.assert_array_equal(seen["rows"].column(name), value, err_msg=name)
+    assert row_problems(wanted) == {}
 
 
 # The command ----------------------------------------------------------------------------------------
@@ -181,6 +303,7 @@ def test_docs_list_every_column_with_its_shape():
 
 def test_docs_list_every_format():
     rows = {row[0].strip("`"): row for row in table_rows() if len(row) == 7}
-    assert set(MODULES) <= set(rows)
-    for name in MODULES:
-        assert bool(rows[name][2]) == (adapter(name).write is not None), name
+    others = [name for name in BUILT_IN if name != "grasp"]
+    assert set(others) <= set(rows)
+    for name in others:
+        assert bool(rows[name][2]) == (get_format(name).write is not None), name

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapter_files import FLIP, OPENPOSE_OF_MANO, Hands, hands, text, vector, with_tips
+from format_files import FLIP, OPENPOSE_OF_MANO, Hands, hands, text, vector, with_tips
 from mano_file import write_mano
 
-from refine.files.formats import adapter as named
+from refine.files.formats import get_format as named
 from refine.files.formats import read_any, sniff, write_with
 from refine.files.formats.hands import vertices_of
 from refine.files.predictions import Predictions, row_problems

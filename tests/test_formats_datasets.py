@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from adapter_files import Hands, hands, hands_in_span, mano_fields, principal, surface, text, turn, vector
+from format_files import Hands, hands, hands_in_span, mano_fields, principal, surface, text, turn, vector
 from mano_file import write_mano
 from scipy.spatial.transform import Rotation
 
 from hand_models import HandPose, load_open_hand, skeleton
-from refine.files.formats import adapter, read_any, sniff, write_with
+from refine.files.formats import get_format, read_any, sniff, write_with
 from refine.files.formats.hands import root_joints, vertices_of
 from refine.files.predictions import Predictions, row_problems
 
@@ -158,7 +158,7 @@ def test_contactopt_in_and_out(tmp_path, mano):
     assert error(p, mano, hand.vertices[:1]) < 2e-5
     assert p.object_id.tolist() == ["mug"]
     assert p.object_pose is None
-    out = write_with(adapter("contactopt"), tmp_path / "out.json", p, mano_dir=mano)
+    out = write_with(get_format("contactopt"), tmp_path / "out.json", p, mano_dir=mano)
     for name, value in demo.items():
         np.testing.assert_allclose(json.loads(out.read_text())[name], value, atol=2e-6)
     full = np.c_[hand.orient, hand.pose.reshape(2, 45)]
@@ -170,7 +170,7 @@ def test_contactopt_in_and_out(tmp_path, mano):
     assert error(q, mano, hand.vertices) < 2e-5
     left = Predictions.from_columns(q.columns() | {"side": np.array(["right", "left"])})
     with pytest.raises(ValueError, match="row 1"):
-        write_with(adapter("contactopt"), tmp_path / "bad.json", left, mano_dir=mano)
+        write_with(get_format("contactopt"), tmp_path / "bad.json", left, mano_dir=mano)
 
 
 # GRAB -----------------------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""What formats can be told, as options of a command: taken from the signatures of their readers and writers."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Collection
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import docstring_parser
+import tyro
+
+from ..files.formats import all_formats
+from ..files.formats.format import options_of
+
+
+def format_options(*, writing: bool = False, without: Collection[str] = ()) -> type:
+    """A dataclass with each option that some format takes; None where it is not given.
+
+    Args:
+        writing: those of writers too.
+        without: names of options that the command has itself.
+    """
+    found: dict[str, tuple[Any, str, list[str]]] = {}
+    for form in all_formats().values():
+        for function in (form.read, form.write if writing else None):
+            for name, kind in options_of(function).items():
+                _, _, takers = found.setdefault(name, (kind, _meaning(function, name), []))
+                if form.name not in takers:
+                    takers.append(form.name)
+    options = []
+    for name, (kind, meaning, takers) in found.items():
+        if name not in without:
+            shown = tyro.conf.arg(help=f"{meaning} ({', '.join(takers)})")
+            options.append((name, Annotated[_on_command_line(kind) | None, shown], None))
+    return make_dataclass("FormatOptions", options, frozen=True)
+
+
+def given(options: Any) -> dict[str, Any]:
+    """Those of ``options``, a `format_options` or None, that were given."""
+    return {} if options is None else {name: v for name, v in vars(options).items() if v is not None}
+
+
+def _on_command_line(kind: Any) -> Any:
+    """Arrays, and what may as well be a path, come as files."""
+    return Path if kind is Any or Path in typing.get_args(kind) else kind
+
+
+def _meaning(function: Any, name: str) -> str:
+    """What the docstring of ``function`` says of its parameter ``name``."""
+    documented = docstring_parser.parse(
+        inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE
+    )
+    text = next((p.description or "" for p in documented.params if p.arg_name == name), "")
+    text = " ".join(text.replace("`", "").split()).removesuffix(".")
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,75 @@
+"""Columns of `grasp/1` put together from frames, hands and files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+POSE = {"global_orient": (3,), "hand_pose": (15, 3), "betas": (10,), "transl": (3,)}
+"""Columns of a pose and the shape of a row of each."""
+T = TypeVar("T")
+Columns = dict[str, np.ndarray]
+
+
+def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Columns:
+    """The rows of one or more ``parts``, one after the other, of the columns that all of them have."""
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def stacked(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Columns from one or more rows."""
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def pose_columns(rows: int, parts: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> Columns:
+    """The pose of each of ``rows``, from that of some: pairs of their places or mask and their columns; else NaN."""
+    columns = {name: np.full((rows, *shape), np.nan) for name, shape in POSE.items()}
+    for places, part in parts:
+        for name, column in columns.items():
+            column[places] = part[name]
+    return columns
+
+
+def frame_columns(names: Sequence[str]) -> Columns:
+    """Labels of frames called ``sequence/number``; a frame without a number has that of its row."""
+    sequences, tails = zip(*(name.rpartition("/")[::2] for name in names), strict=True) if names else ((), ())
+    return {
+        "frame_id": np.array(names, np.str_),
+        "sequence_id": np.array(sequences, np.str_),
+        "frame_index": np.array(
+            [row if (n := whole(t)) is None else n for row, t in enumerate(tails)], np.int64
+        ),
+    }
+
+
+def whole(text: str) -> int | None:
+    """The number that a text of digits stands for; None where it is none or has more than 18."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else None
+
+
+def each_file(files: Sequence[Path], read: Callable[[Path], T], otherwise: Callable[[Path], T]) -> list[T]:
+    """What ``read`` finds in each file of a folder, or ``otherwise`` where one is damaged, which is warned of.
+
+    Raises:
+        ValueError: the only file is damaged.
+    """
+    found, damaged = [], []
+    for file in files:
+        try:
+            found.append(read(file))
+        except ValueError as error:
+            if len(files) == 1:
+                raise
+            damaged.append(str(error))
+            found.append(otherwise(file))
+    if damaged:
+        warnings.warn(
+            f"{len(damaged)} of {len(files)} files are damaged and come out as empty rows; the first: {damaged[0]}",
+            stacklevel=4,
+        )
+    return found
