@@ -58,7 +58,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
     started = time.monotonic()
     rows = read_predictions(shard.rows_file)
     numbers = np.array(shard.rows, dtype=np.int64)
-    model, refine = _model_and_refiner(config, shard.manifest.config_sha256)
+    model = _model(config, shard.manifest.config_sha256)
 
     def save_meshes(places: np.ndarray, result: Any) -> None:
         _write_meshes(shard.manifest, numbers[places], result)
@@ -67,7 +67,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         rows,
         find_objects(config.objects),
         model,
-        refine,
+        config.refiner(),
         batch_size=config.batch_size,
         numbers=numbers,
         progress=progress,
@@ -77,15 +77,14 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
 
 
 @lru_cache(maxsize=1)  # MANO takes as long to load as a small shard to refine
-def _model_and_refiner(config: BatchConfig, sha256: str) -> tuple[HandModel, Callable[..., Any]]:
-    """Hand model and refiner of a configuration; ``sha256``, its manifest's, changes with what their files hold."""
-    model = config.load_model()
-    return model, config.refiner(model)
+def _model(config: BatchConfig, sha256: str) -> HandModel:
+    """Hand model of a configuration; ``sha256``, its manifest's, changes with what its files hold."""
+    return config.load_model()
 
 
 def give_up(shard: Shard, config: BatchConfig, reason: str) -> ShardRecord:
     """Record every row of ``shard`` as failed, for ``reason``."""
-    model, _ = _model_and_refiner(config, shard.manifest.config_sha256)
+    model = _model(config, shard.manifest.config_sha256)
     return _commit(shard, failed_rows(read_predictions(shard.rows_file), model, reason), 0.0)
 
 
