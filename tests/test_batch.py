@@ -34,7 +34,7 @@ from batch_fakes import (
 )
 
 from contact.objects import grid_build
-from hand_models import HandModel, MissingManoError
+from hand_models import MissingManoError
 from refine.batch import Execution, refine_files, rows
 from refine.batch.manifest import lock
 from refine.batch.tally import Tally
@@ -476,7 +476,7 @@ def test_an_error_that_cannot_be_sent_is_told_as_it_is(tmp_path):
 
 @dataclass(frozen=True)
 class NamelessConfig(FakeConfig):
-    def refiner(self, model: HandModel) -> Callable[..., Any]:
+    def refiner(self) -> Callable[..., Any]:
         raise nameless()
 
 

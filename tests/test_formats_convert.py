@@ -207,7 +207,7 @@ def test_formats_agree_on_what_an_option_is():
 def test_refine_and_convert_offer_what_formats_understand():
     readers = {name for form in all_formats().values() for name in options_of(form.read)}
     writers = {name for form in all_formats().values() for name in options_of(form.write)}
-    refine_takes = {f.name for f in fields(refine._format_options())} | {"objects", "mano_dir"}
+    refine_takes = {f.name for f in fields(refine._format_options())} | {"mano_dir"}
     assert refine_takes == readers
     assert {f.name for f in fields(convert._format_options())} == readers | writers
     for form in all_formats().values():
