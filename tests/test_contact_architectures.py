@@ -39,7 +39,7 @@ def _flat_hands(batch: int) -> HandPose:
 
 
 def hierarchy_of(points: torch.Tensor) -> PointHierarchy:
-    return PointHierarchy.stack([build_hierarchy(p) for p in points])
+    return PointHierarchy.cat([build_hierarchy(p) for p in points])
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -264,7 +264,7 @@ def cases() -> Cases:
         torch.stack([getattr(o, name) for o in objects]) for name in ("points", "normals", "thickness")
     )
     truth = make_field((torch.rand(3, 2048, generator=generator) > 0.9).float())
-    which, hierarchy = torch.tensor([1, 0, 1]), PointHierarchy.stack(hierarchies)
+    which, hierarchy = torch.tensor([1, 0, 1]), PointHierarchy.cat(hierarchies)
     names = ("box", "capsule")
     return Cases(pose, pose, which, points, normals, thickness, hierarchy, truth, names)
 

@@ -61,7 +61,7 @@ def scene(model: HandModel) -> Scene:
         torch.stack([o.points for o in objects])[which],
         torch.stack([o.normals for o in objects])[which],
         torch.stack([o.thickness for o in objects])[which],
-        PointHierarchy.stack([build_hierarchy(o.points) for o in objects])[which],
+        PointHierarchy.cat([build_hierarchy(o.points) for o in objects])[which],
     )
 
 

@@ -50,12 +50,12 @@ def close_hands(
     # A hand round a cavity must not end up inside it: it closes on the object's convex hull.
     solid = obj.grid
     if placement.across.any():
-        solid = SignedDistanceGrid.stack(
+        solid = SignedDistanceGrid.cat(
             [obj.grid, ObjectMesh.from_any(obj.trimesh.convex_hull, resolution=48).grid]
         )
 
     def surface(points: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        return solid.query(points, placement.across[index].long() if solid.count > 1 else None)
+        return solid.query(points, placement.across[index].long() if len(solid) > 1 else None)
 
     def linearize(pose: HandPose, index: Tensor) -> NormalEquations:
         jacobian = model.jacobian(pose, skin)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from contact.objects.grid_build import is_closed
+from .grid_build import is_closed
 
 MERGE = 1e-6
 """Vertices closer than about this fraction of the bounding box's diagonal are one."""

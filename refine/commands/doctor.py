@@ -15,6 +15,7 @@ from pathlib import Path
 CORE = {
     "torch": "torch", "numpy": "numpy", "scipy": "scipy", "trimesh": "trimesh", "pillow": "PIL", "libigl": "igl",
     "manifold3d": "manifold3d", "safetensors": "safetensors", "tyro": "tyro", "tqdm": "tqdm",
+    "platformdirs": "platformdirs",
 }  # fmt: skip
 """Distribution name to module, of every package that must be there."""
 OPTIONAL = {
@@ -23,7 +24,7 @@ OPTIONAL = {
     "open3d": ("open3d", "faster distance grids: pip install 'regrasp[open3d]'"),
     "pyarrow": ("pyarrow", "Parquet files: pip install 'regrasp[ray]'"),
     "ray": ("ray", "several machines: pip install 'regrasp[ray]'"),
-    "pytorch3d": ("pytorch3d", "used where present, never needed"),
+    "pytorch3d": ("pytorch3d", "its Meshes are accepted as objects"),
     "smplx": ("smplx", "reference in tests: pip install 'regrasp[dev]'"),
 }
 """Distribution name to module and what it is for."""

@@ -403,10 +403,10 @@ def _signed_distance(vertices: Array, obj: Objects, chunk: int = 64) -> np.ndarr
             )
         unique = {id(o): o for o in obj}
         place = {key: i for i, key in enumerate(unique)}
-        grid = SignedDistanceGrid.stack([o.grid for o in unique.values()])
+        grid = SignedDistanceGrid.cat([o.grid for o in unique.values()])
         which = torch.tensor([place[id(o)] for o in obj], dtype=torch.int64)
     parts = [
-        grid.query(points[i : i + chunk].to(grid.device), which[i : i + chunk].to(grid.device))[0].cpu()
+        grid.query(points[i : i + chunk].to(grid.values.device), which[i : i + chunk].to(grid.values.device))[0].cpu()
         for i in range(0, len(points), chunk)
     ]
     return torch.cat(parts).double().numpy() if parts else np.zeros(points.shape[:2])
