@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import igl
 import numpy as np
@@ -12,13 +11,11 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from hand_models import HandModel, HandPose
+from hand_models.record import Record
+
 from .capsule import DEFAULT_CAPSULE, Capsule, axis_distance, contact_at_distance, contact_value
-
-if TYPE_CHECKING:
-    from hand_models.model import HandModel
-    from hand_models.pose import HandPose
-
-    from .objects.mesh import ObjectMesh
+from .objects.mesh import ObjectMesh
 
 NUM_PARTS = 16
 _RAY_UNITS = 1e4
@@ -28,7 +25,7 @@ _EXACT_WITHIN = 0.01
 
 
 @dataclass(frozen=True)
-class ContactField:
+class ContactField(Record):
     """Contact and correspondence of ``B`` grasps over ``n`` object points and ``P`` hand points.
 
     The object-to-hand correspondence is TOCH's (Zhou et al., ECCV 2022): the hand point that lies on the
@@ -61,33 +58,6 @@ class ContactField:
     joints_var: Tensor | None = None
     """(B, 21) square metres, per axis."""
 
-    def __len__(self) -> int:
-        return len(self.contact)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> ContactField:
-        """Apply ``function`` to every tensor that is present."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: function(t) for name, t in values.items() if t is not None})
-
-    def index(self, index: int | slice | Sequence[int] | Tensor | np.ndarray) -> ContactField:
-        """Select grasps; an integer keeps a batch of one."""
-        chosen = [index] if isinstance(index, int) else index
-        return self.map(lambda t: t[chosen])
-
-    __getitem__ = index
-
-    def to(self, *args: Any, **kwargs: Any) -> ContactField:
-        """Move or cast, as ``torch.Tensor.to``."""
-        return self.map(lambda t: t.to(*args, **kwargs))
-
-    def detach(self) -> ContactField:
-        """Cut from the autograd graph."""
-        return self.map(torch.Tensor.detach)
-
-    def repeat_interleave(self, repeats: int) -> ContactField:
-        """Each grasp ``repeats`` times in a row."""
-        return self.map(lambda t: t.repeat_interleave(repeats, 0))
-
     def mirrored(self) -> ContactField:
         """The same grasps in a mirror that flips x, over the mirrored object's points.
 
@@ -106,18 +76,16 @@ class ContactField:
         """(B, n, 3) where the corresponding hand points are to be: ``points + gap * normals``."""
         return points + self.gap[..., None] * normals
 
-    @staticmethod
-    def cat(parts: Sequence[ContactField]) -> ContactField:
+    @classmethod
+    def cat(cls, parts: Sequence[ContactField]) -> ContactField:
         """Join batches over equal numbers of points. Joints are kept only if every batch has them.
 
         Raises:
             ValueError: when ``parts`` is empty.
         """
-        if not parts:
-            raise ValueError("parts: nothing to join; give at least one ContactField.")
-        columns = {f.name: [getattr(p, f.name) for p in parts] for f in fields(ContactField)}
-        joined = {k: None if any(t is None for t in v) else torch.cat(v) for k, v in columns.items()}
-        return ContactField(**joined)
+        if any(part.joints is None for part in parts):
+            parts = [replace(part, joints=None, joints_var=None) for part in parts]
+        return super().cat(parts)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import pytest
 import torch
 import trimesh
 
-from contact.objects import ObjectMesh, mesh
+from contact.objects import ObjectMesh
+from contact.objects import mesh as mesh_module
 from contact.objects.object_set import ObjectSet
 from contact.objects.surface_points import farthest_point_order, sample_surface
 
@@ -58,7 +59,9 @@ class TestSources:
 
     def test_open3d_meshes_by_their_attributes(self, box: trimesh.Trimesh) -> None:
         """As Open3D has them: arrays called vertices and triangles, the mesh of tensors by way of `to_legacy`."""
-        legacy = SimpleNamespace(vertices=np.array(box.vertices), triangles=np.array(box.faces, dtype=np.int32))
+        legacy = SimpleNamespace(
+            vertices=np.array(box.vertices), triangles=np.array(box.faces, dtype=np.int32)
+        )
         for given in (legacy, SimpleNamespace(to_legacy=lambda: legacy)):
             assert make(given).content_hash == make(box).content_hash
 
@@ -370,8 +373,8 @@ class TestNeighbourhoods:
     @pytest.fixture
     def counted(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         built: list[int] = []
-        build = mesh.build_hierarchy
-        monkeypatch.setattr(mesh, "build_hierarchy", lambda p: (built.append(len(p)), build(p))[1])
+        build = mesh_module.build_hierarchy
+        monkeypatch.setattr(mesh_module, "build_hierarchy", lambda p: (built.append(len(p)), build(p))[1])
         return built
 
     def test_once_an_object(self, counted: list[int]) -> None:

@@ -27,6 +27,7 @@ from hand_models.atomic import write_atomically
 
 from ..field import ContactField
 from ..objects.hierarchy import PointHierarchy, build_hierarchy
+from ..objects.object_set import ObjectPoints
 from .placement import SynthesisConfig
 
 if TYPE_CHECKING:
@@ -197,12 +198,7 @@ class Corpus:
     numbers: tuple[int, ...]
     """of the objects' files, for `load_object`"""
     families: tuple[str, ...]
-    points: Tensor
-    """(G, n, 3)"""
-    normals: Tensor
-    thickness: Tensor
-    """(G, n)"""
-    hierarchy: PointHierarchy
+    objects: ObjectPoints
     which: Tensor
     """(N,)"""
     pose: HandPose
@@ -309,14 +305,15 @@ def _read(paths: Sequence[Path]) -> Corpus:
 
     pose = HandPose("right", *(join(name) for name in ("global_orient", "hand_pose", "betas", "transl")))
     counts = torch.tensor([len(item["contact"]) for item in items])
-    points = torch.stack([torch.from_numpy(item["points"]) for item in items])
+    points, normals, thickness = (
+        torch.stack([torch.from_numpy(item[name]) for item in items])
+        for name in ("points", "normals", "thickness")
+    )
+    hierarchy = PointHierarchy.cat([build_hierarchy(p) for p in points])
     return Corpus(
         numbers=tuple(int(path.stem.removeprefix("object_")) for path in paths),
         families=tuple(str(item["family"]) for item in items),
-        points=points,
-        normals=torch.stack([torch.from_numpy(item["normals"]) for item in items]),
-        thickness=torch.stack([torch.from_numpy(item["thickness"]) for item in items]),
-        hierarchy=PointHierarchy.stack([build_hierarchy(p) for p in points]),
+        objects=ObjectPoints(points, normals, thickness, hierarchy),
         which=torch.repeat_interleave(torch.arange(len(items)), counts),
         pose=pose,
         **{

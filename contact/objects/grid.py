@@ -129,7 +129,9 @@ class SignedDistanceGrid(Record):
             ValueError: no grid is given.
         """
         starts = accumulate((grid.values.numel() for grid in parts), initial=0)
-        moved = [replace(grid, offset=grid.offset + start) for grid, start in zip(parts, starts, strict=False)]
+        moved = [
+            replace(grid, offset=grid.offset + start) for grid, start in zip(parts, starts, strict=False)
+        ]
         return replace(super().cat(moved), values=torch.cat([grid.values for grid in parts]))
 
     def mirrored(self) -> SignedDistanceGrid:

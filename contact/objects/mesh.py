@@ -171,7 +171,9 @@ class ObjectMesh:
         if self.vertices.device == torch.device(device):
             return self
         parts = ("vertices", "faces", "points", "normals", "thickness", "grid", "hierarchy")
-        return replace(self, **{part: p.to(device) for part in parts if (p := getattr(self, part)) is not None})
+        return replace(
+            self, **{part: p.to(device) for part in parts if (p := getattr(self, part)) is not None}
+        )
 
 
 def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
