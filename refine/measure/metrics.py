@@ -406,7 +406,9 @@ def _signed_distance(vertices: Array, obj: Objects, chunk: int = 64) -> np.ndarr
         grid = SignedDistanceGrid.cat([o.grid for o in unique.values()])
         which = torch.tensor([place[id(o)] for o in obj], dtype=torch.int64)
     parts = [
-        grid.query(points[i : i + chunk].to(grid.values.device), which[i : i + chunk].to(grid.values.device))[0].cpu()
+        grid.query(points[i : i + chunk].to(grid.values.device), which[i : i + chunk].to(grid.values.device))[
+            0
+        ].cpu()
         for i in range(0, len(points), chunk)
     ]
     return torch.cat(parts).double().numpy() if parts else np.zeros(points.shape[:2])
