@@ -166,15 +166,6 @@ class ObjectMesh:
             grid=self.grid.mirrored(),
         )
 
-    def to(self, device: torch.device | str) -> ObjectMesh:
-        """The same object with its tensors on another device."""
-        if self.vertices.device == torch.device(device):
-            return self
-        parts = ("vertices", "faces", "points", "normals", "thickness", "grid", "hierarchy")
-        return replace(
-            self, **{part: p.to(device) for part in parts if (p := getattr(self, part)) is not None}
-        )
-
 
 def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
     """Vertices, faces and a name from any accepted source, not yet checked for content."""
