@@ -13,7 +13,8 @@ import torch
 import trimesh
 
 from contact.objects import grid_build
-from contact.objects.grid import SignedDistanceGrid, build_grid
+from contact.objects.grid import SignedDistanceGrid
+from contact.objects.grid_build import build_grid
 
 BOX = np.array([0.1, 0.07, 0.04])
 ROTATION = trimesh.transformations.rotation_matrix(0.7, [0.3, -0.5, 0.8])

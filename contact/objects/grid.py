@@ -2,7 +2,7 @@
 
 One :class:`SignedDistanceGrid` holds one object or a stack of differently sized objects in one flat
 tensor, so that a batch may mix objects. Looking up a point costs one gather of its eight cell corners.
-Grids are made from meshes by :func:`contact.objects.grid_build.build_grid`, re-exported here.
+`contact.objects.grid_build.build_grid` makes grids from meshes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ import torch
 from torch import Tensor
 
 from hand_models.record import Record, shared
-
-from .grid_build import build_grid_arrays
-
-__all__ = ["SignedDistanceGrid", "build_grid"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,34 +156,3 @@ class _Query(torch.autograd.Function):
     def backward(ctx: Any, d_distance: Tensor, _d_gradient: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return d_distance[..., None] * gradient, None, None
-
-
-def build_grid(
-    vertices: Any, faces: Any, resolution: int = 96, margin: float = 0.02, *, cache: bool = True
-) -> SignedDistanceGrid:
-    """Signed-distance grid of a triangle mesh.
-
-    See `grid_build.build_grid_arrays` for how it is made, how accurate it is and how it is cached.
-
-    Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3) integer vertex indices, outward orientation.
-        resolution: the number of nodes is about ``resolution ** 3``; the longest side of the box gets at
-            least ``resolution`` cells, more when the box is flat or elongated.
-        margin: metres of free space around the mesh that the box includes.
-        cache: keep the result in the user's cache folder and look there first.
-
-    Returns:
-        A grid of one object on the CPU.
-
-    Raises:
-        ValueError: an empty mesh, or a resolution or margin that makes no grid.
-    """
-    values, origin, spacing = build_grid_arrays(vertices, faces, resolution, margin, cache=cache)
-    return SignedDistanceGrid(
-        values=torch.from_numpy(values.reshape(-1)),
-        shape=torch.tensor([values.shape], dtype=torch.int64),
-        origin=torch.from_numpy(origin)[None],
-        spacing=torch.tensor([spacing], dtype=torch.float32),
-        offset=torch.zeros(1, dtype=torch.int64),
-    )

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .cleaning import clean_mesh
-from .grid import SignedDistanceGrid, build_grid
+from .grid import SignedDistanceGrid
+from .grid_build import build_grid
 from .hierarchy import LEVELS, PointHierarchy, build_hierarchy
 from .surface_points import corner_normals, farthest_point_order, sample_surface
 
@@ -84,7 +85,7 @@ class ObjectMesh:
             name: a name; the file's stem by default.
             scale: factor from the source's unit to metres, 1 by default; 0.001 for millimetres.
             n_points: number of surface points.
-            resolution: of the signed-distance grid, see :func:`contact.objects.grid.build_grid`.
+            resolution: of the signed-distance grid, see `contact.objects.grid_build.build_grid`.
             seed: for the surface points.
             cache: keep the signed-distance grid in the user's cache folder.
 
