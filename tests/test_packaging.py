@@ -20,7 +20,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hand_models", "contact", "refine", "pose_graph", "regrasp")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-_MODULE_OF = {"pillow": "PIL", "libigl": "igl"}
+_MODULE_OF = {"pillow": "PIL", "libigl": "igl", "pyyaml": "yaml", "docstring-parser": "docstring_parser"}
 
 
 def project() -> dict:

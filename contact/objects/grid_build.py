@@ -231,19 +231,18 @@ def _bound_by_sign_changes(values: np.ndarray, spacing: float) -> None:
 
 
 def cache_folder() -> Path | None:
-    """Folder of cached grids: ``$REGRASP_CACHE``, else the user's cache folder; None where switched off."""
+    """Folder of cached grids: ``$REGRASP_CACHE``, else the user's cache folder; None where switched off or unknown."""
     setting = os.environ.get("REGRASP_CACHE", "")
     if setting.lower() in {"0", "off"}:
         return None
-    base = Path(setting).expanduser() if setting else platformdirs.user_cache_path("regrasp", appauthor=False)
-    return base / "grids"
+    if setting:
+        return Path(setting).expanduser() / "grids"
+    folder = platformdirs.user_cache_path("regrasp", appauthor=False, opinion=False)
+    return folder / "grids" if folder.is_absolute() else None  # it is not where the user has no home folder
 
 
 def _cache_path(vertices: np.ndarray, faces: np.ndarray, resolution: int, margin: float) -> Path | None:
-    try:
-        folder = cache_folder()
-    except RuntimeError:  # no home folder
-        return None
+    folder = cache_folder()
     if folder is None:
         return None
     digest = hashlib.sha256(f"{FORMAT} {resolution} {margin!r} {vertices.shape}".encode())

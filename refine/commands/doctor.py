@@ -15,7 +15,7 @@ from pathlib import Path
 CORE = {
     "torch": "torch", "numpy": "numpy", "scipy": "scipy", "trimesh": "trimesh", "pillow": "PIL", "libigl": "igl",
     "manifold3d": "manifold3d", "safetensors": "safetensors", "tyro": "tyro", "tqdm": "tqdm",
-    "platformdirs": "platformdirs",
+    "platformdirs": "platformdirs", "filelock": "filelock", "pyyaml": "yaml", "docstring-parser": "docstring_parser",
 }  # fmt: skip
 """Distribution name to module, of every package that must be there."""
 OPTIONAL = {

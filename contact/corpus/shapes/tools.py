@@ -166,7 +166,6 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
     wide = monotone(knots, [0.47 * width, width / 2, 0.47 * width, 1.5 * neck, neck, neck], t)
     deep = monotone(knots, [0.47 * depth, depth / 2, 0.47 * depth, 1.3 * neck, neck, neck], t)
     bend_to_round = monotone([0, 0.5, 0.9, 1], [corner, corner, 2, 2], t)
-    body = loft_upright(t * height, wide, deep, bend_to_round, 48)
     collar = revolve([(0, 0), (neck + 3, 0), (neck + 2, 20), (0, 20)], 1).translate((0.0, 0.0, height - 6))
     head = Manifold.batch_hull(
         [
@@ -179,6 +178,7 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
     )
     trigger = sweep(path, superellipse(6, 3.5, 2.5, 20), up=(0, 1, 0))
     nozzle = capsule((46, 0, height + 30), (53, 0, height + 30), 6, 5)
+    body = loft_upright(t * height, wide, deep, bend_to_round, 48)
     return union([body, collar, head, trigger, nozzle])
 
 

@@ -97,8 +97,8 @@ def flat_bottle(width: float, depth: float, height: float, corner: float, taper:
     faces = [0.92, 1, 1, 0.88, neck / depth * 1.15, neck / depth]
     face = monotone([0, 0.03, 0.5, 0.72, 0.84, 0.88], faces, t)
     exponent = monotone([0, 0.6, 0.86, 0.88], [corner, corner, 2, 2], t)
-    body = loft_upright(t * height, side * width / 2, face * depth / 2, exponent, 56)
     cap = revolve([(0, 0), (neck / 2 + 3, 0), (neck / 2 + 2, 0.13 * height), (0, 0.13 * height)], 1.2)
+    body = loft_upright(t * height, side * width / 2, face * depth / 2, exponent, 56)
     return body + cap.translate((0.0, 0.0, 0.87 * height))
 
 
