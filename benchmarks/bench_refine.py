@@ -43,8 +43,9 @@ from refine.config import CostConfig
 from refine.files.object_files import find_objects, load_object
 from refine.measure.metrics import contact_ratio, fraction_improved, intersection_volume, mpjpe
 from refine.solve.contactopt import contactopt
-from refine.solve.hypotheses import Refined, refine_right_hands, weights_path
+from refine.solve.fields import weights_path
 from refine.solve.optimize import optimise
+from refine.solve.refine_hands import Refined, refine_right_hands
 from refine.solve.uncertainty import coverage, load_scale
 
 SEED = 0
@@ -207,7 +208,7 @@ def oracle(grasps: Grasps, noisy: HandPose) -> HandPose:
     truth = replace(truth, canonical_var=near, gap_var=near, joints=joints, joints_var=nowhere)
     objects = ObjectSet.of(grasps.meshes)
     parts = [
-        optimise(grasps.model, objects, grasps.which[r], noisy[r], truth[r], RefineConfig()).pose
+        optimise(grasps.model, objects, grasps.which[r], noisy[r], truth[r], RefineConfig()).state.pose
         for r in torch.arange(len(noisy)).split(64)
     ]
     return HandPose.cat(parts)

@@ -11,7 +11,7 @@ import torch
 from contact.cases import Cases
 from contact.field import ContactField
 from contact.network import ContactNet
-from hand_models import HandModel, HandPose
+from hand_models import HandModel, fit_joints
 from hand_models.atomic import write_atomically
 from refine.view.appearance import GHOST, contact_colours
 from refine.view.render import Item, auto_camera, render
@@ -77,7 +77,7 @@ def _row(network: ContactNet, model: HandModel, one: Cases, seed: int) -> list[n
     hands = [model(one.pose).vertices[0].numpy()]
     for joints in (mean.joints, drawn.joints):
         assert joints is not None
-        fitted = HandPose.from_joints(joints, model)
+        fitted = fit_joints(joints, model)
         hands += list(model(fitted).vertices.numpy())
     faces = model.closed_faces.numpy()
 

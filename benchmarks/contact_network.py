@@ -52,8 +52,7 @@ from hand_models import HandModel, load_hand_model
 from hand_models.atomic import write_atomically
 from refine.config import RefineConfig
 from refine.measure.metrics import mpjpe
-from refine.solve.hypotheses import select, solve_best, weights_path
-from refine.solve.score import load_score
+from refine.solve.optimize import optimise
 
 SEED = 0
 NOISE = "contactopt"
@@ -119,12 +118,11 @@ def refined_error(
     field: ContactField, cases: Cases, objects: ObjectSet, model: HandModel, config: RefineConfig
 ) -> np.ndarray:
     """(N,) metres: joint error of the hands that the optimiser brings to where ``field`` sees them, no gate."""
-    judge = load_score(weights_path(config))
     poses = []
     for rows in torch.arange(len(cases)).split(config.batch_size):
         noisy, seen = cases.noisy[rows], field[rows]
-        found = solve_best(model, objects, cases.which[rows], noisy, seen, seen, judge, config).pose
-        poses.append(model.joints(select(found.finite(), found, noisy)))
+        found = optimise(model, objects, cases.which[rows], noisy, seen, config).state.pose
+        poses.append(model.joints(found.where(found.finite(), noisy)))
     return mpjpe(torch.cat(poses), model.joints(cases.pose))
 
 

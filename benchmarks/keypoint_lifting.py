@@ -35,7 +35,7 @@ from torch import Tensor
 
 from contact.corpus.held_out import read_held_out, write_held_out
 from contact.objects import ObjectMesh
-from hand_models import HandModel, HandPose, load_hand_model
+from hand_models import HandModel, HandPose, fit_joints, load_hand_model
 from pose_graph.affinity import kabsch
 from pose_graph.cameras import CameraConfig, GraspSet, sample
 from pose_graph.graph import JOINTS
@@ -149,7 +149,7 @@ def as_lifted(points: Tensor, scene: Scene) -> dict[str, np.ndarray]:
     object_pose = torch.eye(4).repeat(len(points), 1, 1)
     object_pose[:, :3, :3], object_pose[:, :3, 3] = rotation, translation
     joints = (points[:, :JOINTS] - translation[:, None]) @ rotation
-    return scene.measure(HandPose.from_joints(points[:, :JOINTS], scene.model), object_pose, joints)
+    return scene.measure(fit_joints(points[:, :JOINTS], scene.model), object_pose, joints)
 
 
 def refinement(grasps: Grasps, model: HandModel, weights: Path, config: RefineConfig) -> dict[str, float]:

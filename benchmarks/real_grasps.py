@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from contact.perturb import perturb
-from hand_models import HandModel, HandPose, load_hand_model
+from hand_models import HandModel, HandPose, fit_joints, load_hand_model
 from refine.commands.cli import BAD_INPUT, main
 from refine.files.object_files import find_objects
 from refine.files.prediction_files import read_predictions, write_predictions
@@ -64,7 +64,7 @@ def reference_grasps(folder: Path, model: HandModel) -> Predictions:
     """Hands fitted to the measured joints, as rows in the object frame; the joints beside them."""
     with np.load(folder / "dexycb_val.npz", allow_pickle=False) as data:
         object_id, joints = data["object_id"], data["joints"]
-    return as_rows(HandPose.from_joints(joints, model), object_id, model, keypoints_3d=joints)
+    return as_rows(fit_joints(joints, model), object_id, model, keypoints_3d=joints)
 
 
 def as_rows(pose: HandPose, object_id: np.ndarray, model: HandModel, **columns: np.ndarray) -> Predictions:

@@ -25,39 +25,48 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from contact import costs
 from contact.corpus.held_out import read_held_out
 from contact.objects import ObjectMesh
 from contact.objects.grid import SignedDistanceGrid
 from contact.perturb import perturb
+from contact.terms import FingersApart
 from hand_models import HandModel, HandPose, load_hand_model
-from hand_models.solver import least_squares
+from hand_models.solver import states
+from hand_models.solver.normal_equations import NormalEquations
+from hand_models.solver.terms import AnglePrior, JointLimits
 from refine import RefineConfig
-from refine.solve import candidates, hypotheses, optimize
-from refine.solve.hypotheses import refine_right_hands
+from refine.solve import hypotheses, optimize, refine_hands
+from refine.solve.fields import EncodedGrasps
+from refine.solve.refine_hands import refine_right_hands
 
 HELD_OUT = Path(__file__).with_name("pose_graph_held_out.npz")
 SEED = 0
 
 PARTS: tuple[tuple[str, Any, str], ...] = (
-    ("look: features and first half of the network", hypotheses.Sight, "of"),
-    ("mean prediction", hypotheses.Sight, "mean"),
-    ("drawn predictions", hypotheses.Sight, "draws"),
-    ("targets", candidates, "targets_of"),
-    ("align", candidates, "align"),
-    ("settle", candidates, "settle_on"),
-    ("posterior", candidates, "solved_variance"),
-    ("score hypotheses", candidates, "_judged"),
-    ("score the input", hypotheses, "plausibility"),
+    ("features and first half of the network", EncodedGrasps, "of"),
+    ("mean prediction", EncodedGrasps, "mean"),
+    ("drawn predictions", EncodedGrasps, "draws"),
+    *(("terms of the field", module, "field_terms") for module in (optimize, hypotheses)),
+    *(("align", module, "align") for module in (optimize, hypotheses)),
+    *(("resolve contact", module, "resolve_contact") for module in (optimize, hypotheses)),
+    *(("posterior", module, "solved_variance") for module in (refine_hands, hypotheses)),
+    ("score hypotheses", hypotheses, "_scores"),
+    ("score the input, and a result without rivals", refine_hands, "plausibility"),
 )
+"""Label, and where it is looked up: one hypothesis is solved for from other modules than several."""
 INSIDE: tuple[tuple[str, Any, str], ...] = (
     ("skinning and its derivative", HandModel, "jacobian"),
     ("distance lookups", SignedDistanceGrid, "query"),
-    ("normal equations of the skin", costs, "pulled"),
-    ("self-penetration", costs, "self_penetration"),
-    ("posture and joint limits", optimize, "_add_posture"),
-    ("factorisation and step", least_squares, "_step"),
+    ("normal equations of points", states, "assemble"),
+    ("self-penetration", FingersApart, "linearize"),
+    *(("joint angles and their limits", term, "linearize") for term in (AnglePrior, JointLimits)),
+    ("factorisation and step", NormalEquations, "step"),
 )
+
+
+def labels(parts: Sequence[tuple[str, Any, str]]) -> list[str]:
+    """Of parts, each once."""
+    return list(dict.fromkeys(label for label, _, _ in parts))
 
 
 @dataclass
@@ -172,7 +181,7 @@ def profile(scenes: Scenes, count: int, repeats: int) -> Profile:
     for _ in range(repeats):
         watch = Stopwatch()
         started = time.perf_counter()
-        with watch.watching(PARTS), watch.watching(INSIDE, "settle"):
+        with watch.watching(PARTS), watch.watching(INSIDE, "resolve contact"):
             scenes.refine(count)
         watch.seconds["in all"] = time.perf_counter() - started
         if best is None or watch.seconds["in all"] < best["in all"]:
@@ -196,11 +205,11 @@ def table(profiles: dict[int, Profile], rates: tuple[float, float], size: int) -
     def milliseconds(label: str) -> list[str]:
         return [f"{1e3 * p.parts[label]:.2f}" if label in p.parts else "" for p in profiles.values()]
 
-    lines += [row(label, milliseconds(label)) for label in ("in all", *(part for part, _, _ in PARTS))]
+    lines += [row(label, milliseconds(label)) for label in ("in all", *labels(PARTS))]
     heads = " | ".join(f"K = {k}" for k in profiles)
-    lines += ["", f"| within settle | {heads} |", rule]
-    for label, _, _ in INSIDE:
-        shares = [p.parts.get(label, 0.0) / p.parts["settle"] for p in profiles.values()]
+    lines += ["", f"| within resolve contact | {heads} |", rule]
+    for label in labels(INSIDE):
+        shares = [p.parts.get(label, 0.0) / p.parts["resolve contact"] for p in profiles.values()]
         lines.append(row(label, [f"{100 * s:.0f} %" for s in shares]))
     floors, streams = rates
     lines += ["", f"| against the machine | {heads} |", rule]
@@ -228,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(profiles, rates, len(scenes.pose)))
     figures = {"gflops": rates[0] / 1e9, "gb_s": rates[1] / 1e9}
     for k, p in profiles.items():
-        figures |= {f"ms_k{k}": 1e3 * p.parts["in all"], f"settle_ms_k{k}": 1e3 * p.parts["settle"]}
+        figures |= {f"ms_k{k}": 1e3 * p.parts["in all"], f"contact_ms_k{k}": 1e3 * p.parts["resolve contact"]}
         figures |= {f"mflop_k{k}": p.operations / 1e6, f"mb_k{k}": p.bytes / 1e6}
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
     return 0

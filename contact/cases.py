@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hand_models import HandModel, HandPose
+from hand_models import HandModel, HandPose, fit_joints
+from hand_models.record import Record, shared
 
 from .corpus.corpus import load_held_out
 from .field import ContactField, field_from_pose
@@ -24,7 +25,7 @@ from .perturb import perturb
 
 
 @dataclass(frozen=True)
-class Cases:
+class Cases(Record):
     """``N`` right hands as they are and as they were seen, on ``G`` objects; object frame, metres."""
 
     pose: HandPose
@@ -32,23 +33,15 @@ class Cases:
     noisy: HandPose
     which: Tensor
     """(N,) object of each"""
-    objects: ObjectPoints
+    objects: ObjectPoints = shared()
     truth: ContactField
     names: tuple[str, ...]
     """of the objects, or their families"""
-
-    def __len__(self) -> int:
-        return len(self.which)
 
     def observation(self, model: HandModel) -> Observation:
         """What a network sees of the cases."""
         seen = self.objects[self.which]
         return observe(model, self.noisy, seen.points, seen.normals, seen.thickness)
-
-    def __getitem__(self, rows: Tensor | slice) -> Cases:
-        """Some of the hands, all of the objects."""
-        chosen = {name: getattr(self, name)[rows] for name in ("pose", "noisy", "which", "truth")}
-        return replace(self, **chosen)
 
 
 def held_out_cases(folder: str | Path, noise: str, count: int | None = None, seed: int = 0) -> Cases:
@@ -112,7 +105,7 @@ def real_cases(
         raise FileNotFoundError(f"{file}: is not there; it holds object_id (N) and joints (N, 21, 3).")
     with np.load(file, allow_pickle=False) as data:
         object_id, joints = data["object_id"], data["joints"]
-    pose = HandPose.from_joints(joints, model)
+    pose = fit_joints(joints, model)
     noisy = perturb(pose, noise, seed=seed)
     rows = torch.linspace(0, len(pose) - 1, min(count or len(pose), len(pose))).round().long()
     names, which = np.unique(object_id[rows.numpy()], return_inverse=True)

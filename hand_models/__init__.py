@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .fit import fit_joints, fit_vertices
 from .mano import MissingManoError, find_mano, load_mano, load_mano_pca
-from .model import Hand, HandJacobian, HandModel, PointJacobian
+from .model import Hand, HandJacobian, HandModel
 from .open_hand import load_open_hand
+from .point_jacobian import PointJacobian
 from .pose import HandPose
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "MissingManoError",
     "PointJacobian",
     "find_mano",
+    "fit_joints",
+    "fit_vertices",
     "load_hand_model",
     "load_mano",
     "load_mano_pca",

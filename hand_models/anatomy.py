@@ -40,18 +40,16 @@ leave their clinical range while the digit as a whole does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .pose import HandPose, check_side
+from .pose import check_side
+from .record import Record, shared
 from .rotations import mirror_axis_angle
-
-if TYPE_CHECKING:
-    from .model import HandModel
 
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 JOINT_NAMES = tuple(f"{finger}{k}" for finger in FINGERS for k in (1, 2, 3))
@@ -114,55 +112,41 @@ _PRIOR: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]
     "thumb3": ((20, 6, -5), (18, 14, 12)),
 }
 
-# The relaxed hand: the resting cascade, flexion growing towards the little finger.
-_RELAXED: dict[str, tuple[float, float, float]] = {
-    "index1": (25, 0, 0), "index2": (30, 0, 0), "index3": (12, 0, 0),
-    "middle1": (32, 0, 0), "middle2": (34, 0, 0), "middle3": (14, 0, 0),
-    "pinky1": (40, -12, 3), "pinky2": (36, 0, 0), "pinky3": (14, 0, 2),
-    "ring1": (37, -4, 1), "ring2": (36, 0, 0), "ring3": (14, 0, 0),
-    "thumb1": (18, 22, -14), "thumb2": (12, 0, 3), "thumb3": (15, 3, -3),
-}  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Anatomy:
+@dataclass(frozen=True, eq=False)
+class Anatomy(Record):
     """Axes, limits and priors of the fifteen finger joints, in MANO order. Radians, float32.
 
     Angles are axis-angle vectors in `basis`, zero at the model's zero pose, for a right hand (left hands
     are mirrored by `to_anatomical` and `from_anatomical`, so the same numbers hold for both).
     """
 
-    basis: Tensor
+    basis: Tensor = shared()
     """(15, 3, 3) rows flexion, abduction, twist: ``angles = basis @ axis_angle``; a rotation."""
-    rest: Tensor
+    rest: Tensor = shared()
     """(15, 3) what a goniometer reads at the zero pose: ``goniometer = angles + rest``."""
-    lower: Tensor
+    lower: Tensor = shared()
     """(15, 3) smallest angles of the range of motion."""
-    upper: Tensor
+    upper: Tensor = shared()
     """(15, 3) largest angles."""
-    mean: Tensor
+    mean: Tensor = shared()
     """(15, 3) centre of the grasping prior, a Gaussian independent per angle."""
-    std: Tensor
+    std: Tensor = shared()
     """(15, 3) its standard deviations."""
-    relaxed: Tensor
-    """(15, 3) a hand at rest."""
 
-    def to(self, *args: Any, **kwargs: Any) -> Anatomy:
-        """Move or cast every tensor, as ``torch.Tensor.to``."""
-        return replace(self, **{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+    def axes(self, side: str = "right") -> Tensor:
+        """(15, 3, 3) `basis` of hands of ``side``: a left hand has the angles of its mirror image."""
+        return self.basis if check_side(side) == "right" else mirror_axis_angle(self.basis)
 
     def to_anatomical(self, hand_pose: Tensor, *, side: str = "right") -> Tensor:
         """Axis-angle ``(..., 15, 3)`` of a hand to (flexion, abduction, twist) ``(..., 15, 3)``, radians."""
         _check_pose("hand_pose", hand_pose)
-        if check_side(side) == "left":
-            hand_pose = mirror_axis_angle(hand_pose)
-        return torch.einsum("jkc,...jc->...jk", self.basis.to(hand_pose), hand_pose)
+        return torch.einsum("jkc,...jc->...jk", self.axes(side).to(hand_pose), hand_pose)
 
     def from_anatomical(self, angles: Tensor, *, side: str = "right") -> Tensor:
         """(flexion, abduction, twist) ``(..., 15, 3)`` radians to axis-angle ``(..., 15, 3)`` of a hand."""
         _check_pose("angles", angles)
-        pose = torch.einsum("jkc,...jk->...jc", self.basis.to(angles), angles)
-        return mirror_axis_angle(pose) if check_side(side) == "left" else pose
+        return torch.einsum("jkc,...jk->...jc", self.axes(side).to(angles), angles)
 
     def violation(self, hand_pose: Tensor, *, side: str = "right") -> Tensor:
         """Excess over the range ``(..., 15, 3)`` radians: negative below, zero within, positive above."""
@@ -174,10 +158,6 @@ class Anatomy:
         angles = self.to_anatomical(hand_pose, side=side)
         inside = torch.minimum(torch.maximum(angles, self.lower.to(angles)), self.upper.to(angles))
         return self.from_anatomical(inside, side=side)
-
-    def relaxed_pose(self, *, side: str = "right") -> Tensor:
-        """Axis-angle ``(15, 3)`` of the relaxed hand."""
-        return self.from_anatomical(self.relaxed, side=side)
 
     def sample(self, count: int, generator: torch.Generator, *, side: str = "right") -> Tensor:
         """Draw ``(count, 15, 3)`` axis-angle poses from the prior, clamped to the range of motion."""
@@ -246,33 +226,13 @@ def build_anatomy(rest_joints: Tensor | None = None) -> Anatomy:
         upper=table(lambda n: [high for _, high in _RANGES[n]]) - rest,
         mean=table(lambda n: _PRIOR[n][0]) - rest,
         std=table(lambda n: _PRIOR[n][1]),
-        relaxed=table(lambda n: _RELAXED[n]) - rest,
     ).to(torch.float32)
-
-
-def anatomy_of(model: HandModel) -> Anatomy:
-    """Anatomy of a hand model, from its joints at zero pose and zero betas (a left hand's mirrored)."""
-    joints = model.joints(HandPose.zeros(1, side=model.side))[0]
-    if model.side == "left":
-        joints = joints * joints.new_tensor([-1.0, 1.0, 1.0])
-    return build_anatomy(joints)
 
 
 @cache
 def default_anatomy() -> Anatomy:
     """Anatomy of MANO's mean hand, on which the open hand is laid too. Cached; on the CPU."""
     return build_anatomy()
-
-
-def limits() -> tuple[Tensor, Tensor]:
-    """Range of motion ``(lower, upper)``, each ``(15, 3)`` radians, of the default anatomy."""
-    anatomy = default_anatomy()
-    return anatomy.lower, anatomy.upper
-
-
-def to_anatomical(hand_pose: Tensor, *, side: str = "right") -> Tensor:
-    """`Anatomy.to_anatomical` of the default anatomy."""
-    return default_anatomy().to_anatomical(hand_pose, side=side)
 
 
 def from_anatomical(angles: Tensor, *, side: str = "right") -> Tensor:

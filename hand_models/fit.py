@@ -10,7 +10,6 @@ that is missing, the prior settles it; where points are good, it is outweighed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anatomy import Anatomy, default_anatomy
+from .anatomy import Anatomy
 from .fit_start import start_from_joints, start_from_vertices
 from .model import HandModel
-from .pose import TANGENT_DIM, HandPose, check_side
-from .solver.least_squares import NormalEquations, Solution, Termination, minimize
+from .pose import HandPose, check_side
+from .solver.least_squares import Solution, Termination, minimize
+from .solver.states import HandState, Term
+from .solver.terms import AnglePrior, JointLimits, PointTargets, ShapePrior
 
-_FIELDS = ("global_orient", "hand_pose", "betas", "transl")
 _CHUNK = 256  # hands solved at a time: bounds memory, costs no speed
 _FINEST = 0.0005  # smallest error assumed of given points, metres
 _DOF = 36  # numbers that joints determine: 6 of motion, 20 of the digits, most betas
@@ -90,7 +90,7 @@ def solve_joints(
         betas: ``(B, 10)`` or ``(10,)`` to hold the shape fixed; None to fit it under N(0, 1).
         weights: ``(B, 21)`` or ``(21,)`` confidence of each joint, 0 = missing, 1 = normal.
         config: weights and iterations; None for the defaults.
-        anatomy: axes, limits and prior; None for those of MANO's mean hand.
+        anatomy: axes, limits and prior; None for those of the model.
 
     Raises:
         ValueError: naming the argument: wrong shape, unknown side, negative weights, joints not in metres.
@@ -103,10 +103,10 @@ def solve_joints(
     usable = ((used > 0).sum(1) >= 4) & (span[:, 1] > 2e-3)
     if usable.any():
         _check_metres("joints", span[usable, 0])
-    target = target * _mirror_for(side, model)
+    target = target * _mirror_for(side, target)
     fixed = _fixed_betas(betas, len(target), model)
     _warn_unusable("joints", usable, "fewer than four usable joints, or all of them on a line")
-    anatomy = (anatomy or default_anatomy()).to(target)
+    anatomy = (anatomy or model.anatomy).to(target)
     return _solve(target, used, usable, fixed, side, model, anatomy, config)
 
 
@@ -145,12 +145,11 @@ def solve_vertices(
     usable = ((used > 0).sum(1) >= count // 2) & (span[:, 1] > 2e-3)
     if usable.any():
         _check_metres("vertices", span[usable, 0])
-    target = target * _mirror_for(side, model)
+    target = target * _mirror_for(side, target)
     fixed = _fixed_betas(betas, len(target), model)
     _warn_unusable("vertices", usable, "fewer than half of their vertices")
     ids = _spread_over_parts(model, max_points)
-    anatomy = default_anatomy().to(target)
-    return _solve(target, used, usable, fixed, side, model, anatomy, config, ids)
+    return _solve(target, used, usable, fixed, side, model, model.anatomy, config, ids)
 
 
 # The common solver ----------------------------------------------------------------------------------
@@ -161,16 +160,15 @@ def _solve(
     target: Tensor, used: Tensor, usable: Tensor, fixed: Tensor | None, side: str, model: HandModel,
     anatomy: Anatomy, config: FitConfig, ids: Tensor | None = None,
 ) -> FitResult:  # fmt: skip
-    """Fit points given on the model's side, chunk by chunk; rows that are unusable stay NaN.
+    """Fit points of right hands, chunk by chunk; rows that are unusable stay NaN.
 
     ``ids`` None: the points are the 21 joints; else they are all vertices, and ``ids`` are refined against.
     """
     batch = len(target)
-    empty = HandPose.zeros(batch, side=model.side).to(target)
-    fields = {name: torch.full_like(getattr(empty, name), torch.nan) for name in _FIELDS}
+    found = HandPose.zeros(batch).to(target).map(lambda t: torch.full_like(t, torch.nan))
     error, worst = target.new_full((batch,), torch.nan), target.new_full((batch,), torch.nan)
     converged, steps = torch.zeros_like(usable), torch.zeros(batch, dtype=torch.long, device=target.device)
-    scaled = _rescaled(model, 1 / _UNIT)
+    scaled = _rescaled(model if model.side == "right" else model.mirrored(), 1 / _UNIT)
     for rows in usable.nonzero()[:, 0].split(_CHUNK):
         w = used[rows]
         # Around the centroid, so that a hand far from the origin loses no float32 digits.
@@ -179,16 +177,15 @@ def _solve(
         shape = points.new_zeros(len(rows), 10) if fixed is None else fixed[rows]
         sigma = points.new_full((len(rows),), config.point_sigma or _FINEST)
         solution = _minimize(points, w, sigma, shape, fixed is None, scaled, anatomy, config, ids)
-        distance = _distance(solution.pose, points, scaled, ids)
-        pose, done, used_steps = solution.pose, solution.converged, solution.iterations
+        distance = _distance(solution.state.pose, points, scaled, ids)
+        pose, done, used_steps = solution.state.pose, solution.converged, solution.iterations
         if config.point_sigma is None:
             sigma = _estimated_sigma(distance, w)
             (again,) = (sigma > 1.5 * _FINEST).nonzero(as_tuple=True)
             if len(again):
                 better = _minimize(points[again], w[again], sigma[again], shape[again], fixed is None, scaled,
                                    anatomy, config, ids)  # fmt: skip
-                for name in _FIELDS:
-                    getattr(pose, name)[again] = getattr(better.pose, name)
+                pose = pose.fill(again, better.state.pose)
                 done[again] = better.converged
                 used_steps[again] += better.iterations
                 distance = _distance(pose, points, scaled, ids)
@@ -196,25 +193,33 @@ def _solve(
         error[rows] = (distance * given).sum(1) / given.sum(1)
         worst[rows] = distance.masked_fill(~given, 0).amax(1)
         converged[rows], steps[rows] = done, used_steps
-        for name in _FIELDS:
-            fields[name][rows] = getattr(pose, name)
-        fields["transl"][rows] = pose.transl * _UNIT + centre
-    pose = HandPose(model.side, **fields)
-    return FitResult(pose if side == model.side else pose.mirrored(), error, worst, usable, converged, steps)
+        found = found.fill(rows, replace(pose, transl=pose.transl * _UNIT + centre))
+    pose = found if side == "right" else found.mirrored()
+    return FitResult(pose, error, worst, usable, converged, steps)
 
 
 def _minimize(
     points: Tensor, weights: Tensor, sigma: Tensor, shape: Tensor, with_betas: bool, model: HandModel,
     anatomy: Anatomy, config: FitConfig, ids: Tensor | None,
-) -> Solution:  # fmt: skip
+) -> Solution[HandState]:  # fmt: skip
     """One Gauss-Newton fit from the closed-form start, lengths in `_UNIT`, ``sigma (B,)`` in metres."""
     if ids is None:
         first = start_from_joints(points, weights, shape, model, anatomy)
     else:
         first = start_from_vertices(points, weights, shape, model)
         points, weights = points[:, ids], weights[:, ids]
-    linearize = _linearizer(points, weights, sigma, with_betas, model, anatomy, config, ids)
-    return minimize(linearize, first, Termination(iterations=config.iterations))
+    std = (sigma / _UNIT)[:, None].expand_as(weights)
+    named = "joints" if ids is None else "skin"
+    terms: list[Term] = [PointTargets(points, weights, std, points=named, robust=None)]
+    if config.pose_prior > 0:
+        terms.append(AnglePrior.grasping(anatomy, len(points), 1 / config.pose_prior))
+    if config.limit_sigma > 0:
+        terms.append(JointLimits(anatomy, config.limit_sigma))
+    if with_betas:
+        terms.append(ShapePrior(config.shape_prior))
+    return minimize(
+        HandState.of(first, model, ids, with_betas), terms, Termination(iterations=config.iterations)
+    )
 
 
 def _distance(pose: HandPose, points: Tensor, model: HandModel, ids: Tensor | None) -> Tensor:
@@ -236,49 +241,6 @@ def _rescaled(model: HandModel, factor: float) -> HandModel:
     return replace(
         model, template=model.template * factor, shapedirs=model.shapedirs * factor, posedirs=posedirs
     )  # fmt: skip
-
-
-def _linearizer(
-    points: Tensor, weights: Tensor, sigma: Tensor, with_betas: bool, model: HandModel, anatomy: Anatomy,
-    config: FitConfig, ids: Tensor | None,
-) -> Callable[[HandPose, Tensor], NormalEquations]:  # fmt: skip
-    """Points, shape prior, pose prior and limits as normal equations for `minimize`, lengths in `_UNIT`."""
-    dim = TANGENT_DIM + 10 * with_betas
-    scale = weights.sqrt() * (_UNIT / sigma)[:, None]
-    asked = torch.zeros(0, dtype=torch.long, device=points.device) if ids is None else ids
-    # (45, 45): column k is the derivative of anatomical angle k by the axis-angle vectors.
-    turn = torch.block_diag(*anatomy.basis.transpose(1, 2))
-    if model.side == "left":  # angles of a left hand are those of its mirror image
-        turn = turn * turn.new_tensor([1.0, -1.0, -1.0]).repeat(15)[:, None]
-    mean, lower, upper = (t.flatten() for t in (anatomy.mean, anatomy.lower, anatomy.upper))
-    belief = config.pose_prior / anatomy.std.flatten()
-
-    def linearize(pose: HandPose, index: Tensor) -> NormalEquations:
-        jacobian = model.jacobian(pose, asked, with_betas=with_betas)
-        at = jacobian.joints if ids is None else jacobian.vertices
-        s = scale[index]
-        residual = ((at.points - points[index]) * s[..., None]).transpose(1, 2).flatten(1)
-        rows = (at.dense() * s[:, None, None]).flatten(2)
-        equations = NormalEquations.zeros(len(s), dim, s).add(residual, rows)
-        angles = pose.hand_pose.flatten(1) @ turn
-        equations = _add_angles(equations, belief * (angles - mean), turn * belief)
-        if config.limit_sigma > 0:
-            excess = angles - torch.minimum(torch.maximum(angles, lower), upper)
-            slope = (excess != 0) / config.limit_sigma
-            equations = _add_angles(equations, excess / config.limit_sigma, turn * slope[:, None])
-        if with_betas:
-            slope = torch.full_like(pose.betas, config.shape_prior)
-            equations = equations.add_diagonal(slope * pose.betas, slope, TANGENT_DIM)
-        return equations
-
-    return linearize
-
-
-def _add_angles(equations: NormalEquations, residual: Tensor, turn: Tensor) -> NormalEquations:
-    """Add residuals ``(B, 45)`` of the joint angles with derivative ``turn (45, 45)`` or ``(B, 45, 45)``."""
-    rows = residual.new_zeros(len(residual), equations.gradient.shape[1], 45)
-    rows[:, 6:TANGENT_DIM] = turn
-    return equations.add(residual, rows)
 
 
 # Checking arguments ---------------------------------------------------------------------------------
@@ -324,9 +286,8 @@ def _fixed_betas(betas: Any, batch: int, model: HandModel) -> Tensor | None:
     return b.expand(batch, 10)
 
 
-def _mirror_for(side: str, model: HandModel) -> Tensor:
-    same = check_side(side) == model.side
-    return model.template.new_tensor([1.0 if same else -1.0, 1.0, 1.0])
+def _mirror_for(side: str, like: Tensor) -> Tensor:
+    return like.new_tensor([1.0 if check_side(side) == "right" else -1.0, 1.0, 1.0])
 
 
 def _warn_unusable(name: str, usable: Tensor, reason: str) -> None:

@@ -6,13 +6,16 @@ One class serves the open hand and MANO. Skinning follows SMPL (Loper et al., SI
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .anatomy import Anatomy, build_anatomy
+from .point_jacobian import PointJacobian
 from .pose import HandPose, check_side
+from .record import move
 from .rotations import exp_so3, left_jacobian, skew
 
 NUM_BONES = 16
@@ -29,70 +32,6 @@ class Hand:
     """(B, V, 3)"""
     joints: Tensor
     """(B, 21, 3) OpenPose order: wrist, then thumb, index, middle, ring, pinky, four each ending in the tip."""
-
-
-@dataclass(frozen=True)
-class PointJacobian:
-    """Derivative of points ``(B, P, 3)`` fixed to the skin with respect to the pose.
-
-    Turning bone ``a`` by a small world rotation ``w`` moves a point by ``w × arms[a]``; ``frames`` turns a
-    change of an axis-angle vector into that rotation. Kept in this factored form because it is ten times
-    smaller than the dense matrix and most costs only need it along one direction per point.
-    """
-
-    points: Tensor
-    """(B, P, 3)"""
-    arms: Tensor
-    """(B, 16, 3, P)"""
-    frames: Tensor
-    """(B, 16, 3, 3)"""
-    correctives: Tensor | None = None
-    """(B, 45, 3, P) effect of the pose through pose-dependent shape, for models that have it."""
-    shape: Tensor | None = None
-    """(B, 10, 3, P) derivative by betas, when asked for."""
-
-    def select(self, index: Tensor) -> PointJacobian:
-        """The points at ``index (B, Q)``, chosen per hand."""
-
-        def pick(t: Tensor | None) -> Tensor | None:
-            if t is None:
-                return None
-            return t.gather(-1, index[:, None, None].expand(-1, t.shape[1], 3, -1))
-
-        points = self.points.gather(1, index[..., None].expand(-1, -1, 3))
-        return PointJacobian(points, pick(self.arms), self.frames, pick(self.correctives), pick(self.shape))
-
-    def between(self, first: Tensor, second: Tensor, share: Tensor) -> PointJacobian:
-        """Points on the lines from the points ``first (Q,)`` to ``second (Q,)``, at ``share (Q,)`` of the way."""
-
-        def mix(t: Tensor | None) -> Tensor | None:
-            return None if t is None else torch.lerp(t[..., first], t[..., second], share)
-
-        points = torch.lerp(self.points[:, first], self.points[:, second], share[:, None])
-        return PointJacobian(points, mix(self.arms), self.frames, mix(self.correctives), mix(self.shape))
-
-    def along(self, direction: Tensor) -> Tensor:
-        """Derivative of ``<direction, point>`` for ``direction (B, P, 3)``: ``(B, D, P)``, D = 51 or 61."""
-        d = direction.transpose(1, 2)  # (B, 3, P)
-        turned = torch.linalg.cross(self.arms, d[:, None], dim=2)
-        rows = (self.frames.transpose(-1, -2) @ turned).flatten(1, 2)
-        if self.correctives is not None:
-            rows[:, 3:] += (self.correctives * d[:, None]).sum(2)
-        parts = [d, rows]
-        if self.shape is not None:
-            parts.append((self.shape * d[:, None]).sum(2))
-        return torch.cat(parts, 1)
-
-    def dense(self) -> Tensor:
-        """The whole derivative, ``(B, D, 3, P)``: tangent of `HandPose.retract` first, then x, y, z."""
-        batch, _, _, count = self.arms.shape
-        # w × arm with w = frames[:, :, :, j] is skew(frames column j) @ arm.
-        turn = skew(self.frames.transpose(-1, -2)).flatten(2, 3)  # (B, 16, 9, 3)
-        rows = (turn @ self.arms).reshape(batch, 48, 3, count)
-        if self.correctives is not None:
-            rows[:, 3:] += self.correctives
-        move = torch.eye(3, dtype=rows.dtype, device=rows.device)[None, :, :, None].expand(batch, 3, 3, count)
-        return torch.cat([move, rows] + ([] if self.shape is None else [self.shape]), 1)
 
 
 @dataclass(frozen=True)
@@ -146,14 +85,7 @@ class HandModel:
 
     def to(self, *args: object, **kwargs: object) -> HandModel:
         """Move or cast as ``torch.Tensor.to``; integer fields keep their type."""
-
-        def move(t: Tensor) -> Tensor:
-            moved = t.to(*args, **kwargs)
-            # Not through the floating type and back: half precision cannot hold vertex ids above 2048.
-            return moved if t.is_floating_point() else t.to(moved.device)
-
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor)})
+        return move(self, *args, **kwargs)
 
     def mirrored(self) -> HandModel:
         """The same hand as a model of the other side, exactly mirrored in x."""
@@ -168,6 +100,14 @@ class HandModel:
         )  # fmt: skip
 
     # Constants derived from the data, computed once ------------------------------------------------
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Axes, limits and priors of the joints, from those at rest with betas of zero."""
+        joints = self.joints(HandPose.zeros(1, side=self.side).to(self.template))[0]
+        if self.side == "left":
+            joints = joints * joints.new_tensor([-1.0, 1.0, 1.0])
+        return build_anatomy(joints).to(self.template)
 
     @cached_property
     def part_of_vertex(self) -> Tensor:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .record import Record
 from .rotations import exp_so3, log_so3, mirror_axis_angle
-
-if TYPE_CHECKING:
-    from .model import HandModel
 
 SIDES = ("right", "left")
 TANGENT_DIM = 51  # translation 3, root rotation 3, hand pose 45; ten more when betas are free
@@ -70,7 +68,7 @@ def _as_rotations(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class HandPose:
+class HandPose(Record):
     """Pose and shape of ``B`` hands of one side, in MANO's terms (Romero et al., SIGGRAPH Asia 2017).
 
     Angles are axis-angle radians and *absolute* (MANO's mean pose already added: ``flat_hand_mean=True``).
@@ -190,54 +188,23 @@ class HandPose:
             side=side,
         )
 
-    @staticmethod
-    def from_joints(joints: Any, model: HandModel, *, side: str = "right") -> HandPose:
-        """Inverse kinematics from ``(B, 21, 3)`` joints, metres, OpenPose order. See `hand_models.fit`."""
-        from .fit import fit_joints  # here, because fitting builds on this module
-
-        return fit_joints(joints, model, side=side)
-
     # Batch --------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self.global_orient)
 
     @property
     def batch_size(self) -> int:
         """Number of hands."""
         return len(self)
 
-    def _map(self, function: Any) -> HandPose:
-        return replace(self, **{name: function(getattr(self, name)) for name in _SHAPES})
-
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor | np.ndarray) -> HandPose:
-        """Select hands; an integer keeps a batch of one."""
-        if isinstance(index, (int, np.integer)) or getattr(index, "shape", None) == ():
-            index = [int(index)]
-        elif isinstance(index, Sequence):
-            index = list(index)  # a tuple would select along several dimensions
-        return self._map(lambda t: t[index])
-
-    @staticmethod
-    def cat(poses: Sequence[HandPose]) -> HandPose:
+    @classmethod
+    def cat(cls, parts: Sequence[HandPose]) -> HandPose:
         """Join batches of the same side. Raises ``ValueError`` when they differ, or there are none."""
-        if not poses:
-            raise ValueError("poses: none given; join at least one batch.")
-        if len({p.side for p in poses}) != 1:
-            raise ValueError("poses: one batch holds one side; mirror the others first with .mirrored().")
-        return HandPose(poses[0].side, *(torch.cat([getattr(p, name) for p in poses]) for name in _SHAPES))
-
-    def to(self, *args: Any, **kwargs: Any) -> HandPose:
-        """Move or cast, as ``torch.Tensor.to``."""
-        return self._map(lambda t: t.to(*args, **kwargs))
-
-    def detach(self) -> HandPose:
-        """Cut from the autograd graph."""
-        return self._map(torch.Tensor.detach)
+        if len({part.side for part in parts}) > 1:
+            raise ValueError("parts: one batch holds one side; mirror the others first with .mirrored().")
+        return super().cat(parts)
 
     def repeat_interleave(self, repeats: int) -> HandPose:
         """Each hand ``repeats`` times in a row."""
-        return self._map(lambda t: t.repeat_interleave(repeats, 0))
+        return self.map(lambda t: t.repeat_interleave(repeats, 0))
 
     def finite(self) -> Tensor:
         """``(B,)`` bool: no NaN or infinity in any field."""

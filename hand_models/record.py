@@ -11,12 +11,30 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R", bound="Record")
+D = TypeVar("D")
 Index = int | slice | Sequence[int] | Tensor | np.ndarray
 
 
 def shared(**options: Any) -> Any:
     """A dataclass field that all rows of a `Record` have in common."""
     return field(metadata={"shared": True}, **options)
+
+
+def move(value: D, *args: Any, **kwargs: Any) -> D:
+    """The dataclass ``value`` with all its tensors moved or cast as ``torch.Tensor.to``; integers keep their type."""
+
+    def one(member: Any) -> Any:
+        if isinstance(member, Record):
+            return member.to(*args, **kwargs)
+        moved = member.to(*args, **kwargs)
+        # Not through the floating type and back: half precision cannot hold indices above 2048.
+        return moved if member.is_floating_point() else member.to(moved.device)
+
+    members = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
+    return replace(  # type: ignore[type-var]
+        value,
+        **{name: one(member) for name, member in members.items() if isinstance(member, Tensor | Record)},
+    )
 
 
 class Record:
@@ -51,7 +69,7 @@ class Record:
             index = [int(index)]  # type: ignore[arg-type]
         elif isinstance(index, Sequence):
             index = list(index)  # a tuple would select along several dimensions
-        return self.map(lambda t: t[index])
+        return self._with({name: value[index] for name, value in self._rows().items()})
 
     @classmethod
     def cat(cls: type[R], parts: Sequence[R]) -> R:
@@ -86,16 +104,7 @@ class Record:
 
     def to(self: R, *args: Any, **kwargs: Any) -> R:
         """Move or cast every tensor, shared ones too, as ``torch.Tensor.to``; integers keep their type."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Record):
-                return value.to(*args, **kwargs)
-            moved = value.to(*args, **kwargs)
-            # Not through the floating type and back: half precision cannot hold indices above 2048.
-            return moved if value.is_floating_point() else value.to(moved.device)
-
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return self._with({k: move(v) for k, v in values.items() if isinstance(v, Tensor | Record)})
+        return move(self, *args, **kwargs)
 
     def detach(self: R) -> R:
         """Cut from the autograd graph."""

@@ -14,8 +14,9 @@ from .evidence.inputs import as_hand_pose
 from .evidence.pose_prior import PosePrior
 from .request import Request, as_object
 from .result import RefineResult
-from .solve.hypotheses import predict_field as predict_field
-from .solve.hypotheses import refine_right_hands, weights_path
+from .solve.fields import predict_field as predict_field
+from .solve.fields import weights_path
+from .solve.refine_hands import refine_right_hands
 from .solve.two_hands import TwoHandResult, is_pair, refine_two_hands
 from .solve.uncertainty import load_scale
 
@@ -107,7 +108,10 @@ def refine_grasp(
             )
         prior = (prior.mirrored() if request.mirrored else prior)[request.finite]
     which = torch.zeros(len(hands), dtype=torch.long)
-    refined = refine_right_hands(hands, [request.scene()], which, request.right_model(), config, seed, prior)
+    evidence = [] if prior is None else [prior]
+    refined = refine_right_hands(
+        hands, [request.scene()], which, request.right_model(), config, seed, evidence
+    )
     return request.answer(refined, load_scale(weights_path(config)), config)
 
 

@@ -49,8 +49,8 @@ class RefineConfig:
     costs: CostConfig = field(default_factory=CostConfig)
     align: Termination = field(default_factory=lambda: Termination(iterations=8, relative_decrease=1e-3))
     """first the hand is brought to where the network sees it"""
-    settle: Termination = field(default_factory=lambda: Termination(iterations=15, relative_decrease=1e-3))
-    """then it settles on the surface"""
+    contact: Termination = field(default_factory=lambda: Termination(iterations=15, relative_decrease=1e-3))
+    """then contact is resolved"""
     gate: bool = True
     """return the input (status ``kept``) when the result is not more plausible"""
     margin: float | None = None

@@ -18,7 +18,7 @@ from .evidence.inputs import as_hand_pose, as_object_pose, check_reach
 from .files.prediction_poses import into_camera_frame, into_object_frame
 from .measure.metrics import contact_ratio, intersection_volume, penetration_depth
 from .result import RefineResult, statuses
-from .solve.hypotheses import Refined, fill
+from .solve.refine_hands import Refined
 from .solve.uncertainty import UncertaintyScale
 
 
@@ -86,9 +86,10 @@ class Request:
         rows, count = self.finite.nonzero()[:, 0], len(self.pose)
         outcome = refined.pose.mirrored() if self.mirrored else refined.pose
         field = refined.field.mirrored() if self.mirrored else refined.field
-        pose = fill(self.pose, rows, outcome)
+        pose = self.pose.fill(rows, outcome)
         share = torch.zeros(count).index_copy(0, rows, refined.share)
         moved = share > 0
+        accepted = torch.zeros(count, dtype=torch.bool).index_copy(0, rows, refined.accepted)
         before = self.model(self.pose)
         after = self.model(pose) if moved.any() else before
         back = into_camera_frame(pose, self.camera, self.model)
@@ -98,7 +99,7 @@ class Request:
 
         return RefineResult(
             # A pose that was kept is returned as it came, not as two changes of frame left it.
-            pose=fill(self.given, moved.nonzero()[:, 0], back[moved]),
+            pose=self.given.fill(moved.nonzero()[:, 0], back[moved]),
             initial_pose=self.given,
             vertices_before=before.vertices,
             vertices_after=after.vertices,
@@ -106,7 +107,7 @@ class Request:
             joints_after=after.joints,
             contact=field.map(everywhere),
             metrics=self._measure(before.vertices, after.vertices, moved, config),
-            status=statuses(self.finite.tolist(), share.tolist()),
+            status=statuses(self.finite, moved, accepted),
             score_before=everywhere(refined.score_before).numpy(),
             score_after=everywhere(refined.score_after).numpy(),
             uncertainty=everywhere(scale.std(refined.variance, refined.accepted)).numpy(),

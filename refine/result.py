@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from contact.field import ContactField
@@ -138,10 +138,12 @@ class RefineResult:
         return write_result(self, path, index)
 
 
-def statuses(finite: Sequence[bool], share: Sequence[float]) -> list[Status]:
-    """Status of each row, by how far of its way the hand went."""
+def statuses(finite: Tensor, moved: Tensor, accepted: Tensor) -> list[Status]:
+    """Status of each row ``(B,)``: whether it could be refined, whether it moved, whether to a surely better hand."""
 
-    def of(share: float) -> Status:
-        return Status.KEPT if share == 0 else Status.REFINED if share == 1 else Status.NUDGED
+    def of(finite: bool, moved: bool, accepted: bool) -> Status:
+        if not finite:
+            return Status.FAILED
+        return (Status.REFINED if accepted else Status.NUDGED) if moved else Status.KEPT
 
-    return [of(s) if f else Status.FAILED for f, s in zip(finite, share, strict=True)]
+    return [of(*row) for row in torch.stack([finite, moved, accepted], 1).tolist()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,10 @@ import torch
 from hand_models.anatomy import (
     FINGERS,
     JOINT_NAMES,
-    anatomy_of,
     build_anatomy,
     default_anatomy,
     default_skeleton,
     from_anatomical,
-    limits,
-    to_anatomical,
 )
 from hand_models.open_hand import load_open_hand
 from hand_models.pose import HandPose
@@ -105,7 +102,7 @@ def test_thumb_axis_agrees_with_the_bend_of_its_bones() -> None:
 
 def test_conversion_round_trip_and_norm() -> None:
     pose = torch.randn(4, 2, 15, 3)
-    angles = to_anatomical(pose)
+    angles = default_anatomy().to_anatomical(pose)
     torch.testing.assert_close(from_anatomical(angles), pose, atol=1e-5, rtol=0)
     torch.testing.assert_close(angles.norm(dim=-1), pose.norm(dim=-1), atol=1e-5, rtol=0)
 
@@ -113,19 +110,22 @@ def test_conversion_round_trip_and_norm() -> None:
 def test_left_hand_has_the_angles_of_its_mirror_image() -> None:
     pose = torch.randn(3, 15, 3)
     mirrored = mirror_axis_angle(pose)
-    torch.testing.assert_close(to_anatomical(mirrored, side="left"), to_anatomical(pose))
-    torch.testing.assert_close(from_anatomical(to_anatomical(mirrored, side="left"), side="left"), mirrored)
+    torch.testing.assert_close(
+        default_anatomy().to_anatomical(mirrored, side="left"), default_anatomy().to_anatomical(pose)
+    )
+    torch.testing.assert_close(
+        from_anatomical(default_anatomy().to_anatomical(mirrored, side="left"), side="left"), mirrored
+    )
     anatomy = default_anatomy()
     torch.testing.assert_close(anatomy.clamp(mirrored, side="left"), mirror_axis_angle(anatomy.clamp(pose)))
 
 
-def test_limits_hold_the_zero_pose_the_relaxed_hand_and_the_prior() -> None:
+def test_limits_hold_the_zero_pose_and_the_prior() -> None:
     anatomy = default_anatomy()
-    lower, upper = limits()
+    lower, upper = anatomy.lower, anatomy.upper
     assert (lower < 0).all()
     assert (upper > 0).all()
-    for angles in (anatomy.mean, anatomy.relaxed):
-        assert ((angles > lower) & (angles < upper)).all()
+    assert ((anatomy.mean > lower) & (anatomy.mean < upper)).all()
     assert (anatomy.std > 0).all()
     # Wide enough to keep most of the prior: one standard deviation either way.
     assert ((anatomy.mean - anatomy.std > lower) & (anatomy.mean + anatomy.std < upper)).all()
@@ -141,7 +141,10 @@ def test_clamp_and_violation() -> None:
     clamped = anatomy.clamp(pose)
     assert anatomy.violation(clamped).abs().max() < 1e-5
     torch.testing.assert_close(
-        to_anatomical(pose), to_anatomical(clamped) + anatomy.violation(pose), atol=1e-5, rtol=0
+        default_anatomy().to_anatomical(pose),
+        default_anatomy().to_anatomical(clamped) + anatomy.violation(pose),
+        atol=1e-5,
+        rtol=0,
     )
     inside = anatomy.sample(64, torch.Generator().manual_seed(0))
     torch.testing.assert_close(anatomy.clamp(inside), inside, atol=1e-5, rtol=0)
@@ -151,39 +154,48 @@ def test_sample_follows_the_prior_and_the_seed() -> None:
     anatomy = default_anatomy()
     draws = [anatomy.sample(4000, torch.Generator().manual_seed(7)) for _ in range(2)]
     assert torch.equal(*draws)
-    angles = to_anatomical(draws[0])
+    angles = default_anatomy().to_anatomical(draws[0])
     # Clamping cuts the tails, so the moments agree only roughly.
     assert ((angles.mean(0) - anatomy.mean).abs() < 0.15 * anatomy.std).all()
     assert ((angles.std(0) / anatomy.std - 1).abs() < 0.2).all()
 
 
-def test_fingers_of_the_relaxed_hand_bend_more_towards_the_little_one() -> None:
-    anatomy = default_anatomy()
-    torch.testing.assert_close(to_anatomical(anatomy.relaxed_pose()), anatomy.relaxed, atol=1e-6, rtol=0)
-    flexion = (anatomy.relaxed + anatomy.rest)[:, 0]
-    knuckles = [float(flexion[JOINT_NAMES.index(f"{f}1")]) for f in ("index", "middle", "ring", "pinky")]
-    assert knuckles == sorted(knuckles)
-
-
 def test_anatomy_of_a_model_is_the_default_on_its_skeleton() -> None:
-    model = load_open_hand()
-    # The open hand is laid on the same skeleton, but its fingertips are its own.
-    basis, own = default_anatomy().basis, anatomy_of(model).basis
+    """The open hand is laid on the same skeleton to a degree, but its fingertips are its own."""
+    basis, own = default_anatomy().basis, load_open_hand().anatomy.basis
     not_last = [k for k, name in enumerate(JOINT_NAMES) if not name.endswith("3")]
     torch.testing.assert_close(own[not_last], basis[not_last], atol=0.02, rtol=0)
     cosine = (own[:, 2] * basis[:, 2]).sum(-1)
     assert cosine.min() > np.cos(np.radians(15))
 
 
-def test_relaxed_hand_curls_on_the_model() -> None:
+def test_another_hand_has_its_own_anatomy() -> None:
+    """That of its joints at rest: the same in another size and on the other side, another for other fingers."""
+    model = load_open_hand()
+    own = model.anatomy
+    larger = replace(model, template=1.3 * model.template).anatomy
+    torch.testing.assert_close(larger.basis, own.basis, atol=1e-5, rtol=0)
+    left = model.mirrored().anatomy
+    for part in fields(own):
+        torch.testing.assert_close(getattr(left, part.name), getattr(own, part.name), atol=1e-5, rtol=0)
+    turn = exp_so3(torch.tensor([0.0, 0.5, 0.0]))  # fingers that point half a radian to the side
+    turned = replace(model, template=model.template @ turn.T).anatomy
+    twist = own.basis[:, 2] @ turn.T
+    torch.testing.assert_close(turned.basis[:, 2], twist, atol=1e-5, rtol=0)
+    assert (turned.basis[:, 2] - own.basis[:, 2]).norm(dim=1).min() > 0.1
+    joints = model.joints(HandPose.zeros(1))[0]
+    torch.testing.assert_close(own.basis, build_anatomy(joints).basis)
+
+
+def test_mean_of_the_prior_curls_on_the_model() -> None:
     model = load_open_hand()
     pose = HandPose.from_arrays(
-        {"global_orient": torch.zeros(3), "hand_pose": default_anatomy().relaxed_pose()}
+        {"global_orient": torch.zeros(3), "hand_pose": from_anatomical(default_anatomy().mean)}
     )
-    flat, relaxed = model.joints(HandPose.zeros(1))[0], model.joints(pose)[0]
+    flat, curled = model.joints(HandPose.zeros(1))[0], model.joints(pose)[0]
     tips = [8, 12, 16, 20]
-    assert ((relaxed - flat)[tips] @ PALMAR > 0.02).all()
-    assert (relaxed[4] - flat[4]) @ PALMAR > 0.01
+    assert ((curled - flat)[tips] @ PALMAR > 0.02).all()
+    assert (curled[4] - flat[4]) @ PALMAR > 0.01
 
 
 def test_size_and_type_do_not_matter() -> None:
@@ -199,9 +211,9 @@ def test_size_and_type_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: to_anatomical(torch.zeros(45)), r"hand_pose: got shape \(45,\)"),
+        (lambda: default_anatomy().to_anatomical(torch.zeros(45)), r"hand_pose: got shape \(45,\)"),
         (lambda: from_anatomical(torch.zeros(2, 15)), r"angles: got shape"),
-        (lambda: to_anatomical(torch.zeros(15, 3), side="top"), "side: got 'top'"),
+        (lambda: default_anatomy().to_anatomical(torch.zeros(15, 3), side="top"), "side: got 'top'"),
         (lambda: build_anatomy(torch.zeros(16, 3)), "rest_joints: got shape"),
         (lambda: build_anatomy(torch.full((21, 3), torch.nan)), "rest_joints: .*finite"),
         (lambda: build_anatomy(torch.zeros(21, 3)), "rest_joints: .*coincide"),
@@ -219,5 +231,5 @@ def test_human_grasps_lie_within_the_range(validation_folder: Path) -> None:
     inside = anatomy.violation(pose) == 0
     assert inside.float().mean() > 0.995
     assert inside.float().mean(0).min() > 0.98  # and of every single angle
-    z = (to_anatomical(pose) - anatomy.mean) / anatomy.std
+    z = (default_anatomy().to_anatomical(pose) - anatomy.mean) / anatomy.std
     assert 0.6 < z.pow(2).mean().sqrt() < 1.4  # the prior is neither wishful nor empty

@@ -245,7 +245,7 @@ def test_options_reach_the_refiner():
         (Path("p.npz"),), Path("meshes"), Path("out"), steps=2, method="contactopt"
     )
     config = command.batch_config(options)
-    assert (config.refine.align.iterations, config.refine.settle.iterations) == (2, 2)
+    assert (config.refine.align.iterations, config.refine.contact.iterations) == (2, 2)
     assert config.refine.method == "contactopt"
     assert config.hand_model == "open"
 

@@ -268,6 +268,7 @@ def test_batch_operations(rod: HandModel, block: ObjectMesh) -> None:
         if getattr(field, f.name) is not None:
             assert torch.equal(getattr(joined, f.name), getattr(field, f.name))
     assert field.joints is None
+    assert len(field[torch.arange(3).repeat_interleave(2)]) == 6
     assert field.to(torch.float64).contact.dtype == torch.float64
     believed = replace(field, joints=torch.rand(3, 21, 3), joints_var=torch.rand(3, 21))
     flipped = believed.mirrored()

@@ -21,17 +21,17 @@ from refine.api import refine_grasp
 from refine.config import RefineConfig
 from refine.measure.metrics import mpjpe
 from refine.result import Status
-from refine.solve.hypotheses import (
+from refine.solve.fields import (
     DRAWN_POINTS,
-    Sight,
+    EncodedGrasps,
     draw_fields,
     expected_variance,
     predict_field,
-    refine_right_hands,
-    select,
-    solve_best,
 )
+from refine.solve.hypotheses import best_finalist, find_finalists
+from refine.solve.refine_hands import refine_right_hands
 from refine.solve.score import ScoreWeights, plausibility, score
+from refine.solve.solved import Solved
 
 COUNT = 3
 
@@ -86,8 +86,15 @@ ZEROS = torch.zeros(4, dtype=torch.long)
 
 
 def drawn(network, model, objects, pose, which=ZEROS, seed=0) -> ContactField:
-    sight = Sight.of(network, model, objects, which, pose)
-    return draw_fields(sight, sight.mean(), COUNT, seed)
+    grasps = EncodedGrasps.of(network, model, objects, which, pose)
+    return draw_fields(grasps, grasps.mean(), COUNT, seed)
+
+
+def best_of(model, objects, pose, mean, fields, weights: ScoreWeights) -> Solved:
+    """The best of the hypotheses ``fields`` for hands on the first of ``objects``."""
+    config = RefineConfig()
+    found = find_finalists(model, objects, ZEROS, pose, mean, fields, weights, config)
+    return best_finalist(model, objects, mean, found, weights, config)
 
 
 def distance_mm(model: HandModel, a: HandPose, b: HandPose) -> np.ndarray:
@@ -99,25 +106,25 @@ def distance_mm(model: HandModel, a: HandPose, b: HandPose) -> np.ndarray:
 
 def test_the_first_field_is_the_prediction_and_the_others_differ(network, model, can, hands):
     objects = ObjectSet.of([can])
-    sight = Sight.of(network, model, objects, ZEROS, hands)
+    grasps = EncodedGrasps.of(network, model, objects, ZEROS, hands)
     mean = predict_field(network, model, objects, ZEROS, hands)
-    fields = draw_fields(sight, mean, COUNT)
+    fields = draw_fields(grasps, mean, COUNT)
     assert len(fields) == COUNT * 4
     torch.testing.assert_close(fields[:4].joints, mean.joints, rtol=0, atol=0)
     for k in range(1, COUNT):
         assert ((fields[4 * k : 4 * k + 4].joints - mean.joints).norm(dim=-1) > 1e-6).any()
     torch.testing.assert_close(fields[:4].gap, mean.gap[:, :DRAWN_POINTS], rtol=0, atol=0)
-    assert draw_fields(sight, mean, 1) is mean
+    assert draw_fields(grasps, mean, 1) is mean
 
 
 def test_draws_are_the_networks_own(network, model, can, hands):
     """Over fewer points, but else what `ContactNet.predict` draws."""
     objects = ObjectSet.of([can])
-    sight = Sight.of(network, model, objects, ZEROS, hands)
+    grasps = EncodedGrasps.of(network, model, objects, ZEROS, hands)
     noise = torch.randn(COUNT, network.config.latent, generator=torch.Generator().manual_seed(5))
     every = noise[:, None].expand(-1, 4, -1)
-    expected = network.predict(model, sight.observation, sight.hierarchy, every).at(slice(DRAWN_POINTS))
-    found = sight.draws(noise)
+    expected = network.predict(model, grasps.observation, grasps.hierarchy, every).at(slice(DRAWN_POINTS))
+    found = grasps.draws(noise)
     for name in ("contact", "canonical", "gap_var", "hand_contact", "joints", "joints_var"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
 
@@ -146,44 +153,39 @@ def test_draws_move_with_the_scene(network, model, can, hands):
 
 def test_the_hypothesis_that_scores_best_is_taken(network, model, can, hands):
     """Two hypotheses that see the joints a decimetre off, among them one that is right."""
-    objects, config, judge = ObjectSet.of([can]), RefineConfig(hypotheses=COUNT), ScoreWeights()
+    objects, weights = ObjectSet.of([can]), ScoreWeights()
     mean = predict_field(network, model, objects, ZEROS, hands)
     wrong = replace(mean, joints=mean.joints + 0.1)
     for place in range(COUNT):
         parts = [wrong] * COUNT
         parts[place] = mean
-        best = solve_best(model, objects, ZEROS, hands, mean, ContactField.cat(parts), judge, config)
-        alone = solve_best(model, objects, ZEROS, hands, mean, mean, judge, config)
+        best = best_of(model, objects, hands, mean, ContactField.cat(parts), weights)
+        alone = best_of(model, objects, hands, mean, mean, weights)
         assert (distance_mm(model, best.pose, alone.pose) < 0.5).all()
-        again = score(plausibility(model, objects, ZEROS, best.pose, mean), judge)
+        again = score(plausibility(model, objects, ZEROS, best.pose, mean), weights)
         torch.testing.assert_close(best.score, again, rtol=1e-3, atol=1e-3)
 
 
 def test_a_draw_has_to_be_better_by_the_margin(network, model, can, hands):
-    """The first hypothesis stands 5 mm off what the judge believes, the second agrees with it."""
-    objects, config = ObjectSet.of([can]), RefineConfig(hypotheses=2)
+    """The first hypothesis stands 5 mm off what the score believes, the second agrees with it."""
+    objects = ObjectSet.of([can])
     mean = predict_field(network, model, objects, ZEROS, hands)
     off = replace(mean, joints=mean.joints + torch.tensor([0.005, 0.0, 0.0]))
     fields = ContactField.cat([off, mean])
-    judges = (ScoreWeights(depth=0.0, gap=0.0, margin=m) for m in (0.0, 20.0))
-    second, first = (solve_best(model, objects, ZEROS, hands, mean, fields, j, config).pose for j in judges)
-    alone = (
-        solve_best(model, objects, ZEROS, hands, mean, f, ScoreWeights(), config).pose for f in (off, mean)
-    )
+    margins = (ScoreWeights(depth=0.0, gap=0.0, margin=m) for m in (0.0, 20.0))
+    second, first = (best_of(model, objects, hands, mean, fields, m).pose for m in margins)
+    alone = (best_of(model, objects, hands, mean, f, ScoreWeights()).pose for f in (off, mean))
     for found, expected in zip((first, second), alone, strict=True):
         assert (distance_mm(model, found, expected) < 0.5).all()
     assert (distance_mm(model, first, second) > 1).all()
 
 
 def test_hypotheses_that_disagree_are_less_certain(network, model, can, hands):
-    objects, config = ObjectSet.of([can]), RefineConfig()
+    objects = ObjectSet.of([can])
     mean = predict_field(network, model, objects, ZEROS, hands)
     apart = ContactField.cat([mean, replace(mean, joints=mean.joints + torch.tensor([0.01, 0.0, 0.0]))])
-    even = ScoreWeights(error=1e-6, depth=0.0, gap=0.0)  # to this judge all are alike
-    one, two = (
-        solve_best(model, objects, ZEROS, hands, mean, fields, even, config).variance
-        for fields in (mean, apart)
-    )
+    even = ScoreWeights(error=1e-6, depth=0.0, gap=0.0)  # by this score all are alike
+    one, two = (best_of(model, objects, hands, mean, fields, even).variance for fields in (mean, apart))
     added = (two - one).mean(1)
     assert (added > 0.2 * 0.5 * 0.01**2 / 3).all()
     assert (added < 2.0 * 0.5 * 0.01**2 / 3).all()
@@ -245,8 +247,26 @@ def test_where_a_result_is_only_likely_hands_go_a_little_towards_it(
     assert (result.metrics["penetration_mm_after"] != result.metrics["penetration_mm_before"]).any()
 
 
-def test_select_takes_hand_by_hand(hands):
+def test_a_likely_result_that_is_near_is_nudged_and_not_refined(
+    network, model, can, hands, always, tmp_path, monkeypatch
+):
+    """Hands that need not go far arrive at a result that is not surely better."""
+    monkeypatch.setattr("refine.solve.score._REACH", 1.0)  # metres: every result is near
+    for sure, status in ((1e9, Status.NUDGED), (-1e9, Status.REFINED)):
+        unsure = ScoreWeights(margin=sure, margin_impossible=sure, margin_probable=-1e9)
+        weights = save_weights(network, {"score": asdict(unsure)}, tmp_path / f"{status.value}.safetensors")
+        config = replace(always, weights=weights, gate=True)
+        found = refine_right_hands(hands, [can], ZEROS, model, config)
+        assert (found.share == 1).all()
+        assert (found.accepted == (status is Status.REFINED)).all()
+        result = refine_grasp(hands, can, config=config)
+        assert result.status == [status] * 4
+        there = refine_right_hands(hands, [can], ZEROS, model, replace(config, gate=False))
+        assert (distance_mm(model, result.pose, there.pose) < 0.1).all()
+
+
+def test_hands_are_chosen_one_by_one(hands):
     flipped = hands[[3, 2, 1, 0]]
-    chosen = select(torch.tensor([True, False, False, True]), flipped, hands)
+    chosen = flipped.where(torch.tensor([True, False, False, True]), hands)
     torch.testing.assert_close(chosen.transl, hands.transl[[3, 1, 2, 0]], rtol=0, atol=0)
     torch.testing.assert_close(chosen.hand_pose, hands.hand_pose[[3, 1, 2, 0]], rtol=0, atol=0)

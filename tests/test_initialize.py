@@ -13,6 +13,7 @@ import trimesh
 import refine.evidence.initialize as module
 from contact.objects import ObjectMesh
 from hand_models import HandPose, load_hand_model
+from hand_models.solver.states import HandState
 from pose_graph.cameras import random_rotations
 from pose_graph.lifting import mirror_nodes, project
 from pose_graph.network import LiftConfig, LiftNet
@@ -246,24 +247,27 @@ def test_a_box_that_nobody_saw_is_placed_by_the_lifted_points(scene, wedge, mode
 # Prior ----------------------------------------------------------------------------------------------
 
 
-def test_prior_is_zero_at_its_mean_and_differentiates_right():
+def test_prior_is_zero_at_its_mean_and_differentiates_right(model):
     mean = true_pose().retract(0.3 * torch.randn(1, 51))
     root = torch.randn(1, 51, 51)
     prior = PosePrior.from_covariance(mean, root @ root.transpose(1, 2) + 0.1 * torch.eye(51))
-    residual, rows = prior.residual(mean)
-    assert residual.abs().max() < 1e-5
+    (found,) = prior.linearize(HandState.of(mean, model))
+    assert found.cost < 1e-10
     step = 1e-3 * torch.randn(1, 51)
-    moved, _ = prior.residual(mean.retract(step))
-    torch.testing.assert_close(moved, (rows.transpose(1, 2) @ step[..., None])[..., 0], atol=2e-4, rtol=2e-3)
+    (moved,) = prior.linearize(HandState.of(mean.retract(step), model))
+    expected = (found.hessian @ step[..., None])[..., 0]
+    torch.testing.assert_close(moved.gradient, expected, atol=2e-4, rtol=2e-3)
+    torch.testing.assert_close(moved.cost, 0.5 * (expected * step).sum(1), atol=2e-6, rtol=4e-3)
 
 
-def test_prior_in_the_mirror():
+def test_prior_in_the_mirror(model):
     mean = true_pose().retract(0.3 * torch.randn(1, 51))
     root = torch.randn(1, 51, 51)
     prior = PosePrior.from_covariance(mean, root @ root.transpose(1, 2) + 0.1 * torch.eye(51))
     state = mean.retract(0.1 * torch.randn(1, 51))
-    here, there = prior.residual(state)[0], prior.mirrored().residual(state.mirrored())[0]
-    torch.testing.assert_close(here.square().sum(), there.square().sum(), rtol=1e-3, atol=1e-3)
+    (here,) = prior.linearize(HandState.of(state, model))
+    (there,) = prior.mirrored().linearize(HandState.of(state.mirrored(), model))
+    torch.testing.assert_close(2 * here.cost, 2 * there.cost, rtol=1e-3, atol=1e-3)
 
 
 # Refinement -----------------------------------------------------------------------------------------

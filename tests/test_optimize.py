@@ -9,7 +9,6 @@ import pytest
 import torch
 import trimesh
 
-from contact import costs
 from contact.corpus.grasp_types import preshapes
 from contact.corpus.holding import find_contacts, holds
 from contact.corpus.placement import SynthesisConfig, place
@@ -19,12 +18,12 @@ from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from contact.perturb import perturb
 from hand_models import HandModel, HandPose, load_open_hand
-from hand_models.anatomy import default_anatomy
 from hand_models.rotations import exp_so3
-from hand_models.solver.least_squares import NormalEquations, Solution, Termination
+from hand_models.solver.least_squares import Solution, Termination
+from hand_models.solver.states import HandState
 from refine.config import RefineConfig
 from refine.measure.metrics import mpjpe, penetration_depth
-from refine.solve.optimize import make_targets, optimise, soft_tissue
+from refine.solve.optimize import field_terms, optimise, soft_tissue
 
 CONFIG = RefineConfig()
 SHAPES = {
@@ -80,7 +79,9 @@ def box(scenes) -> Scene:
     return scenes["box"]
 
 
-def run(model: HandModel, scene: Scene, noisy: HandPose, field: ContactField | None = None) -> Solution:
+def run(
+    model: HandModel, scene: Scene, noisy: HandPose, field: ContactField | None = None
+) -> Solution[HandState]:
     which = torch.zeros(len(noisy), dtype=torch.long)
     return optimise(model, scene.objects, which, noisy, scene.field if field is None else field, CONFIG)
 
@@ -102,11 +103,11 @@ def test_noisy_hands_come_back(model, scenes, name, noise):
     scene = scenes[name]
     noisy = perturb(scene.truth, noise, seed=1)
     solution = run(model, scene, noisy)
-    before, after = (distance_mm(model, pose, scene.truth) for pose in (noisy, solution.pose))
+    before, after = (distance_mm(model, pose, scene.truth) for pose in (noisy, solution.state.pose))
     assert before.mean() > 25
     assert (after < 6).all()
     assert after.mean() < 4
-    depth = depth_mm(model, solution.pose, scene.obj)
+    depth = depth_mm(model, solution.state.pose, scene.obj)
     assert (depth < depth_mm(model, scene.truth, scene.obj) + 3.5).all()
     assert (depth < 8).all()
 
@@ -115,7 +116,7 @@ def test_noisy_hands_come_back(model, scenes, name, noise):
 def test_penetration_falls(model, scenes, name):
     scene = scenes[name]
     noisy = perturb(scene.truth, "toch-t2", seed=0)
-    before, after = (depth_mm(model, p, scene.obj) for p in (noisy, run(model, scene, noisy).pose))
+    before, after = (depth_mm(model, p, scene.obj) for p in (noisy, run(model, scene, noisy).state.pose))
     deep = before > 5
     assert deep.any()
     assert (after[deep] < 0.6 * before[deep]).all()
@@ -125,7 +126,7 @@ def test_penetration_falls(model, scenes, name):
 def test_a_good_hand_stays(model, scenes, name):
     scene = scenes[name]
     solution = run(model, scene, scene.truth)
-    assert (distance_mm(model, solution.pose, scene.truth) < 3).all()
+    assert (distance_mm(model, solution.state.pose, scene.truth) < 3).all()
 
 
 def test_correspondence_alone_brings_the_hand_back(model, box):
@@ -133,7 +134,7 @@ def test_correspondence_alone_brings_the_hand_back(model, box):
     field = replace(box.field, joints_var=torch.ones_like(box.field.joints_var))
     noisy = perturb(box.truth, "image", seed=2)
     solution = run(model, box, noisy, field)
-    assert (distance_mm(model, solution.pose, box.truth) < 8).all()
+    assert (distance_mm(model, solution.state.pose, box.truth) < 8).all()
 
 
 def test_joints_alone_bring_the_hand_back(model, box):
@@ -143,14 +144,14 @@ def test_joints_alone_bring_the_hand_back(model, box):
         joints_var=torch.full_like(box.field.joints_var, 0.002**2),
     )  # fmt: skip
     solution = run(model, box, perturb(box.truth, "image", seed=2), field)
-    assert (distance_mm(model, solution.pose, box.truth) < 8).all()
+    assert (distance_mm(model, solution.state.pose, box.truth) < 8).all()
 
 
 def test_a_far_hand_is_brought_near(model, box):
     """17 cm off, with joints known as well as networks know them."""
     away = replace(box.truth, transl=box.truth.transl + torch.tensor([0.1, 0.1, 0.1]))
     field = replace(box.field, joints_var=torch.full_like(box.field.joints_var, 0.015**2))
-    assert (distance_mm(model, run(model, box, away, field).pose, box.truth) < 6).all()
+    assert (distance_mm(model, run(model, box, away, field).state.pose, box.truth) < 6).all()
 
 
 # How it gets there ----------------------------------------------------------------------------------
@@ -160,24 +161,24 @@ def test_it_is_deterministic_and_leaves_its_input_alone(model, box):
     noisy = perturb(box.truth, "contactopt", seed=3)
     kept = {name: value.copy() for name, value in noisy.as_arrays().items()}
     first, second = run(model, box, noisy), run(model, box, noisy)
-    for name, value in first.pose.as_arrays().items():
-        np.testing.assert_array_equal(value, second.pose.as_arrays()[name])
+    for name, value in first.state.pose.as_arrays().items():
+        np.testing.assert_array_equal(value, second.state.pose.as_arrays()[name])
     for name, value in noisy.as_arrays().items():
         np.testing.assert_array_equal(value, kept[name])
-    most = CONFIG.align.iterations + CONFIG.settle.iterations
+    most = CONFIG.align.iterations + CONFIG.contact.iterations
     assert ((first.iterations >= 2) & (first.iterations <= most)).all()
-    assert first.pose.finite().all()
-    torch.testing.assert_close(first.pose.betas, noisy.betas)  # shape is not refined
+    assert first.state.pose.finite().all()
+    torch.testing.assert_close(first.state.pose.betas, noisy.betas)  # shape is not refined
 
 
 def test_a_batch_is_its_rows_in_any_order(model, box):
     noisy = perturb(box.truth, "image", seed=4)
-    together = run(model, box, noisy).pose
+    together = run(model, box, noisy).state.pose
     order = torch.tensor([2, 0, 3, 1])
-    shuffled = run(model, box, noisy[order], box.field[order]).pose
+    shuffled = run(model, box, noisy[order], box.field[order]).state.pose
     assert (distance_mm(model, shuffled, together[order]) < 0.5).all()
     for row in range(GRASPS):
-        alone = run(model, box, noisy[row], box.field[row]).pose
+        alone = run(model, box, noisy[row], box.field[row]).state.pose
         assert (distance_mm(model, alone, together[row]) < 0.5).all()
 
 
@@ -187,8 +188,10 @@ def test_a_batch_may_mix_objects(model, scenes):
     noisy = HandPose.cat([perturb(s.truth, "image", seed=5) for s in (second, first)])
     field = ContactField.cat([second.field, first.field])
     which = torch.tensor([1] * GRASPS + [0] * GRASPS)
-    mixed = optimise(model, objects, which, noisy, field, CONFIG).pose
-    apart = HandPose.cat([run(model, s, perturb(s.truth, "image", seed=5)).pose for s in (second, first)])
+    mixed = optimise(model, objects, which, noisy, field, CONFIG).state.pose
+    apart = HandPose.cat(
+        [run(model, s, perturb(s.truth, "image", seed=5)).state.pose for s in (second, first)]
+    )
     assert (distance_mm(model, mixed, apart) < 0.5).all()
 
 
@@ -207,8 +210,8 @@ def test_the_result_moves_with_the_scene(model, box):
     )  # fmt: skip
     scene = Scene(obj, moved(box.truth), replace(box.field, joints=box.field.joints @ rotation.T + shift))
     noisy = perturb(box.truth, "image", seed=7)
-    there = run(model, scene, moved(noisy)).pose
-    here = moved(run(model, box, noisy).pose)
+    there = run(model, scene, moved(noisy)).state.pose
+    here = moved(run(model, box, noisy).state.pose)
     assert (distance_mm(model, there, here) < 1.5).all()  # the grid's axes do not turn with the object
 
 
@@ -217,76 +220,14 @@ def test_single_precision_is_enough(model, box):
     noisy = perturb(box.truth, "image", seed=8)
     which = torch.zeros(GRASPS, dtype=torch.long)
     double, config = model.to(torch.float64), CONFIG
-    for name in ("align", "settle"):  # to the minimum: near it both stop anywhere within their tolerance
+    for name in ("align", "contact"):  # to the minimum: near it both stop anywhere within their tolerance
         config = replace(config, **{name: Termination(iterations=60, relative_decrease=1e-6)})
-    single = optimise(model, box.objects, which, noisy, box.field, config).pose
+    single = optimise(model, box.objects, which, noisy, box.field, config).state.pose
     exact = optimise(
         double, box.objects, which, noisy.to(torch.float64), box.field.to(torch.float64), config
-    ).pose
+    ).state.pose
     assert exact.transl.dtype == torch.float64
     assert (distance_mm(double, single.to(torch.float64), exact) < 0.1).all()
-
-
-def test_pulls_sum_to_what_their_rows_sum_to(model, box):
-    """`costs.pulled` never forms a row; the residuals of `costs.correspondence` and the others are the reference."""
-    generator = torch.Generator().manual_seed(0)
-    hand = model.to(torch.float64)
-    pose = perturb(box.truth, "image", seed=1).to(torch.float64)
-    jacobian = hand.jacobian(pose, model.contact_points[:40])
-    skin, joints = jacobian.vertices, jacobian.joints
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.rand(GRASPS, *shape, generator=generator, dtype=torch.float64)
-
-    index = torch.randint(40, (GRASPS, 60), generator=generator)
-    targets = (draw(60, 3) * 0.1, draw(60), 0.003 + 0.01 * draw(60))
-    named = (draw(21, 3) * 0.1, draw(21), 0.003 + 0.01 * draw(21))
-    distance, gradient = 0.01 * (draw(40) - 0.5), draw(40, 3)
-    touch, allowance = draw(40), 0.001 * draw(40)
-    expected = NormalEquations.zeros(GRASPS, 51, pose.transl)
-    for residual in (
-        costs.correspondence(skin.select(index), *targets),
-        costs.correspondence(joints, *named),
-        costs.attraction(skin, distance, gradient, touch, 0.003),
-        costs.penetration(skin, distance, gradient, allowance, 0.0015),
-    ):
-        expected = expected.add(*residual)
-    pulls = [
-        costs.aim(skin, index, *targets),
-        costs.aim(joints, None, *named),
-        costs.press(
-            skin,
-            gradient,
-            costs.not_touching(distance, touch, 0.003),
-            costs.too_deep(distance, allowance, 0.0015),
-        ),
-    ]
-    # Of a hand with pose correctives, whose points do more than turn with their bones, rows are formed.
-    for points in (skin, replace(skin, correctives=torch.zeros(GRASPS, 45, 3, 40, dtype=torch.float64))):
-        same = [replace(pull, points=points) if pull.points is skin else pull for pull, _ in pulls]
-        found = costs.pulled(same, sum(loss for _, loss in pulls))
-        torch.testing.assert_close(found.cost, expected.cost)
-        torch.testing.assert_close(found.gradient, expected.gradient)
-        torch.testing.assert_close(found.hessian, expected.hessian)
-
-
-def test_posture_is_its_parts(model, box):
-    anatomy = default_anatomy().to(torch.float64)
-    bent = perturb(box.truth, "contactopt", seed=2).hand_pose.to(torch.float64) * 2.0
-    near, std = 0.3 * torch.ones(GRASPS, 15, 3, dtype=torch.float64), anatomy.std[0]
-    expected = NormalEquations.zeros(GRASPS, 51, bent)
-    for residual in (
-        costs.pose_prior(bent, near, std.expand(15, 3), anatomy, 51),
-        costs.pose_prior(bent, anatomy.mean, anatomy.std, anatomy, 51),
-        costs.joint_limits(bent, anatomy, 0.05, 51),
-    ):
-        expected = expected.add(*residual)
-    beliefs = ((near, std), (anatomy.mean, anatomy.std))
-    found = NormalEquations.zeros(GRASPS, 51, bent).add(*costs.posture(bent, beliefs, 0.05, anatomy, 51))
-    torch.testing.assert_close(found.cost, expected.cost)
-    torch.testing.assert_close(found.gradient, expected.gradient)
-    torch.testing.assert_close(found.hessian, expected.hessian)
-    assert (anatomy.violation(bent) != 0).any()
 
 
 # What it aims at ------------------------------------------------------------------------------------
@@ -295,31 +236,38 @@ def test_posture_is_its_parts(model, box):
 def test_targets_are_where_the_true_skin_is(model, box):
     skin = model.contact_points[: CONFIG.skin_points]
     which = torch.zeros(GRASPS, dtype=torch.long)
-    targets = make_targets(model, box.objects, which, box.truth, box.field, skin, CONFIG.costs)
+    targets = field_terms(model, box.objects, which, box.truth, box.field, CONFIG)
+    seen = targets.correspondences
     reached = model(box.truth).vertices[:, skin]
-    places = reached.gather(1, targets.places_skin[..., None].expand(-1, -1, 3))
-    used = targets.places_weight > 0
-    error = (places - targets.places).norm(dim=-1)[used]
+    places = reached.gather(1, seen.index[..., None].expand(-1, -1, 3))
+    used = seen.weight > 0
+    error = (places - seen.target).norm(dim=-1)[used]
     assert error.median() < 0.004  # the nearest of the skin points stands for the true one
-    assert (targets.places_weight >= 0).all()
-    assert (targets.places_weight.sum(1) <= CONFIG.costs.correspondence + 1e-3).all()
+    assert (seen.weight >= 0).all()
+    assert (seen.weight.sum(1) <= CONFIG.costs.correspondence + 1e-3).all()
     assert (targets.touch.sum(1) <= CONFIG.costs.contact + 1e-3).all()
 
 
 def test_without_trust_all_are_as_sure_as_on_average(model, box):
-    skin = model.contact_points[: CONFIG.skin_points]
     which = torch.zeros(GRASPS, dtype=torch.long)
     uneven = torch.linspace(0.004**2, 0.02**2, 21).expand(GRASPS, 21)
     field = replace(box.field, joints_var=uneven)
-    targets = [
-        make_targets(model, box.objects, which, box.truth, field, skin, replace(CONFIG.costs, trust=trust))
+    trusting, even = (
+        field_terms(
+            model,
+            box.objects,
+            which,
+            box.truth,
+            field,
+            replace(CONFIG, costs=replace(CONFIG.costs, trust=trust)),
+        )
         for trust in (True, False)
-    ]
-    assert (targets[0].joints_std[:, 0] < targets[0].joints_std[:, -1]).all()
+    )
+    assert (trusting.joints.std[:, 0] < trusting.joints.std[:, -1]).all()
     mean = (1 / uneven).mean(1, keepdim=True).rsqrt().expand(-1, 21)
-    torch.testing.assert_close(targets[1].joints_std, mean)
-    first = targets[1].places_std[:, :1]
-    torch.testing.assert_close(targets[1].places_std, first.expand_as(targets[1].places_std))
+    torch.testing.assert_close(even.joints.std, mean)
+    spread = even.correspondences.std
+    torch.testing.assert_close(spread, spread[:, :1].expand_as(spread))
 
 
 def test_soft_tissue_yields_less_where_the_object_is_thin():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contact.perturb import POSE_UNIT, PROTOCOLS, Protocol, perturb, protocol
 from hand_models import HandModel, HandPose, load_open_hand
-from hand_models.anatomy import default_anatomy, to_anatomical
+from hand_models.anatomy import default_anatomy
 from hand_models.rotations import exp_so3, log_so3
 
 COUNT = 1500
@@ -42,7 +42,8 @@ def test_statistics(pose: HandPose, name: str, side: str) -> None:
     noise = PROTOCOLS[name]
     pose = replace(pose, side=side)
     noisy = perturb(pose, name, seed=3)
-    bend = to_anatomical(noisy.hand_pose, side=side) - to_anatomical(pose.hand_pose, side=side)
+    given, found = (default_anatomy().to_anatomical(p.hand_pose, side=side) for p in (pose, noisy))
+    bend = found - given
     unit = noise.pose * torch.tensor(POSE_UNIT)
     for change, std in (
         (noisy.transl - pose.transl, torch.full((3,), noise.translation)),

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from synthetic_hand import random_hand, random_pose
 from torch import Tensor
 
+from hand_models.fit import fit_joints
 from hand_models.open_hand import load_open_hand
 from hand_models.pose import HandPose
 from hand_models.rotations import exp_so3
@@ -190,12 +191,12 @@ def test_from_rotmats_names_what_is_wrong(root: Any, local: Any, word: str) -> N
         HandPose.from_rotmats(root, local)
 
 
-def test_from_joints_finds_the_pose_again() -> None:
-    """The fit itself is tested in test_fit.py; here, that the constructor hands its arguments on."""
+def test_fit_joints_finds_the_pose_of_a_left_hand_again() -> None:
+    """The open hand is a right one; the fit itself is tested in test_fit.py."""
     model = load_open_hand()
     pose = random_pose(2, dtype=torch.float32).mirrored()
     pose = replace(pose, hand_pose=pose.hand_pose * 0.3, betas=torch.zeros(2, 10))
-    fitted = HandPose.from_joints(model.joints(pose), model, side="left")
+    fitted = fit_joints(model.joints(pose), model, side="left")
     assert fitted.side == "left"
     assert (model.joints(fitted) - model.joints(pose)).norm(dim=-1).max() < 0.004
 

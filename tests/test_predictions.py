@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hand_models import HandPose
 from hand_models.atomic import write_atomically
 from hand_models.model import PARENTS, HandModel
 from hand_models.rotations import exp_so3
@@ -444,12 +445,10 @@ def test_rows_with_joints_alone_are_fitted(model, monkeypatch):
     seen = []
 
     def fake(joints, model, *, side):
-        from hand_models import HandPose
-
         seen.append(joints)
         return HandPose.zeros(len(joints), side=side)
 
-    monkeypatch.setattr("hand_models.pose.HandPose.from_joints", staticmethod(fake))
+    monkeypatch.setattr("refine.files.prediction_poses.fit_joints", fake)
     joints = np.random.default_rng(0).normal(size=(3, 29, 3)) * 0.05
     orient = np.random.default_rng(1).normal(size=(3, 3))
     orient[1] = np.nan

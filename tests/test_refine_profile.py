@@ -33,26 +33,28 @@ def test_a_stopwatch_times_calls_within_a_part_alone(module):
         def query() -> None:
             time.sleep(0.01)
 
-        def settle(self) -> int:
+        def solve(self) -> int:
             self.query()
             return 7
 
     owner = Solver()
     watch = module.Stopwatch()
     with (
-        watch.watching([("settle", Solver, "settle")]),
-        watch.watching([("query", Solver, "query")], "settle"),
+        watch.watching([("solve", Solver, "solve")]),
+        watch.watching([("query", Solver, "query")], "solve"),
     ):
         owner.query()  # outside of the part: not counted
-        assert owner.settle() == 7
-    assert 0.01 <= watch.seconds["query"] <= watch.seconds["settle"]
+        assert owner.solve() == 7
+    assert 0.01 <= watch.seconds["query"] <= watch.seconds["solve"]
     before = dict(watch.seconds)
-    owner.settle()
+    owner.solve()
     assert watch.seconds == before  # the functions are themselves again
 
 
 def test_the_table_divides_by_the_rates_of_the_machine(module):
-    found = module.Profile({"in all": 0.02, "settle": 0.01, "distance lookups": 0.004}, 4e7, 3e7, 900)
+    found = module.Profile(
+        {"in all": 0.02, "resolve contact": 0.01, "distance lookups": 0.004}, 4e7, 3e7, 900
+    )
     text = module.table({1: found}, (2e10, 1e10), 64)
     assert "| at 20 GFLOP/s, ms | 2.00 |" in text
     assert "| at 10 GB/s, ms | 3.00 |" in text
@@ -62,6 +64,6 @@ def test_the_table_divides_by_the_rates_of_the_machine(module):
 @pytest.mark.slow
 def test_the_parts_make_up_the_whole(module):
     found = module.profile(module.Scenes.of(4), 8, 1).parts
-    labels = [label for label, _, _ in module.PARTS]
+    labels = module.labels(module.PARTS)
     assert set(found) >= set(labels)
     assert 0.6 * found["in all"] < sum(found[label] for label in labels) < found["in all"]

@@ -6,17 +6,24 @@ oppose, or could not hold is thrown away by `contact.corpus.holding`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from hand_models import HandModel, HandPose
 from hand_models.anatomy import default_anatomy
-from hand_models.pose import TANGENT_DIM
-from hand_models.solver.least_squares import NormalEquations, Termination, minimize
+from hand_models.inner_spheres import sphere_radius
+from hand_models.record import Record, shared
+from hand_models.solver.least_squares import Termination, minimize
+from hand_models.solver.normal_equations import NormalEquations
+from hand_models.solver.point_forces import PointForces
+from hand_models.solver.states import HandState
+from hand_models.solver.terms import AnglePrior, JointLimits
 
-from .. import costs
 from ..objects.grid import SignedDistanceGrid
 from ..objects.mesh import ObjectMesh
+from ..terms import FingersApart, attraction, penetration
 from .grasp_types import Preshape, fingertip_skin, palmar_skin
 from .placement import Placement, SynthesisConfig
 
@@ -54,35 +61,71 @@ def close_hands(
             [obj.grid, ObjectMesh.from_any(obj.trimesh.convex_hull, resolution=48).grid]
         )
 
-    def surface(points: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        return solid.query(points, placement.across[index].long() if len(solid) > 1 else None)
+    terms = [
+        _Closing(
+            wanted, clearance, placement.squeeze, placement.across.long(), part, up, floor, solid, config.pad
+        ),
+        AnglePrior(placement.anatomical, std.expand_as(placement.anatomical), anatomy),
+        JointLimits(anatomy, 0.05),
+        FingersApart(0.001),
+        _Wrist(placement.pose.transl, config.arm),
+    ]
+    return minimize(
+        HandState.of(placement.pose, model, skin), terms, Termination(config.iterations, 3e-3)
+    ).state.pose
 
-    def linearize(pose: HandPose, index: Tensor) -> NormalEquations:
-        jacobian = model.jacobian(pose, skin)
-        points = jacobian.vertices.points
-        distance, gradient = surface(points, index)
-        weight = wanted[index] * _closest_first(distance, part, config.pad)
-        height = points @ up - floor
-        squeeze = placement.squeeze[index][:, None]
-        apart = clearance[index]
-        equations = NormalEquations.zeros(len(index), TANGENT_DIM, points)
-        spheres, radius = costs.inner_spheres(jacobian.joints)
-        inner, inner_gradient = surface(spheres.points, index)
-        for residual in (
-            costs.attraction(jacobian.vertices, distance + squeeze, gradient, weight, 0.003, 4.0),
-            costs.penetration(jacobian.vertices, distance - apart, gradient, squeeze * (apart == 0), 0.001),
-            # Bones keep their distance too: thin walls are no barrier to the skin alone.
-            costs.penetration(spheres, inner, inner_gradient, squeeze - radius, 0.001),
-            costs.penetration(jacobian.vertices, height, up.expand_as(points), 0.0, 0.003),
-            costs.pose_prior(pose.hand_pose, placement.anatomical[index], std, anatomy, TANGENT_DIM),
-            costs.joint_limits(pose.hand_pose, anatomy, 0.05, TANGENT_DIM),
-            costs.self_penetration(spheres, radius, 0.001),
-        ):
-            equations = equations.add(*residual)
-        moved = (pose.transl - placement.pose.transl[index]) / config.arm
-        return equations.add_diagonal(moved, torch.full_like(moved, 1 / config.arm), 0)
 
-    return minimize(linearize, placement.pose, Termination(config.iterations, 3e-3)).pose
+@dataclass(frozen=True, eq=False)
+class _Closing(Record):
+    """Skin that should touch drawn to the surface, the rest kept clear of it, and all of the hand above the table."""
+
+    wanted: Tensor
+    """(B, P) weight of the contact of skin"""
+    clearance: Tensor
+    """(B, P) metres that skin keeps from the object; 0 where it may touch"""
+    squeeze: Tensor
+    """(B,) metres that skin sinks in where it touches"""
+    across: Tensor
+    """(B,) which surface: 1 for the convex hull of hands round a cavity"""
+    part: Tensor = shared()
+    """(P,) bone of each skin point"""
+    up: Tensor = shared()
+    floor: Tensor = shared()
+    solid: SignedDistanceGrid = shared()
+    pad: float = 0.003
+
+    def linearize(self, state: HandState) -> list[PointForces]:
+        skin, spheres, up = state.skin, state.spheres, self.up
+        distance, gradient = self._surface(skin.points)
+        inner, inner_gradient = self._surface(spheres.points)
+        squeeze = self.squeeze[:, None]
+        weight = self.wanted * _closest_first(distance, self.part, self.pad)
+        touching = attraction(distance + squeeze, weight, 0.003, 4.0)
+        sunk = penetration(distance - self.clearance, squeeze * (self.clearance == 0), 0.001)
+        # Bones keep their distance too: thin walls are no barrier to the skin alone.
+        bones = penetration(inner, squeeze - sphere_radius(inner), 0.001)
+        table = penetration(skin.points @ up - self.floor, 0.0, 0.003)
+        return [
+            PointForces.along(skin, gradient, touching, sunk),
+            PointForces.along(spheres, inner_gradient, bones),
+            PointForces.along(skin, up.expand_as(skin.points), table),
+        ]
+
+    def _surface(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        return self.solid.query(points, self.across if len(self.solid) > 1 else None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Wrist(Record):
+    """The hand stays where it was placed, to ``std`` metres."""
+
+    transl: Tensor
+    std: float
+
+    def linearize(self, state: HandState) -> list[NormalEquations]:
+        rows = torch.eye(3).to(self.transl).expand(len(self.transl), 3, 3) / self.std
+        moved = (state.pose.transl - self.transl) / self.std
+        return [NormalEquations.of(moved, rows).embedded(state.dim, 0)]
 
 
 def _closest_first(distance: Tensor, part: Tensor, scale: float) -> Tensor:

@@ -117,7 +117,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         config = replace(
             config,
             align=replace(config.align, iterations=options.steps),
-            settle=replace(config.settle, iterations=options.steps),
+            contact=replace(config.contact, iterations=options.steps),
         )
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
     return BatchConfig(

@@ -163,7 +163,8 @@ def _start(
     )  # fmt: skip
     renamed = corners[laid.order]
     of_object = seen.of(slice(JOINTS, NODES))
-    rigid = fit_rigid(of_object, renamed, laid.rotation, laid.translation)
+    placed = fit_rigid(of_object, renamed, laid.rotation, laid.translation)
+    rigid = placed.state
     if of_hand.rays is not None:
         laid_corners = renamed @ rigid.rotation.transpose(1, 2) + rigid.translation[:, None]
         of_hand = _as_deep_as(of_hand, of_object, laid_corners)
@@ -173,10 +174,11 @@ def _start(
     solution = fit_hand(of_hand, first, right)
     pose = torch.eye(4).repeat(len(first), 1, 1)
     pose[:, :3, :3], pose[:, :3, 3] = rigid.rotation, rigid.translation
-    inside = into_object_frame(solution.pose, pose, right)
-    covariance = _relative(solution.equations.hessian, rigid.precision, solution.pose, pose, right)
+    hand = solution.state.pose
+    inside = into_object_frame(hand, pose, right)
+    covariance = _relative(solution.equations.hessian, placed.equations.hessian, hand, pose, right)
     prior = PosePrior.from_covariance(inside, covariance)
-    hand, laid_order = solution.pose, laid.order
+    laid_order = laid.order
     if mirrored:
         turn = torch.diag(torch.cat([flip, torch.ones(1)]))
         hand, pose, prior = hand.mirrored(), turn @ pose @ turn, prior.mirrored()
@@ -209,7 +211,7 @@ def refine_start(
     box = torch.from_numpy(box_corners(start.object.vertices)).float()
     body = torch.cat([torch.as_tensor(result.joints_after).float(), box.expand(len(start), -1, -1)], 1)
     evidence = _loosened(start.evidence, torch.as_tensor(result.uncertainty).float())
-    rigid = fit_rigid(evidence, body, start.object_pose[:, :3, :3], start.object_pose[:, :3, 3])
+    rigid = fit_rigid(evidence, body, start.object_pose[:, :3, :3], start.object_pose[:, :3, 3]).state
     pose = start.object_pose.clone()
     pose[:, :3, :3], pose[:, :3, 3] = rigid.rotation, rigid.translation
     inside = into_object_frame(result.pose, start.object_pose, start.hand_model)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hand_models import HandModel, HandPose
+from hand_models import HandModel, HandPose, fit_joints
 from hand_models.pose import check_side
 
 _FORMS = (
@@ -79,7 +79,7 @@ def _fitted(joints: Tensor, model: HandModel, side: str) -> HandPose:
     fields = {name: torch.full_like(getattr(pose, name), torch.nan) for name in pose.as_arrays()}
     if len(usable):
         try:
-            fitted = HandPose.from_joints(joints[usable], model, side=side)
+            fitted = fit_joints(joints[usable], model, side=side)
         except ValueError as error:
             raise ValueError(f"hand_pose: {error}") from None
         fields = {

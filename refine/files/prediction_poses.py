@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hand_models.fit import fit_joints
 from hand_models.model import HandModel
 from hand_models.pose import HandPose
 
@@ -54,7 +55,7 @@ def hand_poses(predictions: Predictions, rows: Any, model: HandModel) -> HandPos
         order.append(np.flatnonzero(posed))
     if not posed.all():
         joints = torch.from_numpy(p.column("keypoints_3d")[~posed, :21])
-        parts.append(HandPose.from_joints(joints, model, side=side))
+        parts.append(fit_joints(joints, model, side=side))
         order.append(np.flatnonzero(~posed))
     return HandPose.cat(parts)[np.argsort(np.concatenate(order))]
 

@@ -23,8 +23,8 @@ from contact.train import TrainConfig
 from contact.weights import load_network, read_card, write_card
 from hand_models import HandModel, HandPose, load_hand_model
 
-from ..api import predict_field
 from ..config import RefineConfig
+from .fields import predict_field
 from .optimize import optimise
 from .score import ScoreWeights, features, plausibility
 
@@ -77,7 +77,7 @@ def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
             truth = perturb(grasps[rows], config.tracking, seed=generator)
             noisy = perturb(truth, PROTOCOLS[name], seed=generator)
             field = predict_field(network, model, objects, which[rows], noisy)
-            found = optimise(model, objects, which[rows], noisy, field, options).pose
+            found = optimise(model, objects, which[rows], noisy, field, options).state.pose
             joints = model.joints(truth)
             row = []
             for pose in (noisy, found):

@@ -23,7 +23,7 @@ from hand_models import HandModel, load_hand_model
 
 from ..config import RefineConfig
 from .calibrate_score import CalibrationConfig, held_out_grasps
-from .hypotheses import refine_right_hands
+from .refine_hands import refine_right_hands
 from .uncertainty import coverage, fit_scale
 
 

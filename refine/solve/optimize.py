@@ -1,145 +1,82 @@
 """From a predicted contact field to a hand that agrees with it: two batched Gauss–Newton solves.
 
-The first brings the hand to where the network sees it, through anything in between; the second settles it on
-the surface: touching where contact is predicted, not sinking in, within the range of its joints.
+The first brings the hand to where the network sees it, through anything in between; the second resolves contact:
+touching where it is predicted, not sinking in, within the range of its joints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from contact import costs
 from contact.field import ContactField
 from contact.objects.object_set import ObjectSet
+from contact.terms import FingersApart, KeepOut, SkinOnSurface, SpheresOutside
 from hand_models import HandModel, HandPose
-from hand_models.anatomy import Anatomy, default_anatomy
-from hand_models.model import HandJacobian
-from hand_models.pose import TANGENT_DIM
-from hand_models.solver.least_squares import NormalEquations, Solution, minimize
+from hand_models.inner_spheres import Spheres, inner_spheres
+from hand_models.record import Record
+from hand_models.solver.least_squares import Solution, minimize
+from hand_models.solver.states import HandState, Term
+from hand_models.solver.terms import AnglePrior, JointLimits, PointTargets
 
 from ..config import CostConfig, RefineConfig
-from ..evidence.pose_prior import PosePrior
 
 
 @dataclass(frozen=True)
-class Targets:
-    """What the optimiser aims at, ``B`` problems."""
+class FieldTerms(Record):
+    """What a contact field and the input ask of ``B`` hands, as terms; contact itself waits for the second solve."""
 
     which: Tensor
     """(B,) object of each problem"""
-    initial_angles: Tensor
-    """(B, 15, 3) anatomical angles of the input"""
-    joints: Tensor
-    """(B, 21, 3)"""
-    joints_std: Tensor
-    """(B, 21)"""
-    joints_weight: Tensor
-    """(B, 21)"""
-    places: Tensor
-    """(B, Q, 3) where corresponding skin is to be"""
-    places_std: Tensor
-    """(B, Q)"""
-    places_weight: Tensor
-    """(B, Q)"""
-    places_skin: Tensor
-    """(B, Q) which of the skin points corresponds"""
+    joints: PointTargets
+    """where the joints are seen"""
+    correspondences: PointTargets
+    """where corresponding skin is seen"""
     touch: Tensor
     """(B, P) weight of each skin point's contact"""
-    allowance: Tensor
-    """(B, P) metres skin may sink in"""
+    given: AnglePrior
+    """near the joint angles of the input"""
 
-    def __getitem__(self, index: Tensor) -> Targets:
-        return Targets(*(value[index] for value in self.__dict__.values()))
-
-    @staticmethod
-    def cat(parts: Sequence[Targets]) -> Targets:
-        """Join batches."""
-        return Targets(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Targets)))
+    def terms(self, model: HandModel, config: CostConfig) -> list[Term]:
+        """Both the field's and the hand's own: near what hands do, within what they can do."""
+        usual = AnglePrior.grasping(model.anatomy, len(self), config.anatomy)
+        limits = JointLimits(model.anatomy, config.limits_std)
+        return [self.correspondences, self.joints, self.given, usual, limits]
 
 
-@dataclass(frozen=True)
-class Spheres:
-    """Balls that hands may not enter, ``S`` for each of ``B`` problems."""
-
-    centres: Tensor
-    """(B, S, 3) metres"""
-    radius: Tensor
-    """(S,)"""
-
-    def __getitem__(self, index: Tensor) -> Spheres:
-        return Spheres(self.centres[index], self.radius)
-
-    def query(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed distance ``(B, P)`` of ``points (B, P, 3)`` to the nearest ball, and its gradient ``(B, P, 3)``."""
-        distance, nearest = (torch.cdist(points, self.centres) - self.radius).min(2)
-        offset = points - self.centres.gather(1, nearest[..., None].expand(-1, -1, 3))
-        return distance, torch.nn.functional.normalize(offset, dim=-1)
-
-
-class _Indexed(Protocol):
-    def __getitem__(self, index: Tensor, /) -> _Indexed: ...
-
-
-_Data = TypeVar("_Data", bound=_Indexed)
-
-
-class _Active(Generic[_Data]):
-    """Data of the problems that are still being solved, selected anew only when these become fewer."""
-
-    def __init__(self, data: _Data) -> None:
-        self._data, self._index, self._chosen = data, None, data
-
-    def at(self, index: Tensor) -> _Data:
-        """The rows ``index``."""
-        if index is not self._index:
-            self._index, self._chosen = index, self._data[index]
-        return self._chosen
-
-
-def make_targets(
-    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, skin: Tensor,
-    config: CostConfig,
-) -> Targets:  # fmt: skip
-    """Turn a predicted field into targets for the skin points ``skin (P,)``, the first of the contact points."""
+def field_terms(
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, config: RefineConfig
+) -> FieldTerms:  # fmt: skip
+    """Turn predicted fields, with joints, into terms; arguments as of `optimise`."""
+    costs, skin = config.costs, model.contact_points[: config.skin_points]
     assert field.joints is not None
     assert field.joints_var is not None
     spread, joints_var = field.canonical_var + field.gap_var, field.joints_var
-    if not config.trust:
+    if not costs.trust:
         spread, joints_var = _alike(spread, field.near), _alike(joints_var, torch.ones_like(joints_var))
     confidence = field.near * (0.01**2 / (spread + 0.01**2))
-    count = min(config.correspondences, confidence.shape[1])
-    weight, chosen = confidence.topk(count, dim=1)
-
-    def pick(t: Tensor) -> Tensor:
-        return (
-            t.gather(1, chosen) if t.ndim == 2 else t.gather(1, chosen[..., None].expand(-1, -1, t.shape[-1]))
-        )
-
+    weight, chosen = confidence.topk(min(costs.correspondences, confidence.shape[1]), dim=1)
+    wide = chosen[..., None].expand(-1, -1, 3)
     at = (which[:, None], chosen)
-    places = objects.points[at] + pick(field.gap)[..., None] * objects.normals[at]
+    places = objects.points[at] + field.gap.gather(1, chosen)[..., None] * objects.normals[at]
     rest = model.rest_canonical[skin].expand(len(which), -1, -1)
-    on_hand = torch.cdist(pick(field.canonical), rest).argmin(2)
-    weight = weight * (config.correspondence / weight.sum(1, keepdim=True).clamp_min(1.0))
+    on_hand = torch.cdist(field.canonical.gather(1, wide), rest).argmin(2)
+    weight = weight * (costs.correspondence / weight.sum(1, keepdim=True).clamp_min(1.0))
     touch = field.hand_contact[:, : len(skin)]
     touch = touch * (touch > 0.2)
-    touch = touch * (config.contact / touch.sum(1, keepdim=True).clamp_min(4.0))
-    return Targets(
-        which=which,
-        initial_angles=default_anatomy().to(pose.hand_pose).to_anatomical(pose.hand_pose),
-        joints=field.joints,
-        joints_std=joints_var.sqrt(),
-        joints_weight=torch.full_like(joints_var, config.joints),
-        places=places,
-        places_std=pick(spread).sqrt().clamp_min(0.003),
-        places_weight=weight,
-        places_skin=on_hand,
-        touch=touch,
-        allowance=torch.zeros_like(touch),
+    touch = touch * (costs.contact / touch.sum(1, keepdim=True).clamp_min(4.0))
+    angles = model.anatomy.to_anatomical(pose.hand_pose)
+    return FieldTerms(
+        which,
+        PointTargets(
+            field.joints, torch.full_like(joints_var, costs.joints), joints_var.sqrt(), points="joints"
+        ),
+        PointTargets(places, weight, spread.gather(1, chosen).sqrt().clamp_min(0.003), on_hand),
+        touch,
+        AnglePrior(angles, angles.new_tensor(costs.initial_pose).expand_as(angles), model.anatomy),
     )
 
 
@@ -159,153 +96,68 @@ def soft_tissue(objects: ObjectSet, which: Tensor, points: Tensor, config: CostC
 
 
 def optimise(
-    model: HandModel,
-    objects: ObjectSet,
-    which: Tensor,
-    pose: HandPose,
-    field: ContactField,
-    config: RefineConfig,
-    prior: PosePrior | None = None,
-) -> Solution:
-    """Refine ``B`` right hands: `align`, then `settle`.
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, config: RefineConfig,
+    evidence: Sequence[Term] = (),
+) -> Solution[HandState]:  # fmt: skip
+    """Refine ``B`` right hands: `align`, then `resolve_contact`.
 
     Args:
         which: ``(B,)`` object of each hand.
         pose: inputs, object frame.
         field: predictions for them, with joints; over the first object points if not over all.
-        prior: what else is known of the hands, such as from keypoints; it takes part in both solves.
+        evidence: what else is known of the hands, such as from keypoints; it takes part in both solves.
 
     Returns:
         The solution of the second solve; ``iterations`` counts both.
     """
-    targets = targets_of(model, objects, which, pose, field, config)
-    first = align(model, targets, pose, config, prior)
-    second = settle_on(model, objects, targets, first.pose, config, prior=prior)
+    targets = field_terms(model, objects, which, pose, field, config)
+    first = align(model, targets, pose, config, evidence)
+    second = resolve_contact(model, objects, targets, first.state.pose, config, evidence)
     return replace(second, iterations=first.iterations + second.iterations)
 
 
-def targets_of(
-    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, field: ContactField, config: RefineConfig
-) -> Targets:  # fmt: skip
-    """What `align` and `settle_on` aim at; arguments as of `optimise`."""
-    skin = model.contact_points[: config.skin_points]
-    return make_targets(model, objects, which, pose, field, skin, config.costs)
-
-
 def align(
-    model: HandModel, targets: Targets, pose: HandPose, config: RefineConfig, prior: PosePrior | None = None
-) -> Solution:
+    model: HandModel, targets: FieldTerms, pose: HandPose, config: RefineConfig, evidence: Sequence[Term] = ()
+) -> Solution[HandState]:
     """Bring ``B`` right hands to where the field sees them, through anything in between. See `optimise`."""
-    skin = model.contact_points[: config.skin_points]
-    anatomy = default_anatomy().to(pose.transl)
-    aims, known = _Active(targets), None if prior is None else _Active(prior)
-
-    def linearize(state: HandPose, index: Tensor) -> NormalEquations:
-        t = aims.at(index)
-        pulls, cost = _to_targets(model.jacobian(state, skin), t)
-        equations = costs.pulled(pulls, cost)
-        if known is not None:
-            equations = equations.add(*known.at(index).residual(state))
-        return _add_posture(equations, state, t, anatomy, config.costs)
-
-    return minimize(linearize, pose, config.align)
+    state = HandState.of(pose, model, model.contact_points[: config.skin_points])
+    return minimize(state, [*targets.terms(model, config.costs), *evidence], config.align)
 
 
-def settle(
+def resolve_contact(
     model: HandModel,
     objects: ObjectSet,
-    which: Tensor,
-    pose: HandPose,
-    field: ContactField,
-    config: RefineConfig,
-    start: HandPose,
-    obstacles: Spheres | None = None,
-    prior: PosePrior | None = None,
-) -> Solution:
-    """`settle_on` the targets that ``field`` gives for the inputs ``pose``; arguments as of both."""
-    targets = targets_of(model, objects, which, pose, field, config)
-    return settle_on(model, objects, targets, start, config, obstacles, prior)
-
-
-def settle_on(
-    model: HandModel,
-    objects: ObjectSet,
-    targets: Targets,
+    targets: FieldTerms,
     start: HandPose,
     config: RefineConfig,
-    obstacles: Spheres | None = None,
-    prior: PosePrior | None = None,
-) -> Solution:
-    """Settle ``B`` right hands on the surface: touching where contact is seen, not sinking in. See `optimise`.
-
-    Args:
-        start: where settling begins.
-        obstacles: what else the hands may not enter, such as another hand. Where they do at ``start``, they are
-            to give way by half: the other does the rest.
-    """
-    skin, c = model.contact_points[: config.skin_points], config.costs
-    anatomy = default_anatomy().to(start.transl)
+    evidence: Sequence[Term] = (),
+) -> Solution[HandState]:
+    """Bring ``B`` right hands from ``start`` onto the surface: touching where contact is seen, not sinking in."""
+    skin, c, which = model.contact_points[: config.skin_points], config.costs, targets.which
     with torch.no_grad():
-        points = model(start).vertices[:, skin]
-        allowance = soft_tissue(objects, targets.which, points, c)
-        if obstacles is not None:
-            skin_gives, flesh_gives = _give_way(model, start, points, obstacles)
-    aims = _Active(replace(targets, allowance=allowance))
-    known = None if prior is None else _Active(prior)
-
-    def linearize(state: HandPose, index: Tensor) -> NormalEquations:
-        t = aims.at(index)
-        jacobian = model.jacobian(state, skin)
-        pulls, cost = _to_targets(jacobian, t)
-        spheres, radius = costs.inner_spheres(jacobian.joints)
-        distance, gradient = objects.grid.query(jacobian.vertices.points, t.which)
-        inner, inner_gradient = objects.grid.query(spheres.points, t.which)
-        # Skin that should touch rests as deep as it yields, at half its allowance.
-        touching = costs.not_touching(distance + 0.5 * t.allowance, t.touch, c.contact_std)
-        sunk = costs.too_deep(distance, t.allowance, c.penetration_std)
-        flesh = costs.too_deep(inner, c.soft_tissue - radius, c.penetration_std)
-        presses = [
-            costs.press(jacobian.vertices, gradient, touching, sunk),
-            costs.press(spheres, inner_gradient, flesh),
-        ]
-        if obstacles is not None:
-            others = obstacles[index]
-            for body, gives in ((jacobian.vertices, skin_gives), (spheres, flesh_gives)):
-                away, outward = others.query(body.points)
-                overlap = costs.too_deep(away, gives[index], c.penetration_std)
-                presses.append(costs.press(body, outward, overlap))
-        for pull, loss in presses:
-            pulls, cost = [*pulls, pull], cost + loss
-        equations = costs.pulled(pulls, cost)
-        equations = equations.add(*costs.self_penetration(spheres, radius, c.self_penetration_std))
-        if known is not None:
-            equations = equations.add(*known.at(index).residual(state))
-        return _add_posture(equations, state, t, anatomy, c)
-
-    return minimize(linearize, start, config.settle)
+        yields = soft_tissue(objects, which, model(start).vertices[:, skin], c)
+    terms = [
+        *targets.terms(model, c),
+        SkinOnSurface(which, targets.touch, yields, objects.grid, c.contact_std, c.penetration_std),
+        SpheresOutside(which, torch.full_like(yields[:, :1], c.soft_tissue), objects.grid, c.penetration_std),
+        FingersApart(c.self_penetration_std),
+        *evidence,
+    ]
+    return minimize(HandState.of(start, model, skin), terms, config.contact)
 
 
-def _to_targets(jacobian: HandJacobian, targets: Targets) -> tuple[list[costs.Pull], Tensor]:
-    """Joints and corresponding skin to where they are seen, and what that costs ``(B,)``."""
-    t = targets
-    joints, first = costs.aim(jacobian.joints, None, t.joints, t.joints_weight, t.joints_std)
-    skin, second = costs.aim(jacobian.vertices, t.places_skin, t.places, t.places_weight, t.places_std)
-    return [skin, joints], first + second
-
-
-def inner_spheres(model: HandModel, pose: HandPose) -> Spheres:
-    """Flesh of the hands, `contact.costs.inner_spheres`."""
-    start, end, share, radius = costs.sphere_table(pose.transl.dtype, pose.transl.device)
-    joints = model.joints(pose)
-    return Spheres(torch.lerp(joints[:, start], joints[:, end], share[:, None]), radius)
-
-
-def _give_way(model: HandModel, pose: HandPose, skin: Tensor, obstacles: Spheres) -> tuple[Tensor, Tensor]:
-    """How deep skin ``(B, P)`` and centres of inner spheres ``(B, S)`` may remain in obstacles: half of now."""
-    flesh = inner_spheres(model, pose)
-    deep = -obstacles.query(skin)[0]
-    close = flesh.radius - obstacles.query(flesh.centres)[0]
-    return 0.5 * deep.clamp_min(0), 0.5 * close.clamp_min(0) - flesh.radius
+@torch.no_grad()
+def keep_out(model: HandModel, pose: HandPose, balls: Spheres, config: RefineConfig) -> KeepOut:
+    """Hands out of ``balls``; where they are in them at ``pose`` they give way by half: the other does the rest."""
+    skin, own = (
+        model(pose).vertices[:, model.contact_points[: config.skin_points]],
+        inner_spheres(model.joints(pose)),
+    )
+    skin_depth = -balls.query(skin)[0]
+    sphere_depth = own.radius - balls.query(own.centres)[0]
+    return KeepOut(
+        balls, 0.5 * skin_depth.clamp_min(0), 0.5 * sphere_depth.clamp_min(0), config.costs.penetration_std
+    )
 
 
 @torch.no_grad()
@@ -315,20 +167,21 @@ def joint_variance(model: HandModel, pose: HandPose, hessian: Tensor) -> Tensor:
     The Laplace approximation: the unknowns are normal around the solution with the inverse of the
     Gauss–Newton Hessian ``(B, 51, 51)`` as covariance, and the joints move with them along their Jacobian.
     """
-    nothing = torch.zeros(0, dtype=torch.long, device=hessian.device)
-    rows = model.jacobian(pose, nothing).joints.dense()  # (B, 51, 3, 21)
+    rows = HandState.of(pose, model).joints.dense()  # (B, 51, 3, 21)
     diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
     factor, _ = torch.linalg.cholesky_ex(hessian + torch.diag_embed(1e-6 * diagonal + 1e-9))
     half = torch.linalg.solve_triangular(factor, rows.flatten(2), upper=False)
     return half.square().sum(1).unflatten(-1, (3, -1)).mean(1)
 
 
-def _add_posture(
-    equations: NormalEquations, state: HandPose, targets: Targets, anatomy: Anatomy, config: CostConfig
-) -> NormalEquations:
-    """Near the input's joint angles, near what hands do, within what they can do."""
-    beliefs = (
-        (targets.initial_angles, state.transl.new_tensor(config.initial_pose)),
-        (anatomy.mean, anatomy.std * config.anatomy),
-    )
-    return equations.add(*costs.posture(state.hand_pose, beliefs, config.limits_std, anatomy, TANGENT_DIM))
+def solved_variance(model: HandModel, pose: HandPose, hessian: Tensor, joints_var: Tensor) -> Tensor:
+    """(B, 21) square metres per axis: of the posterior, and of the error that all of a field's values share.
+
+    Args:
+        hessian: ``(B, 51, 51)`` of the solved problems.
+        joints_var: ``(B, 21)`` that their fields state, square metres.
+
+    The posterior treats what the field says of many points and joints as independent. What is wrong with all of
+    it at once does not average out, and is as large as what the network states for one joint.
+    """
+    return joint_variance(model, pose, hessian) + joints_var

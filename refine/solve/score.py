@@ -18,8 +18,7 @@ from contact.field import ContactField
 from contact.objects.object_set import ObjectSet
 from contact.weights import read_card
 from hand_models import HandModel, HandPose
-
-from .optimize import inner_spheres
+from hand_models.inner_spheres import inner_spheres
 
 _MEAN_NORM = 8 / math.pi  # squared mean length of a standard normal vector in three dimensions
 _DEEP, _FAR = (0.014, 0.02), (0.01, 0.02)  # metres: where doubt begins and where it ends
@@ -34,7 +33,7 @@ class Plausibility:
     expected_error: Tensor
     """mean distance of the joints from where they truly are, as far as the prediction knows"""
     depth: Tensor
-    """deepest penetration, of the skin or of the flesh by a thin wall"""
+    """deepest penetration, of the skin or of the inner spheres by a thin wall"""
     float_gap: Tensor
     """mean distance of skin that should touch from the surface"""
     apart: Tensor
@@ -76,9 +75,9 @@ def plausibility(
     touch = field.hand_contact * (field.hand_contact > 0.2)
     gap = (skin * touch).sum(1) / touch.sum(1).clamp_min(1.0)
     closest = distance.amin(1)
-    # A thin wall is no deeper than itself under the skin; the flesh around it tells how far it has gone in.
-    flesh = inner_spheres(model, pose)
-    within = (flesh.radius - objects.grid.query(flesh.centres, which)[0]).amax(1)
+    # A thin wall is no deeper than itself under the skin; the spheres behind it tell how far it has gone in.
+    inner = inner_spheres(hand.joints)
+    within = (inner.radius - objects.grid.query(inner.centres, which)[0]).amax(1)
     return Plausibility(expected, torch.maximum(-closest, within).clamp_min(0), gap, closest.clamp_min(0))
 
 

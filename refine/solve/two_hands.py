@@ -2,7 +2,7 @@
 
 In the joint solve all hands are problems of one batch, each with the inner spheres of its partner as obstacles,
 through the same costs as the object. In every round either hand has to give way by half of what they overlap,
-so that the outcome does not depend on which comes first. The gate then judges the four ways to take or leave
+so that the outcome does not depend on which comes first. The gate then scores the four ways to take or leave
 the two results; nothing is taken by halves, as a hand that went half the way would be in its partner's.
 """
 
@@ -20,20 +20,14 @@ from contact.field import ContactField
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose
+from hand_models.inner_spheres import Spheres, inner_spheres
 
 from ..config import RefineConfig
 from ..request import Request
 from ..result import RefineResult
-from .hypotheses import (
-    Refined,
-    expected_variance,
-    fill,
-    refine_right_hands,
-    select,
-    solved_variance,
-    weights_path,
-)
-from .optimize import Spheres, inner_spheres, settle
+from .fields import expected_variance, weights_path
+from .optimize import field_terms, keep_out, resolve_contact, solved_variance
+from .refine_hands import Refined, refine_right_hands
 from .score import ScoreWeights, load_score, plausibility, score
 from .uncertainty import load_scale
 
@@ -47,7 +41,7 @@ class TwoHandResult:
     hands: tuple[RefineResult, RefineResult]
     """as they were given"""
     overlap_mm_before: np.ndarray
-    """(B,) how deep the skin of either hand is in the flesh of the other: 0 where they are apart, NaN where one
+    """(B,) how deep the skin of either hand is inside the other: 0 where they are apart, NaN where one
     of them failed"""
     overlap_mm_after: np.ndarray
     """(B,)"""
@@ -105,16 +99,18 @@ def refine_two_hands(
             "give as many of either, row by row of the same moment."
         )
     weights = weights_path(config)
-    judge = load_score(weights)
+    score_weights = load_score(weights)
     both = requests[0].finite & requests[1].finite
     found = [_alone(request, config, seed) for request in requests]
     overlap = torch.zeros(2, 2, len(both))  # of the first hand as given or refined with the second so
     if both.any():
-        found, overlap[:, :, both] = _together(requests, found, both, judge, config)
+        found, overlap[:, :, both] = _together(requests, found, both, score_weights, config)
     if config.gate:
         scores = [_everywhere(r, f) for r, f in zip(requests, found, strict=True)]
         before, after = (torch.stack(column) for column in zip(*scores, strict=True))
-        accepted = decide(before, after, judge.depth * (overlap - judge.depth_free).clamp_min(0))
+        accepted = decide(
+            before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0)
+        )
         found = [_gated(r, f, a[r.finite]) for r, f, a in zip(requests, found, accepted, strict=True)]
     else:
         accepted = torch.stack([request.finite for request in requests])
@@ -162,8 +158,9 @@ def _gated(request: Request, refined: Refined, accepted: Tensor) -> Refined:
     own = expected_variance(request.right_model().joints(given), refined.field)
     return replace(
         refined,
-        pose=select(accepted, refined.pose, given),
+        pose=refined.pose.where(accepted, given),
         share=accepted.float(),
+        accepted=accepted,
         score_after=torch.where(accepted, refined.score_after, refined.score_before),
         variance=torch.where(accepted[:, None], refined.variance, own),
     )
@@ -173,7 +170,7 @@ def _together(
     requests: Sequence[Request],
     found: Sequence[Refined],
     both: Tensor,
-    judge: ScoreWeights,
+    score_weights: ScoreWeights,
     config: RefineConfig,
 ) -> tuple[list[Refined], Tensor]:
     """Settle the hands of the rows ``both`` beside each other.
@@ -199,16 +196,16 @@ def _together(
         if len(busy) == 0:
             break
         partner = (busy + count) % (2 * count)
-        solution = settle(
-            model, objects, which[busy], given[busy], field[busy], config, pose[busy],
-            _flesh(model, pose[partner]),
-        )  # fmt: skip
-        pose = fill(pose, busy, solution.pose)
-        parts = plausibility(model, objects, which[busy], solution.pose, field[busy])
-        score_after = score_after.index_copy(0, busy, score(parts, judge))
+        targets = field_terms(model, objects, which[busy], given[busy], field[busy], config)
+        others = keep_out(model, pose[busy], _spheres(model, pose[partner]), config)
+        solution = resolve_contact(model, objects, targets, pose[busy], config, [others])
+        solved = solution.state.pose
+        pose = pose.fill(busy, solved)
+        parts = plausibility(model, objects, which[busy], solved, field[busy])
+        score_after = score_after.index_copy(0, busy, score(parts, score_weights))
         assert field.joints_var is not None
         hessian = solution.equations.hessian
-        posterior = solved_variance(model, solution.pose, hessian, field.joints_var[busy])
+        posterior = solved_variance(model, solved, hessian, field.joints_var[busy])
         variance = variance.index_copy(0, busy, posterior)
         steps = steps.index_add(0, busy, solution.iterations)
     choices = [(given[:count], pose[:count]), (given[count:], pose[count:])]
@@ -216,7 +213,7 @@ def _together(
     settled = [
         replace(
             f,
-            pose=fill(f.pose, i, pose[part].to("cpu")),
+            pose=f.pose.fill(i, pose[part].to("cpu")),
             score_after=f.score_after.index_copy(0, i, score_after[part].cpu()),
             variance=f.variance.index_copy(0, i, variance[part].cpu()),
             steps=f.steps.index_copy(0, i, steps[part].cpu()),
@@ -226,16 +223,15 @@ def _together(
     return settled, overlap.cpu()
 
 
-def _flesh(model: HandModel, pose: HandPose) -> Spheres:
+def _spheres(model: HandModel, pose: HandPose) -> Spheres:
     """Inner spheres of hands as their partners see them: mirrored, as everything inside is a right hand."""
-    flesh = inner_spheres(model, pose)
-    return Spheres(flesh.centres * flesh.centres.new_tensor([-1.0, 1.0, 1.0]), flesh.radius)
+    return inner_spheres(model.joints(pose)).mirrored()
 
 
 def _overlap(model: HandModel, one: HandPose, other: HandPose) -> Tensor:
-    """(N,) metres: how deep the skin of either of two hands is in the flesh of the other, 0 when apart."""
+    """(N,) metres: how deep the skin of either of two hands is inside the other, 0 when apart."""
     depth = [
-        -_flesh(model, inner).query(model(skin).vertices)[0].amin(1)
+        -_spheres(model, inner).query(model(skin).vertices)[0].amin(1)
         for skin, inner in ((one, other), (other, one))
     ]
     return torch.maximum(*depth).clamp_min(0)

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from hand_models import HandPose, load_hand_model, skeleton
+from hand_models import HandPose, fit_joints, load_hand_model, skeleton
 
 from ..predictions import Predictions
 from . import Adapter
@@ -265,7 +265,7 @@ def _poses(points: np.ndarray, sides: np.ndarray, model: Any) -> dict[str, np.nd
         if len(rows):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # rows that cannot be fitted stay NaN and say so
-                fitted = HandPose.from_joints(points[rows], model, side=side)
+                fitted = fit_joints(points[rows], model, side=side)
             for name, value in fitted.as_arrays().items():
                 columns[name][rows] = value
     return columns

@@ -1,0 +1,139 @@
+"""Costs of a hand by itself and of points with known places, each one a small term.
+
+Residuals are in units of their standard deviation. A term that is about points answers with forces on them
+(`PointForces`), one that is about other unknowns with `NormalEquations` of all of the state's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..anatomy import Anatomy
+from ..pose import TANGENT_DIM
+from ..record import Record, shared
+from .normal_equations import NormalEquations
+from .point_forces import PointForces
+from .states import HandState
+
+
+def pseudo_huber(squared: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Pseudo-Huber loss (Charbonnier 1994) of residuals, for iteratively reweighted least squares.
+
+    Quadratic well below ``scale``, linear above: far outliers pull no harder than near ones.
+
+    Args:
+        squared: squared norm of each residual.
+        scale: where it turns, in the unit of the residual.
+
+    Returns:
+        Of the shape of ``squared``: the weight on the squared residual that gives the loss's gradient, and the
+        loss. Reweighting steps to where the weighted residuals vanish; a step on the exact second derivative,
+        nearly zero beyond ``scale``, would overshoot.
+    """
+    root = (1 + squared / scale**2).sqrt()
+    return 1 / root, scale**2 * (root - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class PointTargets(Record):
+    """Points of the hand to known places, each an observation with a Gaussian error."""
+
+    target: Tensor
+    """(B, Q, 3) metres"""
+    weight: Tensor
+    """(B, Q) non-negative, on the squared residual"""
+    std: Tensor
+    """(B, Q) metres per axis"""
+    index: Tensor | None = None
+    """(B, Q) which of the points is drawn to each place; None when that is each to its own"""
+    points: Literal["joints", "skin"] = "skin"
+    robust: float | None = 2.0
+    """residual above which the pull no longer grows; None for a plain square"""
+
+    def linearize(self, state: HandState) -> list[PointForces]:
+        points = getattr(state, self.points)
+        wide = None if self.index is None else self.index[..., None].expand(-1, -1, 3)
+        error = (points.points if wide is None else points.points.gather(1, wide)) - self.target
+        precision = self.std**-2
+        squared = error.square().sum(2) * precision
+        stiffness = self.weight * precision
+        if self.robust is None:
+            loss = 0.5 * squared
+        else:
+            share, loss = pseudo_huber(squared, self.robust)
+            stiffness = share * stiffness
+        force = error * stiffness[..., None]
+        if self.index is not None:
+            stiffness = torch.zeros_like(points.points[..., 0]).scatter_add(1, self.index, stiffness)
+            force = torch.zeros_like(points.points).scatter_add(1, wide, force)
+        return [PointForces(points, (self.weight * loss).sum(1), force, stiffness)]
+
+
+@dataclass(frozen=True, eq=False)
+class AnglePrior(Record):
+    """Joint angles near a mean, in anatomical axes."""
+
+    mean: Tensor
+    """(B, 15, 3) radians"""
+    std: Tensor
+    """(B, 15, 3) radians"""
+    anatomy: Anatomy = shared()
+
+    @staticmethod
+    def grasping(anatomy: Anatomy, batch: int, wider: float = 1.0) -> AnglePrior:
+        """Near what hands do when they grasp, with ``wider`` times the prior's standard deviations."""
+        return AnglePrior(
+            anatomy.mean.expand(batch, 15, 3), (anatomy.std * wider).expand(batch, 15, 3), anatomy
+        )
+
+    def linearize(self, state: HandState) -> list[NormalEquations]:
+        off = self.anatomy.to_anatomical(state.pose.hand_pose, side=state.pose.side) - self.mean
+        return [_of_angles(state, self.anatomy, off, self.std**-2)]
+
+
+@dataclass(frozen=True, eq=False)
+class JointLimits(Record):
+    """Joint angles within the range of motion."""
+
+    anatomy: Anatomy
+    std: float
+    """radians of excess that count as one"""
+
+    def __getitem__(self, index: object) -> JointLimits:
+        return self
+
+    def linearize(self, state: HandState) -> list[NormalEquations]:
+        excess = self.anatomy.violation(state.pose.hand_pose, side=state.pose.side)
+        return [_of_angles(state, self.anatomy, excess, (excess != 0).to(excess) / self.std**2)]
+
+
+def _of_angles(state: HandState, anatomy: Anatomy, off: Tensor, precision: Tensor) -> NormalEquations:
+    """Of anatomical angles that are ``off (B, 15, 3)``, each with ``precision (B, 15, 3)``."""
+    axes = anatomy.axes(state.pose.side).to(off)  # (15, 3 angles, 3 of axis-angle)
+    pull = precision * off
+    gradient = off.new_zeros(len(off), state.dim)
+    gradient[:, 6:TANGENT_DIM] = torch.einsum("jkc,bjk->bjc", axes, pull).flatten(1)
+    hessian = off.new_zeros(len(off), state.dim, state.dim)
+    joints = hessian[:, 6:TANGENT_DIM, 6:TANGENT_DIM].unflatten(2, (15, 3)).unflatten(1, (15, 3))
+    blocks = (axes.transpose(1, 2) * precision[:, :, None]) @ axes  # (B, 15, 3, 3)
+    torch.diagonal(joints, dim1=1, dim2=3).copy_(blocks.permute(0, 2, 3, 1))
+    return NormalEquations(0.5 * (pull * off).flatten(1).sum(1), gradient, hessian)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapePrior(Record):
+    """Betas ~ N(0, 1), ``weight`` times as surely; for states whose betas are free."""
+
+    weight: float = 1.0
+
+    def __getitem__(self, index: object) -> ShapePrior:
+        return self
+
+    def linearize(self, state: HandState) -> list[NormalEquations]:
+        residual = self.weight * state.pose.betas
+        rows = self.weight * torch.eye(residual.shape[1]).to(residual).expand(len(residual), -1, -1)
+        return [NormalEquations.of(residual, rows).embedded(state.dim, TANGENT_DIM)]

@@ -1,0 +1,128 @@
+"""What the contact network predicts for noisy hands: the mean field, and plausible ones drawn from its latent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from contact import weights as shipped
+from contact.field import ContactField
+from contact.network import ContactNet, Encoding
+from contact.network.features import Observation, observe
+from contact.objects.hierarchy import PointHierarchy
+from contact.objects.object_set import ObjectSet
+from hand_models import HandModel, HandPose
+
+from ..config import RefineConfig
+
+DRAWN_POINTS = 512
+"""Object points that drawn fields cover: of the mean prediction's 2,048 the optimiser uses 160."""
+
+
+def weights_path(config: RefineConfig) -> Path:
+    """Where the network's weights are."""
+    return Path(config.weights) if config.weights else shipped.DEFAULT
+
+
+def load_weights(path: Path, device: torch.device | str = "cpu") -> ContactNet:
+    """The network, read once; again when the file has changed, as after another training."""
+    return _load_network(path, path.stat().st_mtime_ns if path.is_file() else 0, torch.device(device))
+
+
+@lru_cache(maxsize=4)
+def _load_network(path: Path, changed: int, device: torch.device) -> ContactNet:
+    return shipped.load_network(path).to(device)
+
+
+@dataclass(frozen=True)
+class EncodedGrasps:
+    """What the network has seen of ``B`` noisy right hands, before the latent comes in."""
+
+    network: ContactNet
+    model: HandModel
+    observation: Observation
+    hierarchy: PointHierarchy
+    encoding: Encoding
+
+    @staticmethod
+    @torch.no_grad()
+    def of(
+        network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose
+    ) -> EncodedGrasps:
+        """Look at the hands and their objects, object frame."""
+        seen = observe(model, pose, objects.points[which], objects.normals[which], objects.thickness[which])
+        hierarchy = objects.hierarchy[which]
+        return EncodedGrasps(network, model, seen, hierarchy, network.encode(seen, hierarchy))
+
+    def __getitem__(self, rows: slice) -> EncodedGrasps:
+        """Of some of the hands."""
+        encoding = Encoding(*(getattr(self.encoding, f.name)[rows] for f in fields(Encoding)))
+        return replace(
+            self, observation=self.observation[rows], hierarchy=self.hierarchy[rows], encoding=encoding
+        )
+
+    @torch.no_grad()
+    def mean(self) -> ContactField:
+        """The mean prediction, ``B`` rows."""
+        raw = self.network.decode(self.encoding, self.observation, self.hierarchy, *self._skin())
+        return raw.to_field(self.observation)
+
+    @torch.no_grad()
+    def draws(self, noise: Tensor) -> ContactField:
+        """Plausible fields over the first `DRAWN_POINTS` object points.
+
+        Args:
+            noise: ``(K, Z)`` standard normal. All hands share it, so that none depends on its place in the batch.
+
+        Returns:
+            ``K · B`` rows, draw by draw.
+        """
+        count, batch, at = len(noise), len(self.observation.origin), slice(DRAWN_POINTS)
+        rows = torch.arange(batch, device=noise.device).repeat(count)
+        latent = self.network.prior(self.encoding).draw(noise[:, None].expand(-1, batch, -1)).flatten(0, 1)
+        encoding = replace(self.encoding, fine=self.encoding.fine[:, at]).repeat(count)
+        # The object's features have done their work in the encoding: not worth copying.
+        seen = replace(self.observation, objects=self.observation.objects[:, :0])[rows]
+        raw = self.network.decode(encoding, seen, self.hierarchy[rows], *self._skin(), at=at, latent=latent)
+        return raw.to_field(seen)
+
+    def _skin(self) -> tuple[Tensor, Tensor]:
+        points = self.model.contact_points
+        return self.model.rest_canonical[points], self.model.part_of_vertex[points]
+
+
+def predict_field(
+    network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose
+) -> ContactField:
+    """What the network makes of ``B`` noisy right hands, object frame."""
+    return EncodedGrasps.of(network, model, objects, which, pose).mean()
+
+
+def draw_fields(grasps: EncodedGrasps, mean: ContactField, count: int, seed: int = 0) -> ContactField:
+    """``count`` plausible contact fields for each of ``B`` noisy right hands, in the object frame.
+
+    Args:
+        mean: the mean prediction for them.
+        count: fields per hand.
+        seed: of the latents.
+
+    Returns:
+        ``count · B`` rows, field by field, the first ``B`` being the mean prediction; over all object points
+        if that is all there is, else over the first `DRAWN_POINTS`, which are spread over the object.
+    """
+    if count == 1:
+        return mean
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count - 1, grasps.network.config.latent, generator=generator)
+    return ContactField.cat([mean.at(slice(DRAWN_POINTS)), grasps.draws(noise.to(mean.contact))])
+
+
+def expected_variance(joints: Tensor, field: ContactField) -> Tensor:
+    """(B, 21) square metres per axis: how far off the prediction believes ``joints (B, 21, 3)`` to be."""
+    assert field.joints is not None
+    assert field.joints_var is not None
+    return (joints - field.joints).square().mean(-1) + field.joints_var
