@@ -11,7 +11,6 @@ correspondence, joints or variance of their own. `predict` makes what the optimi
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, ClassVar
 
 import torch
 from contact_maps import BINS, Maps, to_field
-from safetensors.torch import load_file, save
 from set_abstraction import (
     PooledEdges,
     Propagate,
@@ -44,7 +42,7 @@ from contact.network.features import (
 )
 from contact.objects.hierarchy import LEVELS, PointHierarchy
 from hand_models import HandModel, HandPose
-from hand_models.atomic import write_atomically
+from hand_models.weight_files import read_card, read_weights, write_weights
 
 CLOUD_FEATURES = 25
 _JOINTS = 21
@@ -359,19 +357,7 @@ def save_architecture(network: nn.Module, card: dict[str, Any], path: str | Path
     Raises:
         ValueError: ``card`` has the key ``kind`` or ``options``, or a weight is not finite in half precision.
     """
-    path = Path(path)
-    for key in ("kind", "options"):
-        if key in card:
-            raise ValueError(f"card: {key!r} is taken by the network itself; choose another key.")
-    state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
-    broken = [k for k, v in state.items() if not v.isfinite().all()]
-    if broken:
-        raise ValueError(f"network: {broken[0]} is not finite; train with a lower learning rate.")
-    data = save({k: v.contiguous() for k, v in state.items()})
-    write_atomically(path, lambda file: file.write(data))
-    text = json.dumps({"kind": network.kind, "options": network.options, **card}, indent=1) + "\n"
-    write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
-    return path
+    return write_weights(network, {"kind": network.kind, "options": network.options}, card, path, half=True)
 
 
 def load_architecture(path: str | Path) -> nn.Module:
@@ -381,16 +367,9 @@ def load_architecture(path: str | Path) -> nn.Module:
         FileNotFoundError: no such weights, or no card beside them.
         ValueError: the file does not hold the network its card names.
     """
-    path = Path(path)
-    for needed in (path, path.with_suffix(".json")):
-        if not needed.is_file():
-            raise FileNotFoundError(
-                f"path: {needed} is not there; train with benchmarks/train_contact_architecture.py."
-            )
-    card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    network = build_architecture(card["kind"], **card["options"])
-    try:
-        network.load_state_dict(load_file(path))  # casts to single precision as it copies
-    except RuntimeError as error:
-        raise ValueError(f"path: {path} does not hold a {card['kind']} network ({error}).") from None
-    return network.eval().requires_grad_(False)
+
+    def build(card: dict[str, Any]) -> nn.Module:
+        return build_architecture(card["kind"], **card["options"])
+
+    kind = f"a {read_card(Path(path)).get('kind')} network"
+    return read_weights(Path(path), build, kind, "benchmarks/train_contact_architecture.py")

@@ -61,7 +61,7 @@ def _largest(values: torch.Tensor, allowed: list[bool]) -> int:
 def _predict(
     network: ContactNet, model: HandModel, cases: Cases, noise: torch.Tensor | None = None
 ) -> ContactField:
-    return network.predict(model, cases.observation(model), cases.hierarchy[cases.which], noise)
+    return network.predict(model, cases.observation(model), cases.objects.hierarchy[cases.which], noise)
 
 
 def _row(network: ContactNet, model: HandModel, one: Cases, seed: int) -> list[np.ndarray]:

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from held_out_cases import read_cases, write_cases
 from real_grasps import validation_folder
 
 from contact.cases import (
@@ -40,9 +41,7 @@ from contact.cases import (
     in_turn,
     predict_cases,
     predictor,
-    read_cases,
     real_cases,
-    write_cases,
 )
 from contact.evaluate import best_of_draws, measure_field
 from contact.field import ContactField
@@ -90,9 +89,10 @@ def contenders(ours: ContactNet, model: HandModel, weights: Path, names: Sequenc
         network = load_architecture(file).eval()
 
         def of_others(cases: Cases, network=network) -> ContactField:
-            seen = (cases.points, cases.normals, cases.thickness, cases.hierarchy)
+            seen = cases.objects[cases.which]
+            surface = (seen.points, seen.normals, seen.thickness, seen.hierarchy)
             with torch.no_grad():
-                return predict(network, model, cases.noisy, *(x[cases.which] for x in seen))
+                return predict(network, model, cases.noisy, *surface)
 
         found.append(Contender(name, of_others, _count(network)))
     return found
@@ -306,9 +306,8 @@ def make_held_out(corpus: Path, file: Path, grasps: int, objects: int) -> Path:
     rows = torch.isin(cases.which, kept).nonzero()[:, 0]
     rows = rows[in_turn(cases.which[rows])[:grasps]]
     used, which = cases.which[rows].unique(return_inverse=True)
-    few = {name: getattr(cases, name)[used] for name in ("points", "normals", "thickness", "hierarchy")}
     names = tuple(cases.names[k] for k in used.tolist())
-    return write_cases(replace(cases[rows], which=which, names=names, **few), file)
+    return write_cases(replace(cases[rows], which=which, names=names, objects=cases.objects[used]), file)
 
 
 if __name__ == "__main__":

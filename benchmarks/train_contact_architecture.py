@@ -80,8 +80,8 @@ def _with_truth(corpus: Corpus, index: Tensor, pose: HandPose) -> Noisy:
 def prepare(network: nn.Module, model: HandModel, corpus: Corpus, batch: Noisy) -> object:
     """The network's input for a batch."""
     rows = batch.rows
-    surface = (corpus.points[rows], corpus.normals[rows], corpus.thickness[rows])
-    return network.prepare(model, batch.pose, *surface, corpus.hierarchy[rows])
+    seen = corpus.objects[rows]
+    return network.prepare(model, batch.pose, seen.points, seen.normals, seen.thickness, seen.hierarchy)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,21 +13,19 @@ import torch
 from torch import Tensor
 
 from hand_models import HandModel, HandPose, fit_joints
-from hand_models.atomic import write_atomically
+from hand_models.record import Record, shared
 
 from .corpus.corpus import load_held_out
-from .field import NUM_PARTS, ContactField, field_from_pose
+from .field import ContactField, field_from_pose
 from .network.contact_net import ContactNet
 from .network.features import Observation, observe
-from .objects.hierarchy import PointHierarchy, build_hierarchy
 from .objects.mesh import ObjectMesh
+from .objects.object_set import ObjectPoints, ObjectSet
 from .perturb import perturb
-
-_POSE = ("global_orient", "hand_pose", "betas", "transl")
 
 
 @dataclass(frozen=True)
-class Cases:
+class Cases(Record):
     """``N`` right hands as they are and as they were seen, on ``G`` objects; object frame, metres."""
 
     pose: HandPose
@@ -35,29 +33,15 @@ class Cases:
     noisy: HandPose
     which: Tensor
     """(N,) object of each"""
-    points: Tensor
-    """(G, n, 3)"""
-    normals: Tensor
-    """(G, n, 3)"""
-    thickness: Tensor
-    """(G, n)"""
-    hierarchy: PointHierarchy
+    objects: ObjectPoints = shared()
     truth: ContactField
     names: tuple[str, ...]
     """of the objects, or their families"""
 
-    def __len__(self) -> int:
-        return len(self.which)
-
     def observation(self, model: HandModel) -> Observation:
         """What a network sees of the cases."""
-        points, normals, thickness = (t[self.which] for t in (self.points, self.normals, self.thickness))
-        return observe(model, self.noisy, points, normals, thickness)
-
-    def __getitem__(self, rows: Tensor | slice) -> Cases:
-        """Some of the hands, all of the objects."""
-        chosen = {name: getattr(self, name)[rows] for name in ("pose", "noisy", "which", "truth")}
-        return Cases(**{f.name: chosen.get(f.name, getattr(self, f.name)) for f in fields(self)})
+        seen = self.objects[self.which]
+        return observe(model, self.noisy, seen.points, seen.normals, seen.thickness)
 
 
 def held_out_cases(folder: str | Path, noise: str, count: int | None = None, seed: int = 0) -> Cases:
@@ -77,10 +61,8 @@ def held_out_cases(folder: str | Path, noise: str, count: int | None = None, see
     noisy = perturb(corpus.pose, noise, seed=seed)
     rows = in_turn(corpus.which)[:count]
     used, which = corpus.which[rows].unique(return_inverse=True)
-    return Cases(
-        corpus.pose[rows], noisy[rows], which, corpus.points[used], corpus.normals[used], corpus.thickness[used],
-        corpus.hierarchy[used], corpus.truth(rows), tuple(corpus.families[k] for k in used.tolist()),
-    )  # fmt: skip
+    names = tuple(corpus.families[k] for k in used.tolist())
+    return Cases(corpus.pose[rows], noisy[rows], which, corpus.objects[used], corpus.truth(rows), names)
 
 
 def in_turn(which: Tensor) -> Tensor:
@@ -134,84 +116,8 @@ def real_cases(
         ]
     pose, noisy = pose[rows], noisy[rows]
     truth = field_from_pose(model, pose, [meshes[k] for k in which])
-    points, normals, thickness = (
-        torch.stack([getattr(m, name) for m in meshes]) for name in ("points", "normals", "thickness")
-    )
-    hierarchy = PointHierarchy.stack([build_hierarchy(m.points) for m in meshes])
-    which = torch.from_numpy(which)
-    cases = Cases(pose, noisy, which, points, normals, thickness, hierarchy, truth, tuple(names.tolist()))
-    return cases, meshes
-
-
-_THICKEST, _NORMAL_STEPS, _STEPS = 0.1, 127, 65535  # metres; steps of int8 and of uint16
-
-
-def write_cases(cases: Cases, path: Path) -> Path:
-    """Objects, true hands and their contact in one small file: about 20 kB an object and 3 kB a grasp.
-
-    Points and thickness are rounded to a few micrometres, normals to 0.3 degrees. Of the truth, contact and canonical
-    points are kept. Written under a temporary name and renamed.
-    """
-    low, high = cases.points.amin(1, keepdim=True), cases.points.amax(1, keepdim=True)
-    near = cases.truth.near > 0.5
-    arrays = {
-        name: value.astype(np.float32) for name, value in cases.pose.as_arrays().items() if name in _POSE
-    }
-    arrays |= {
-        "which": cases.which.numpy().astype(np.int32),
-        "names": np.array(cases.names),
-        "low": low[:, 0].numpy(),
-        "high": high[:, 0].numpy(),
-        "points": ((cases.points - low) / (high - low) * _STEPS).round().numpy().astype(np.uint16),
-        "normals": (cases.normals * _NORMAL_STEPS).round().numpy().astype(np.int8),
-        "thickness": (cases.thickness / _THICKEST * _STEPS).round().numpy().clip(0, _STEPS).astype(np.uint16),
-        "contact": (cases.truth.contact * 255).round().numpy().astype(np.uint8),
-        "near": np.packbits(near.numpy(), axis=1),
-        "canonical": cases.truth.canonical[near].numpy().astype(np.float16),
-    }
-    return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
-
-
-def read_cases(path: Path, noise: str, count: int | None = None, seed: int = 0) -> Cases:
-    """Read what `write_cases` wrote, and put noise on the hands.
-
-    Args:
-        noise: name of a protocol.
-        count: of the file's grasps the first so many; None for all.
-        seed: of the noise, drawn for all grasps of the file.
-
-    Returns:
-        Truth without parts, gaps and contact of the hand: uniform, and zero.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: is not there; contact.cases.write_cases makes such files.")
-    with np.load(path, allow_pickle=False) as data:
-        arrays = dict(data)
-    rows = slice(count)
-    pose = HandPose.from_arrays({name: arrays[name] for name in _POSE}, side="right")
-    objects, which = np.unique(arrays["which"][rows], return_inverse=True)
-    low, high = (torch.from_numpy(arrays[name][objects])[:, None] for name in ("low", "high"))
-    points = torch.from_numpy(arrays["points"][objects].astype(np.float32)) / _STEPS * (high - low) + low
-    normals = torch.from_numpy(arrays["normals"][objects].astype(np.float32))
-    contact = torch.from_numpy(arrays["contact"].astype(np.float32) / 255)
-    near = torch.from_numpy(np.unpackbits(arrays["near"], axis=1, count=contact.shape[1]) > 0)
-    canonical = torch.zeros(*contact.shape, 3)
-    canonical[near] = torch.from_numpy(arrays["canonical"].astype(np.float32))
-    nothing, hand = torch.zeros_like(contact), torch.zeros(len(contact), 0)
-    uniform = torch.full((*contact.shape, NUM_PARTS), 1 / NUM_PARTS)
-    truth = ContactField(
-        contact, nothing, uniform, canonical, nothing, nothing, nothing, near.float(), hand, hand
-    )
-    return Cases(
-        pose[rows], perturb(pose, noise, seed=seed)[rows], torch.from_numpy(which), points,
-        torch.nn.functional.normalize(normals, dim=-1),
-        torch.from_numpy(arrays["thickness"][objects].astype(np.float32)) / _STEPS * _THICKEST,
-        PointHierarchy.stack([build_hierarchy(p) for p in points]), truth[rows],
-        tuple(arrays["names"][objects].tolist()),
-    )  # fmt: skip
+    objects = ObjectSet.of(meshes)
+    return Cases(pose, noisy, torch.from_numpy(which), objects, truth, tuple(names.tolist())), meshes
 
 
 Predictor: TypeAlias = Callable[[Cases], ContactField]
@@ -228,7 +134,7 @@ def predictor(network: ContactNet, model: HandModel) -> Predictor:
     """The mean prediction of a network."""
 
     def predict(cases: Cases) -> ContactField:
-        return network.predict(model, cases.observation(model), cases.hierarchy[cases.which])
+        return network.predict(model, cases.observation(model), cases.objects.hierarchy[cases.which])
 
     return predict
 
@@ -242,6 +148,7 @@ def draw_contact(
     drawn = []
     for rows in torch.arange(len(cases)).split(batch):
         part = cases[rows]
-        field = network.predict(model, part.observation(model), part.hierarchy[part.which], noise[:, rows])
+        hierarchy = part.objects.hierarchy[part.which]
+        field = network.predict(model, part.observation(model), hierarchy, noise[:, rows])
         drawn.append(field.contact.unflatten(0, (count, len(rows))))
     return torch.cat(drawn, 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from hand_models.record import Record, shared
 
 from .graph import CORNERS, JOINTS, NODES
 from .lifting import project, to_rays
@@ -16,7 +18,7 @@ _FULL_CONFIDENCE = 10.0
 
 
 @dataclass(frozen=True)
-class GraspSet:
+class GraspSet(Record):
     """``N`` grasps as 29 points, and the surfaces of the ``G`` objects if these are known."""
 
     points: Tensor
@@ -25,23 +27,14 @@ class GraspSet:
     """(N,) object of each grasp"""
     box: Tensor
     """(N, 3) metres, edges of the object's box; NaN where unknown"""
-    surface: Tensor | None = None
+    surface: Tensor | None = shared(default=None)
     """(G, n, 3) points, object frame"""
-    normals: Tensor | None = None
+    normals: Tensor | None = shared(default=None)
     """(G, n, 3) outward"""
     cam_K: Tensor | None = None
     """(N, 3, 3) cameras that the points are in front of; None: random cameras look at them"""
     keypoints: Tensor | None = None
     """(N, 29, 2) what a detector saw through ``cam_K``; None: projections with noise"""
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def take(self, index: Tensor) -> GraspSet:
-        """The grasps ``index``, with all objects."""
-        names = ("points", "which", "box", "cam_K", "keypoints")
-        values = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: v[index] for name, v in values.items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ class Sample:
 
 def sample(grasps: GraspSet, index: Tensor, config: CameraConfig, generator: torch.Generator) -> Sample:
     """Look at the grasps ``index`` through random cameras (or their own) and random detectors."""
-    chosen = grasps.take(index)
+    chosen = grasps[index]
     batch = len(index)
     if chosen.cam_K is None:
         cam_K = _random_cameras(batch, config, generator)

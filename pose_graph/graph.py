@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hand_models.atomic import write_atomically
 from hand_models.skeleton import JOINT_NAMES, bones
 
 JOINTS = 21
@@ -114,12 +115,8 @@ def draw_adjacency(matrix: Tensor, path: str | Path, *, names: Sequence[str] = (
     pen = ImageDraw.Draw(picture)
     for k, label in enumerate(labels):
         pen.text((4, k * cell + (cell - 11) // 2), label, fill="black")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial{target.suffix or '.png'}")
-    picture.save(partial)
-    partial.replace(target)
-    return target
+    kind = Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
+    return write_atomically(path, lambda file: picture.save(file, format=kind))
 
 
 def _labels(count: int) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import time
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hand_models.atomic import write_atomically
+from hand_models.resumable import Checkpoint, stream
 
 from .affinity import AffinityConfig, affinity_loss, kabsch, surface_distance
 from .cameras import CameraConfig, GraspSet, Sample, sample
@@ -85,10 +84,11 @@ def train(
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     optimiser = _optimiser(model, config)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / f"{name}.checkpoint"
-    recipe = json.dumps([asdict(network), asdict(config), len(grasps)], sort_keys=True)
-    start, before = _resume(checkpoint, recipe, model, averaged, optimiser)
-    began = time.monotonic()
+    recipe = {"network": asdict(network), **asdict(config), "grasps": len(grasps)}
+    parts = {"network": model, "averaged": averaged, "optimiser": optimiser}
+    checkpoint = Checkpoint(out / f"{name}.checkpoint", recipe, parts)
+    progress = checkpoint.resume(config.device)
+    start, began = int(progress.get("step", 0)), time.monotonic() - progress.get("seconds", 0.0)
     running: dict[str, float] = {}
     for step in tqdm(range(start, config.steps), total=config.steps, initial=start, desc=name, disable=None):
         rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
@@ -97,7 +97,7 @@ def train(
             group["lr"] = rate * group["factor"]
         # Everything random depends on seed and step alone, so that runs can be resumed.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
+        torch.manual_seed(stream(config.seed, step, "dropout").initial_seed())
         index = _balanced(grasps, config.batch_size, generator)
         terms = losses(model, grasps, index, config, generator, with_affinity=False)
         loss = sum(terms.values())
@@ -112,14 +112,12 @@ def train(
             running[key] = 0.98 * running.get(key, float(value.detach())) + 0.02 * float(value.detach())
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             log.info("%s step %d: %s", name, step + 1, {k: round(v, 3) for k, v in running.items()})
-            seconds = before + time.monotonic() - began
-            _keep(checkpoint, recipe, model, averaged, optimiser, step + 1, seconds)
+            checkpoint.save(step=step + 1, seconds=time.monotonic() - began)
     finish(averaged, grasps, config)
     scores = {} if held_out is None else evaluate(averaged, held_out, config.cameras)
-    seconds = before + time.monotonic() - began
     card = {
         **(card or {}), "training": asdict(config), "parameters": model.parameter_count,
-        "seconds": round(seconds), "held_out": {k: round(v, 3) for k, v in scores.items()},
+        "seconds": round(time.monotonic() - began), "held_out": {k: round(v, 3) for k, v in scores.items()},
     }  # fmt: skip
     return save_network(averaged, card, out / f"{name}.safetensors")
 
@@ -270,33 +268,6 @@ def _balanced(grasps: GraspSet, count: int, generator: torch.Generator) -> Tenso
     chosen = torch.randint(len(objects), (count,), generator=generator)
     within = (torch.rand(count, generator=generator) * sizes[chosen]).long().clamp_max(sizes[chosen] - 1)
     return order[starts[chosen] + within]
-
-
-def _resume(
-    checkpoint: Path, recipe: str, model: LiftNet, averaged: LiftNet, optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
-    if not checkpoint.exists():
-        return 0, 0.0
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    if state.get("recipe") != recipe:
-        raise ValueError(
-            f"out: {checkpoint} is of another network or configuration; choose another folder, or delete it."
-        )
-    model.load_state_dict(state["model"])
-    averaged.load_state_dict(state["averaged"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"]), float(state["seconds"])
-
-
-def _keep(
-    checkpoint: Path, recipe: str, model: LiftNet, averaged: LiftNet, optimiser: torch.optim.Optimizer,
-    step: int, seconds: float,
-) -> None:  # fmt: skip
-    state = {
-        "recipe": recipe, "model": model.state_dict(), "averaged": averaged.state_dict(),
-        "optimiser": optimiser.state_dict(), "step": step, "seconds": seconds,
-    }  # fmt: skip
-    write_atomically(checkpoint, lambda file: torch.save(state, file))
 
 
 KINDS: dict[str, tuple[Literal["context", "unet", "mlp"], bool]] = {

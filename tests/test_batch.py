@@ -377,7 +377,7 @@ def test_the_grid_cache_stays_small_whoever_writes(tmp_path, monkeypatch):
     boxes = [trimesh.creation.box((0.01 * i, 0.05, 0.05)) for i in range(1, 13)]
 
     def build(box: trimesh.Trimesh) -> np.ndarray:
-        return grid_build.build_grid_arrays(box.vertices, box.faces, 12)[0]
+        return grid_build.build_grid(box.vertices, box.faces, 12).values.numpy()
 
     with ThreadPoolExecutor(4) as pool:
         built = list(pool.map(build, boxes))

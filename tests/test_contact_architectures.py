@@ -39,7 +39,7 @@ def _flat_hands(batch: int) -> HandPose:
 
 
 def hierarchy_of(points: torch.Tensor) -> PointHierarchy:
-    return PointHierarchy.stack([build_hierarchy(p) for p in points])
+    return PointHierarchy.cat([build_hierarchy(p) for p in points])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -266,7 +266,7 @@ def test_files_hold_network_and_card(kind, tmp_path):
 def test_files_that_are_not_there_or_not_right_are_named(tmp_path):
     from contact_architectures import build_architecture, load_architecture, save_architecture
 
-    with pytest.raises(FileNotFoundError, match=r"path: .*gone\.safetensors is not there"):
+    with pytest.raises(FileNotFoundError, match=r"weights: .*gone\.safetensors is not there"):
         load_architecture(tmp_path / "gone.safetensors")
     with pytest.raises(ValueError, match="kind: 'pointnet' is unknown"):
         build_architecture("pointnet")

@@ -21,9 +21,7 @@ from contact.cases import (
     in_turn,
     predict_cases,
     predictor,
-    read_cases,
     real_cases,
-    write_cases,
 )
 from contact.corpus import load_corpus
 from contact.evaluate import (
@@ -41,7 +39,7 @@ from contact.evaluate import (
 from contact.field import ContactField
 from contact.network import ContactNet, NetworkConfig
 from contact.objects import ObjectMesh
-from contact.objects.hierarchy import PointHierarchy, build_hierarchy
+from contact.objects.object_set import ObjectSet
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from refine.commands import cli
@@ -256,17 +254,11 @@ def cases() -> Cases:
     """Three hands near two objects."""
     solids = (trimesh.creation.box([0.05, 0.07, 0.12]), trimesh.creation.capsule(height=0.1, radius=0.03))
     objects = [ObjectMesh.from_any(s, resolution=16, cache=False) for s in solids]
-    hierarchies = [build_hierarchy(o.points) for o in objects]
     generator = torch.Generator().manual_seed(0)
     pose = HandPose("right", torch.randn(3, 3, generator=generator), torch.zeros(3, 15, 3), torch.zeros(3, 10),
                     0.05 * torch.randn(3, 3, generator=generator))  # fmt: skip
-    points, normals, thickness = (
-        torch.stack([getattr(o, name) for o in objects]) for name in ("points", "normals", "thickness")
-    )
     truth = make_field((torch.rand(3, 2048, generator=generator) > 0.9).float())
-    which, hierarchy = torch.tensor([1, 0, 1]), PointHierarchy.stack(hierarchies)
-    names = ("box", "capsule")
-    return Cases(pose, pose, which, points, normals, thickness, hierarchy, truth, names)
+    return Cases(pose, pose, torch.tensor([1, 0, 1]), ObjectSet.of(objects), truth, ("box", "capsule"))
 
 
 def test_order_in_turn():
@@ -289,8 +281,10 @@ def test_held_out_grasps_are_those_of_the_split(cases, tmp_path):
     rng = np.random.default_rng(0)
     for k in range(16):
         count = 0 if k == 3 else 2 + k % 3  # an object without grasps does not count
-        item = {"family": np.array("box" if k < 12 else "can"), "points": cases.points[k % 2].numpy()}
-        item |= {"normals": cases.normals[k % 2].numpy(), "thickness": cases.thickness[k % 2].numpy()}
+        item = {"family": np.array("box" if k < 12 else "can")}
+        item |= {
+            name: getattr(cases.objects, name)[k % 2].numpy() for name in ("points", "normals", "thickness")
+        }
         if count:
             contact = rng.integers(0, 256, (count, 2048)).astype(np.uint8)
             item |= {
@@ -315,8 +309,11 @@ def test_held_out_grasps_are_those_of_the_split(cases, tmp_path):
     torch.testing.assert_close(first.noisy.transl, found.noisy.transl[:1])
 
 
-def test_file_of_cases(cases, tmp_path):
+def test_file_of_cases(cases, tmp_path, monkeypatch):
     """Nothing but rounding is lost; the noise of a grasp does not depend on how many are read."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    from held_out_cases import read_cases, write_cases
+
     canonical = torch.rand(3, 2048, 3) * 0.1 * (cases.truth.contact > 0.4)[..., None]
     near = (cases.truth.contact > 0.4).float()
     written = replace(cases, truth=replace(cases.truth, near=near, canonical=canonical))
@@ -326,16 +323,16 @@ def test_file_of_cases(cases, tmp_path):
     assert found.names == ("box", "capsule")
     torch.testing.assert_close(found.which, cases.which)
     torch.testing.assert_close(found.pose.transl, cases.pose.transl)
-    torch.testing.assert_close(found.points, cases.points, atol=3e-6, rtol=0)
-    torch.testing.assert_close(found.thickness, cases.thickness, atol=1e-6, rtol=0)
-    assert (found.normals * cases.normals).sum(-1).min() > np.cos(np.deg2rad(0.5))
+    torch.testing.assert_close(found.objects.points, cases.objects.points, atol=3e-6, rtol=0)
+    torch.testing.assert_close(found.objects.thickness, cases.objects.thickness, atol=1e-6, rtol=0)
+    assert (found.objects.normals * cases.objects.normals).sum(-1).min() > np.cos(np.deg2rad(0.5))
     torch.testing.assert_close(found.truth.contact, cases.truth.contact)
     torch.testing.assert_close(found.truth.canonical, canonical, atol=1e-4, rtol=0)
     first = read_cases(file, "image", 1, seed=3)
     assert first.names == ("capsule",)
     assert first.which.tolist() == [0]
     torch.testing.assert_close(first.noisy.transl, found.noisy.transl[:1])
-    torch.testing.assert_close(first.points[0], found.points[1])
+    torch.testing.assert_close(first.objects.points[0], found.objects.points[1])
     assert not torch.allclose(first.noisy.transl, first.pose.transl)
     with pytest.raises(FileNotFoundError, match="gone"):
         read_cases(tmp_path / "gone.npz", "none")

@@ -97,9 +97,8 @@ def test_loaded_truth_is_that_of_the_poses(built):
         vertices, faces = (torch.from_numpy(arrays[n]) for n in ("vertices", "faces"))
         obj = ObjectMesh.from_any((vertices, faces.long()), resolution=built.resolution)
         # The object as stored, its samples included: sampling again need not give the same points.
-        obj = replace(
-            obj, points=corpus.points[which], normals=corpus.normals[which], thickness=corpus.thickness[which]
-        )
+        seen = corpus.objects[which]
+        obj = replace(obj, points=seen.points[0], normals=seen.normals[0], thickness=seen.thickness[0])
         truth, stored = field_from_pose(model, corpus.pose[index], obj), corpus.truth(index)
         assert (stored.contact - truth.contact).abs().max() < 0.5 / 255 + 1e-6
         assert (stored.hand_contact - truth.hand_contact).abs().max() < 0.5 / 255 + 2e-2

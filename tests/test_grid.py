@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ import torch
 import trimesh
 
 from contact.objects import grid_build
-from contact.objects.grid import SignedDistanceGrid, build_grid
+from contact.objects.grid import SignedDistanceGrid
+from contact.objects.grid_build import build_grid
 
 BOX = np.array([0.1, 0.07, 0.04])
 ROTATION = trimesh.transformations.rotation_matrix(0.7, [0.3, -0.5, 0.8])
@@ -154,8 +158,8 @@ def test_the_value_is_continuous_across_the_box(grids: dict[str, SignedDistanceG
 def test_a_stack_answers_as_its_parts_do(grids: dict[str, SignedDistanceGrid]) -> None:
     parts = list(grids.values())
     assert len({tuple(g.shape[0].tolist()) for g in parts}) == len(parts)
-    pair = SignedDistanceGrid.stack(parts[:2])
-    stack = SignedDistanceGrid.stack([pair, parts[2]])
+    pair = SignedDistanceGrid.cat(parts[:2])
+    stack = SignedDistanceGrid.cat([pair, parts[2]])
     which = torch.tensor([2, 0, 1, 1, 0, 2])
     points = torch.randn(6, 300, 3) * 0.06
     distance, gradient = stack.query(points, which)
@@ -171,7 +175,7 @@ def test_mirroring_mirrors_the_field(grids: dict[str, SignedDistanceGrid]) -> No
     mesh = CASES["box"][0].copy().apply_transform(ROTATION)
     mesh.apply_translation([0.02, 0.01, -0.03])
     skew = build_grid(mesh.vertices, mesh.faces, 48, cache=False)
-    stack = SignedDistanceGrid.stack([skew, grids["capsule"]])
+    stack = SignedDistanceGrid.cat([skew, grids["capsule"]])
     flip = torch.tensor([-1.0, 1.0, 1.0])
     points, which = torch.randn(2, 500, 3) * 0.06, torch.tensor([0, 1])
     distance, gradient = stack.query(points, which)
@@ -287,15 +291,15 @@ def test_layout_spends_its_nodes_on_thin_objects() -> None:
 
 
 def test_query_rejects_what_does_not_fit(grids: dict[str, SignedDistanceGrid]) -> None:
-    stack = SignedDistanceGrid.stack(list(grids.values()))
+    stack = SignedDistanceGrid.cat(list(grids.values()))
     with pytest.raises(ValueError, match="points must have shape"):
         stack.query(torch.zeros(5, 3))
     with pytest.raises(ValueError, match="which is required"):
         stack.query(torch.zeros(2, 5, 3))
     with pytest.raises(ValueError, match="which must have shape"):
         stack.query(torch.zeros(2, 5, 3), torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="grids is empty"):
-        SignedDistanceGrid.stack([])
+    with pytest.raises(ValueError, match="parts: none"):
+        SignedDistanceGrid.cat([])
 
 
 @pytest.mark.parametrize(
@@ -311,6 +315,59 @@ def test_build_rejects_what_makes_no_grid(change: dict, message: str) -> None:
     given = {"vertices": box.vertices, "faces": box.faces, "cache": False} | change
     with pytest.raises(ValueError, match=message):
         build_grid(**given)
+
+
+@pytest.fixture
+def points_and_distance() -> tuple[np.ndarray, np.ndarray]:
+    """Points around the box and their unsigned distances, in closed form."""
+    points = random_points(CASES["box"][0], 2000)
+    return points, np.abs(box_sdf(points, BOX))
+
+
+def box_query() -> Callable[[np.ndarray], np.ndarray]:
+    box = CASES["box"][0]
+    return grid_build.distance_query(np.array(box.vertices), np.array(box.faces, dtype=np.int64))
+
+
+def test_exact_distance_of_libigl(
+    points_and_distance: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)  # as if it were not installed
+    points, expected = points_and_distance
+    np.testing.assert_allclose(box_query()(points), expected, rtol=0, atol=1e-12)
+
+
+def test_exact_distance_of_open3d(points_and_distance: tuple[np.ndarray, np.ndarray]) -> None:
+    pytest.importorskip(
+        "open3d", reason="needs open3d-cpu and the system's libusb-1.0-0", exc_type=ImportError
+    )
+    points, expected = points_and_distance
+    found = box_query()(points)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
+    assert found.dtype == np.float32  # Open3D's: libigl's are float64
+
+
+def test_grid_building_asks_open3d_where_it_is(
+    grids: dict[str, SignedDistanceGrid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in with the attributes that are used answers in Open3D's place, from the box's closed form."""
+    asked = []
+
+    class Scene:
+        def add_triangles(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+            assert (vertices.dtype, faces.dtype) == (np.float32, np.uint32)
+
+        def compute_distance(self, points: np.ndarray) -> torch.Tensor:
+            asked.append(len(points))
+            return torch.from_numpy(np.abs(box_sdf(points, BOX.astype(np.float32))))
+
+    geometry = SimpleNamespace(RaycastingScene=Scene)
+    stand_in = SimpleNamespace(core=SimpleNamespace(Tensor=np.asarray), t=SimpleNamespace(geometry=geometry))
+    monkeypatch.setitem(sys.modules, "open3d", stand_in)
+    box = CASES["box"][0]
+    found = build_grid(box.vertices, box.faces, 64, cache=False)
+    assert len(asked) == 3  # every fourth node, every other, every one
+    torch.testing.assert_close(found.values, grids["box"].values, rtol=0, atol=1e-6)
 
 
 class TestCache:
@@ -355,7 +412,7 @@ class TestCache:
     def test_failing_to_write_is_no_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").write_text("in the way of the folder")
         monkeypatch.setenv("REGRASP_CACHE", str(tmp_path / "file"))
-        assert self.build().count == 1
+        assert len(self.build()) == 1
 
     def test_stays_below_its_limit(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.build()

@@ -84,15 +84,15 @@ def test_moves_with_the_object(points: Tensor, hierarchy: PointHierarchy) -> Non
 def test_stack_and_select(hierarchy: PointHierarchy) -> None:
     other = build_hierarchy(cloud(1))
     assert not torch.equal(other.gather1, hierarchy.gather1)
-    stacked = PointHierarchy.stack([hierarchy, other])
+    stacked = PointHierarchy.cat([hierarchy, other])
     chosen = stacked[torch.tensor([1, 0, 1])].to("cpu")
     for f in fields(hierarchy):
         values = getattr(chosen, f.name)
         assert torch.equal(values[0], getattr(other, f.name)[0])
         assert torch.equal(values[1], getattr(hierarchy, f.name)[0])
         assert torch.equal(values[2], values[0])
-    with pytest.raises(ValueError, match="items: none"):
-        PointHierarchy.stack([])
+    with pytest.raises(ValueError, match="parts: none"):
+        PointHierarchy.cat([])
 
 
 def test_errors(points: Tensor) -> None:

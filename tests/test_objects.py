@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 import trimesh
 
 from contact.objects import ObjectMesh
+from contact.objects import mesh as mesh_module
+from contact.objects.object_set import ObjectSet
 from contact.objects.surface_points import farthest_point_order, sample_surface
 
 BOX = (0.1, 0.07, 0.04)
@@ -54,6 +57,41 @@ class TestSources:
         for found in (make(scene), make(tmp_path / "two.glb")):
             np.testing.assert_allclose(np.ptp(found.vertices.numpy(), axis=0), [0.14, 0.04, 0.04], atol=1e-3)
 
+    def test_open3d_meshes_by_their_attributes(self, box: trimesh.Trimesh) -> None:
+        """As Open3D has them: arrays called vertices and triangles, the mesh of tensors by way of `to_legacy`."""
+        legacy = SimpleNamespace(
+            vertices=np.array(box.vertices), triangles=np.array(box.faces, dtype=np.int32)
+        )
+        for given in (legacy, SimpleNamespace(to_legacy=lambda: legacy)):
+            assert make(given).content_hash == make(box).content_hash
+
+    def test_open3d_meshes(self, box: trimesh.Trimesh) -> None:
+        open3d = pytest.importorskip(
+            "open3d", reason="needs open3d-cpu and the system's libusb-1.0-0", exc_type=ImportError
+        )
+        legacy = open3d.geometry.TriangleMesh(
+            open3d.utility.Vector3dVector(box.vertices), open3d.utility.Vector3iVector(box.faces)
+        )
+        for given in (legacy, open3d.t.geometry.TriangleMesh.from_legacy(legacy)):
+            assert make(given).content_hash == make(box).content_hash
+
+    def test_pytorch3d_meshes_by_their_attributes(self, box: trimesh.Trimesh) -> None:
+        class Meshes:
+            def __init__(self, count: int) -> None:
+                self.count = count
+
+            def verts_list(self) -> list[torch.Tensor]:
+                return [torch.tensor(np.array(box.vertices), dtype=torch.float32)] * self.count
+
+            def faces_list(self) -> list[torch.Tensor]:
+                return [torch.tensor(np.array(box.faces))] * self.count
+
+        assert make(Meshes(1)).content_hash == make(box).content_hash
+        with pytest.raises(ValueError, match=r"object_mesh: a batch of 2 PyTorch3D meshes.*meshes\[0\]"):
+            make(Meshes(2))
+        with pytest.raises(ValueError, match=r"object_mesh: a batch of 0"):
+            make(Meshes(0))
+
     def test_arrays_and_tensors(self, box: trimesh.Trimesh) -> None:
         expected = make(box)
         arrays = make((box.vertices.tolist(), np.asarray(box.faces, dtype=np.uint32)))
@@ -82,7 +120,6 @@ class TestSources:
         assert found.faces.dtype == torch.int64
         assert found.points.shape == found.normals.shape == (512, 3)
         assert found.thickness.shape == (512,)
-        assert found.to("cpu") is found
 
     def test_real_meshes(self, validation_folder: Path) -> None:
         for name in ("024_bowl", "011_banana", "019_pitcher_base"):
@@ -327,3 +364,28 @@ class TestInvariants:
             found = make(mesh)
             distance = found.grid.query(found.points[None])[0]
             assert distance.abs().mean() < 0.05 * found.grid.spacing.item()
+
+
+class TestNeighbourhoods:
+    """Which points an object's points look at is found once, with the points."""
+
+    @pytest.fixture
+    def counted(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        built: list[int] = []
+        build = mesh_module.build_hierarchy
+        monkeypatch.setattr(mesh_module, "build_hierarchy", lambda p: (built.append(len(p)), build(p))[1])
+        return built
+
+    def test_once_an_object(self, counted: list[int]) -> None:
+        obj = make(trimesh.creation.box(BOX), n_points=2048)
+        for same in (obj, obj.mirrored(), obj.mirrored().mirrored(), make(obj, name="again")):
+            found = ObjectSet.of([same, obj])
+            assert torch.equal(found.hierarchy.gather1[0], found.hierarchy.gather1[1])
+        assert counted == [2048]
+
+    def test_of_other_numbers_of_points_there_are_none(self, counted: list[int]) -> None:
+        few = make(trimesh.creation.box(BOX), n_points=64)
+        assert few.hierarchy is None
+        assert counted == []
+        with pytest.raises(ValueError, match=r"objects: with 64 points.*n_points=2048"):
+            ObjectSet.of([make(trimesh.creation.box(BOX), n_points=2048), few])

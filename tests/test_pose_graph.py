@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hand_models.resumable import Checkpoint
 from hand_models.rotations import exp_so3
 from pose_graph.affinity import FLESH, affinity_loss, kabsch, surface_distance
 from pose_graph.cameras import CameraConfig, GraspSet, confidence_of, detect, random_rotations, sample
@@ -341,18 +342,16 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path, monkeypa
     data, config = grasps(), LiftConfig(kind="context", **SMALL)
     whole = train(data, config, training(affinity=0.03), tmp_path / "whole", "net")
 
-    import pose_graph.train as module
+    save = Checkpoint.save
 
-    keep = module._keep
-
-    def stop(*arguments):
-        keep(*arguments)
+    def stop(*arguments, **progress):
+        save(*arguments, **progress)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_keep", stop)
+    monkeypatch.setattr(Checkpoint, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         train(data, config, training(affinity=0.03), tmp_path / "parts", "net")
-    monkeypatch.setattr(module, "_keep", keep)
+    monkeypatch.setattr(Checkpoint, "save", save)
     assert not (tmp_path / "parts" / "net.safetensors").exists()
     parts = train(data, config, training(affinity=0.03), tmp_path / "parts", "net")
     assert whole.read_bytes() == parts.read_bytes()

@@ -15,7 +15,6 @@ from refine.files.input_files import find_inputs
 from refine.files.prediction_files import read_predictions, write_predictions
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
 TESTS = str(Path(__file__).parent)
 
 
@@ -53,6 +52,7 @@ def test_two_nodes_give_what_one_process_gives(tmp_path, address):
     assert not ray.is_initialized()  # we connected, so we let go
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_its_workers_fails_alone(tmp_path, address):
     file = write_predictions(tmp_path / "p.npz", with_fate(predictions(6), 3, DEADLY))
     execution = Execution(engine="ray", address=address)
@@ -64,6 +64,7 @@ def test_a_shard_that_kills_its_workers_fails_alone(tmp_path, address):
     assert "died" in outcome.summary["failures"]["2"]
 
 
+@pytest.mark.slow
 def test_what_no_row_is_to_blame_for_stops_the_run(tmp_path, address):
     file = write_predictions(tmp_path / "p.npz", predictions(6))
     config = replace(fake_config(tmp_path, shard_rows=2), log=tmp_path / "gone" / "log")
@@ -71,6 +72,7 @@ def test_what_no_row_is_to_blame_for_stops_the_run(tmp_path, address):
         list(refine_files(find_inputs([file]), tmp_path / "out", config, Execution("ray", address=address)))
 
 
+@pytest.mark.slow
 def test_the_work_goes_to_both_nodes(tmp_path, address):
     """Tasks of the engine, each telling where it ran."""
     from refine.batch.manifest import Manifest, Shard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from contact.corpus.placement import SynthesisConfig
 from contact.network import ContactNet, NetworkConfig
 from contact.train import TrainConfig, evaluate, train
 from contact.train import training as module
-from contact.train.batches import make_batch
+from contact.train.batches import draw_grasps, make_batch
 from contact.train.curves import write_curves
 from contact.weights import card_path, load_network
 from hand_models import HandModel, load_open_hand
@@ -223,8 +224,42 @@ def test_evaluation_does_not_depend_on_how_it_is_cut(corpus, model):
 
 def test_a_checkpoint_of_another_network_is_refused(config, model):
     train(replace(config, steps=2), model)
-    with pytest.raises(ValueError, match="another network; choose another folder"):
+    with pytest.raises(ValueError, match=r"another network or configuration .*; choose another folder"):
         train(replace(config, network=replace(TINY, token=24)), model)
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 1e-4}, {"noise": ("none",)}, {"seed": 1}, {"steps": 8}])
+def test_a_run_does_not_go_on_under_other_options(config, model, change):
+    train(config, model)
+    (name, value), *_ = change.items()
+    with pytest.raises(ValueError, match=rf"out: .*\({name} .*, now .*\)"):
+        train(replace(config, **change), model)
+    assert getattr(config, name) != value
+
+
+def test_a_run_does_not_go_on_with_another_corpus(config, corpus_folder, model, tmp_path):
+    train(config, model)
+    moved = shutil.copytree(corpus_folder, tmp_path / "moved")
+    train(replace(config, corpus=moved, evaluate_every=3), model)  # the same grasps elsewhere
+    (moved / "object_00001.npz").unlink()
+    with pytest.raises(ValueError, match="corpus_sha256"):
+        train(replace(config, corpus=moved), model)
+
+
+def test_what_is_random_in_a_step_comes_from_streams_of_their_own(config, corpus):
+    """Neither the object points nor the latent's noise follow from what draws the grasps and their noise."""
+    among, count = torch.arange(len(corpus)), corpus.objects.points.shape[1]
+
+    def of_the_grasps(step: int) -> torch.Generator:
+        *_, generator = draw_grasps(corpus, among, config.batch_size, config, step)
+        return torch.Generator().manual_seed(generator.initial_seed())
+
+    for step in range(3):
+        points, latent = module._some_points(corpus, config, step), module._latent_noise(config, step)
+        assert not torch.equal(points, torch.randperm(count, generator=of_the_grasps(step))[: len(points)])
+        assert not torch.equal(latent, torch.randn(latent.shape, generator=of_the_grasps(step)))
+        again = module._some_points(corpus, config, step)
+        assert torch.equal(points, again)  # but step and seed alone decide
 
 
 def test_an_absent_corpus_is_named(config, model, tmp_path):

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from contact.corpus.grasp_types import preshapes
+from contact.corpus.holding import find_contacts, holds
+from contact.corpus.placement import SynthesisConfig, place
 from contact.corpus.shapes import demo_shapes
-from contact.corpus.synthesis import SynthesisConfig, close_hands, find_contacts, holds, place
+from contact.corpus.synthesis import close_hands
 from contact.objects import ObjectMesh
 from hand_models import HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
@@ -39,7 +41,7 @@ def best_grasp(name: str, obj: ObjectMesh, candidates: int = 192) -> HandPose:
     strain = ((anatomy.to_anatomical(pose.hand_pose) - anatomy.mean) / anatomy.std).square().mean((1, 2))
     touching = (contacts.distance < config.touch).float()
     score = touching.sum(1) + 3 * touching[:, [3, 6, 12, 15]].sum(1) - 2 * strain - 1000 * contacts.depth
-    score[~holds(contacts, config)] = -torch.inf
+    score[~holds(contacts, placement.squeeze, config)] = -torch.inf
     return pose[int(score.argmax())]
 
 

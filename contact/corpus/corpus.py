@@ -16,22 +16,22 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hand_models import HandModel, HandPose
+from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.atomic import write_atomically
 
-from ..field import ContactField
+from ..field import ContactField, field_from_pose
 from ..objects.hierarchy import PointHierarchy, build_hierarchy
-from .placement import SynthesisConfig
-
-if TYPE_CHECKING:
-    from ..objects.mesh import ObjectMesh
-    from .grasp_types import Preshape
+from ..objects.mesh import ObjectMesh
+from ..objects.object_set import ObjectPoints
+from .grasp_types import Preshape, preshapes
+from .holding import find_contacts, holds
+from .placement import SynthesisConfig, place
+from .synthesis import close_hands
 
 log = logging.getLogger(__name__)
 HELD_OUT = 10
@@ -75,10 +75,6 @@ def synthesise(
         ``(3,)`` the direction away from the table, object frame; ``N`` right hands; and ``(N,)`` their types,
         indices into ``shapes``. There may be none.
     """
-    from .holding import find_contacts, holds
-    from .placement import place
-    from .synthesis import close_hands
-
     up = torch.tensor(_UPS[rng.choice(len(_UPS), p=_UP_SHARES)], dtype=torch.float32)
     placement = place(model, obj, shapes, up, rng, config)
     if placement is None:
@@ -93,13 +89,7 @@ def build_object(config: CorpusConfig, index: int) -> int:
 
     The work of one process: it uses one thread from then on.
     """
-    # Inside, because only workers need the geometry stack.
-    from hand_models.open_hand import load_open_hand
-
-    from ..field import field_from_pose
-    from ..objects.mesh import ObjectMesh
-    from .grasp_types import preshapes
-    from .shapes import FAMILIES, sample_shape
+    from .shapes import FAMILIES, sample_shape  # here: trimesh and manifold3d take half a second
 
     torch.set_num_threads(1)
     rng = np.random.default_rng([config.seed, index])
@@ -147,7 +137,7 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
     text = json.dumps(recipe, indent=1, sort_keys=True, default=str)
     if manifest.exists() and manifest.read_text() != text:
         raise ValueError(f"out: {config.out} holds a corpus made with another recipe; choose another folder.")
-    manifest.write_text(text)
+    write_atomically(manifest, lambda file: file.write(text.encode()))
     missing = [i for i in range(config.objects) if not object_path(config.out, i).exists()]
     total = 0
     with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
@@ -197,12 +187,7 @@ class Corpus:
     numbers: tuple[int, ...]
     """of the objects' files, for `load_object`"""
     families: tuple[str, ...]
-    points: Tensor
-    """(G, n, 3)"""
-    normals: Tensor
-    thickness: Tensor
-    """(G, n)"""
-    hierarchy: PointHierarchy
+    objects: ObjectPoints
     which: Tensor
     """(N,)"""
     pose: HandPose
@@ -309,14 +294,15 @@ def _read(paths: Sequence[Path]) -> Corpus:
 
     pose = HandPose("right", *(join(name) for name in ("global_orient", "hand_pose", "betas", "transl")))
     counts = torch.tensor([len(item["contact"]) for item in items])
-    points = torch.stack([torch.from_numpy(item["points"]) for item in items])
+    points, normals, thickness = (
+        torch.stack([torch.from_numpy(item[name]) for item in items])
+        for name in ("points", "normals", "thickness")
+    )
+    hierarchy = PointHierarchy.cat([build_hierarchy(p) for p in points])
     return Corpus(
         numbers=tuple(int(path.stem.removeprefix("object_")) for path in paths),
         families=tuple(str(item["family"]) for item in items),
-        points=points,
-        normals=torch.stack([torch.from_numpy(item["normals"]) for item in items]),
-        thickness=torch.stack([torch.from_numpy(item["thickness"]) for item in items]),
-        hierarchy=PointHierarchy.stack([build_hierarchy(p) for p in points]),
+        objects=ObjectPoints(points, normals, thickness, hierarchy),
         which=torch.repeat_interleave(torch.arange(len(items)), counts),
         pose=pose,
         **{
@@ -328,8 +314,6 @@ def _read(paths: Sequence[Path]) -> Corpus:
 
 def load_object(folder: Path, number: int, resolution: int = CorpusConfig.resolution) -> ObjectMesh:
     """Object ``number`` of a corpus, with its distance grid."""
-    from ..objects.mesh import ObjectMesh
-
     with np.load(object_path(folder, number), allow_pickle=False) as data:
         name = f"{data['family']}_{number}"
         mesh = (data["vertices"], data["faces"])

@@ -108,16 +108,20 @@ class Preshape:
         return (self.thumb - self.opposing).norm(dim=-1)
 
 
-def palmar_skin(model: HandModel, anatomy: Anatomy) -> Tensor:
-    """(V,) bool: skin on the gripping side, by the rest normal against the back of each bone."""
-    vertices, faces = model.rest_canonical, model.closed_faces
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = torch.linalg.cross(b - a, c - a)
+def skin_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals of the vertices ``(..., V, 3)``, means of the adjoining faces' weighted by area."""
+    a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
+    area = torch.linalg.cross(b - a, c - a, dim=-1)
     normals = torch.zeros_like(vertices)
     for k in range(3):
-        normals.index_add_(0, faces[:, k], area)
-    normals = torch.nn.functional.normalize(normals, dim=-1)
-    backs = torch.cat([vertices.new_tensor([[0.0, 1.0, 0.0]]), anatomy.basis[:, 1].to(vertices)])
+        normals.index_add_(-2, faces[:, k], area)
+    return torch.nn.functional.normalize(normals, dim=-1)
+
+
+def palmar_skin(model: HandModel, anatomy: Anatomy) -> Tensor:
+    """(V,) bool: skin on the gripping side, by the rest normal against the back of each bone."""
+    normals = skin_normals(model.rest_canonical, model.closed_faces)
+    backs = torch.cat([normals.new_tensor([[0.0, 1.0, 0.0]]), anatomy.basis[:, 1].to(normals)])
     return (normals * backs[model.part_of_vertex]).sum(-1) < -0.35
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from hand_models import HandModel, HandPose
 
 from ..objects.mesh import ObjectMesh
+from .grasp_types import skin_normals
 from .placement import SynthesisConfig
 
 _THUMB = (13, 14, 15)
@@ -55,15 +56,7 @@ def object_inside_hand(model: HandModel, vertices: Tensor, points: Tensor) -> Te
 
     Sees what the object's own distance field cannot: a finger that has gone right through a thin wall.
     """
-    faces = model.faces_for("right")
-    corners = vertices[:, faces]
-    area = torch.linalg.cross(
-        corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0], dim=-1
-    )
-    normals = torch.zeros_like(vertices)
-    for k in range(3):
-        normals.index_add_(1, faces[:, k], area)
-    normals = torch.nn.functional.normalize(normals, dim=-1)
+    normals = skin_normals(vertices, model.faces_for("right"))
     depth = []
     for v, n in zip(vertices, normals, strict=True):
         near = points[((points > v.amin(0)) & (points < v.amax(0))).all(1)]

@@ -57,7 +57,7 @@ def close_hands(
     # A hand round a cavity must not end up inside it: it closes on the object's convex hull.
     solid = obj.grid
     if placement.across.any():
-        solid = SignedDistanceGrid.stack(
+        solid = SignedDistanceGrid.cat(
             [obj.grid, ObjectMesh.from_any(obj.trimesh.convex_hull, resolution=48).grid]
         )
 
@@ -112,7 +112,7 @@ class _Closing(Record):
         ]
 
     def _surface(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        return self.solid.query(points, self.across if self.solid.count > 1 else None)
+        return self.solid.query(points, self.across if len(self.solid) > 1 else None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention, softplus
 
 from hand_models import HandModel
+from hand_models.record import Record
 
 from ..field import ContactField
 from ..objects.hierarchy import LEVELS, PointHierarchy
@@ -50,7 +51,7 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encoding(Record):
     """What the first half of the network makes of ``B`` observations."""
 
     fine: Tensor
@@ -62,11 +63,11 @@ class Encoding:
 
     def repeat(self, count: int) -> Encoding:
         """``count`` copies, one after the other: ``count · B`` rows."""
-        return Encoding(*(t.repeat(count, 1, 1) for t in (self.fine, self.middle, self.tokens)))
+        return self.map(lambda t: t.repeat(count, 1, 1))
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Record):
     """Raw network output; `to_field` turns it into a `ContactField` of the object frame."""
 
     contact_logit: Tensor

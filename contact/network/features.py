@@ -6,12 +6,13 @@ nothing: the network is invariant to rigid motion by construction, not by augmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hand_models import HandModel, HandPose
+from hand_models.record import Record
 from hand_models.rotations import exp_so3
 
 LENGTH = 0.1
@@ -25,7 +26,7 @@ _SKIN_SAMPLES = 256
 
 
 @dataclass(frozen=True)
-class Observation:
+class Observation(Record):
     """Network input of ``B`` grasps, right hands."""
 
     objects: Tensor
@@ -41,10 +42,6 @@ class Observation:
     """(B, 3, 3) wrist frame to object frame"""
     origin: Tensor
     """(B, 3) wrist, object frame, metres"""
-
-    def __getitem__(self, index: Tensor | slice) -> Observation:
-        """Select grasps."""
-        return Observation(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 @torch.no_grad()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import igl
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from contact.objects.grid_build import is_closed
+from .grid_build import is_closed
 
 MERGE = 1e-6
 """Vertices closer than about this fraction of the bounding box's diagonal are one."""
@@ -31,9 +29,8 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
         ValueError: naming ``object_mesh``, where the input is no triangle mesh.
     """
     vertices, faces = _checked(vertices, faces)
-    vertices = vertices.astype(np.float32).astype(
-        np.float64
-    )  # so that hashes and grids agree with what is kept
+    # Single precision is what is kept: hashes and grids are to agree with it.
+    vertices = vertices.astype(np.float32).astype(np.float64)
     vertices, faces = _merged(vertices, faces)
     if len(faces) == 0:
         raise ValueError(
@@ -45,7 +42,7 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
         mesh = trimesh.Trimesh(vertices, faces, process=False)
         trimesh.repair.fix_winding(mesh)
         faces = np.array(mesh.faces, dtype=np.int64)
-    body = _bodies(faces)
+    body = igl.facet_components(faces)[1]
     faces = _outward(vertices, faces, body)
     closed = is_closed(faces)
     if closed and body.max() > 0:
@@ -55,12 +52,10 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
 
 def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Float64 vertices and int64 faces, or an error."""
-    if vertices.ndim != 2 or vertices.shape[1] != 3:
-        if vertices.size == 0:
-            raise ValueError("object_mesh: it has no vertices: pass a mesh that is not empty")
-        raise ValueError(f"object_mesh: vertices must have shape (V, 3), got {vertices.shape}")
-    if len(vertices) == 0:
+    if vertices.size == 0:
         raise ValueError("object_mesh: it has no vertices: pass a mesh that is not empty")
+    if vertices.ndim != 2 or vertices.shape[1] != 3:
+        raise ValueError(f"object_mesh: vertices must have shape (V, 3), got {vertices.shape}")
     if faces.size == 0:
         raise ValueError("object_mesh: it has no faces (a point cloud?): pass a triangle mesh of its surface")
     if faces.ndim != 2 or faces.shape[1] != 3:
@@ -124,17 +119,6 @@ def _oriented(faces: np.ndarray) -> bool:
     """Whether no directed edge occurs twice."""
     edge = faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1)
     return len(np.unique(edge)) == len(edge)
-
-
-def _bodies(faces: np.ndarray) -> np.ndarray:
-    """Component (F,) of each face among faces that share edges, numbered from zero."""
-    ends = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2), axis=1)
-    edge = np.unique(ends[:, 0] * (int(faces.max()) + 1) + ends[:, 1], return_inverse=True)[1].reshape(-1)
-    owner = np.repeat(np.arange(len(faces)), 3)
-    size = len(faces) + int(edge.max()) + 1
-    graph = coo_matrix((np.ones(len(edge), dtype=bool), (owner, len(faces) + edge)), shape=(size, size))
-    label = connected_components(graph, directed=False)[1][: len(faces)]
-    return np.unique(label, return_inverse=True)[1].reshape(-1)
 
 
 def _outward(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> np.ndarray:

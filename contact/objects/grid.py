@@ -2,33 +2,32 @@
 
 One :class:`SignedDistanceGrid` holds one object or a stack of differently sized objects in one flat
 tensor, so that a batch may mix objects. Looking up a point costs one gather of its eight cell corners.
-Grids are made from meshes by :func:`contact.objects.grid_build.build_grid`, re-exported here.
+`contact.objects.grid_build.build_grid` makes grids from meshes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from contact.objects.grid_build import build_grid_arrays
-
-__all__ = ["SignedDistanceGrid", "build_grid"]
+from hand_models.record import Record, shared
 
 
 @dataclass(frozen=True, eq=False)
-class SignedDistanceGrid:
+class SignedDistanceGrid(Record):
     """Signed distances at the nodes of one regular grid per object, positive outside the object.
 
     Node ``(i, j, k)`` of object ``g`` lies at ``origin[g] + spacing[g] * (i, j, k)`` and its value is
     ``values[offset[g] + (i * ny + j) * nz + k]`` with ``(nx, ny, nz) = shape[g]``.
     """
 
-    values: Tensor
+    values: Tensor = shared()
     """(N_total,) float32 metres, all objects one after the other."""
     shape: Tensor
     """(G, 3) int64, nodes along each axis, at least two."""
@@ -39,22 +38,12 @@ class SignedDistanceGrid:
     offset: Tensor
     """(G,) int64, where each object's values begin."""
 
-    @property
-    def count(self) -> int:
-        """Number of objects G."""
-        return int(self.shape.shape[0])
-
-    @property
-    def device(self) -> torch.device:
-        """Where the values live."""
-        return self.values.device
-
     @cached_property
     def _corner_offset(self) -> Tensor:
         """(8, G) int64 steps from a cell's first node to its corners, the x corner in the highest bit."""
         ny, nz = self.shape[:, 1], self.shape[:, 2]
         steps = [x * ny * nz + y * nz + z for x in (0, 1) for y in (0, 1) for z in (0, 1)]
-        return torch.stack([torch.as_tensor(s, device=self.device).expand_as(ny) for s in steps])
+        return torch.stack([torch.as_tensor(s, device=ny.device).expand_as(ny) for s in steps])
 
     def query(self, points: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Distance and its gradient at points, without building an autograd graph of the lookup.
@@ -80,9 +69,9 @@ class SignedDistanceGrid:
                 f"points must have shape (B, P, 3), got {tuple(points.shape)}: add the missing axis"
             )
         if which is None:
-            if self.count != 1:
+            if len(self) != 1:
                 raise ValueError(
-                    f"which is required: this grid holds {self.count} objects; pass the (B,) object of each row"
+                    f"which is required: this grid holds {len(self)} objects; pass the (B,) object of each row"
                 )
             which = self.offset.new_zeros(1)
         elif which.shape != points.shape[:1]:
@@ -128,26 +117,18 @@ class SignedDistanceGrid:
         gradient = torch.where(beyond == 0, gradient, away)
         return distance, gradient.permute(1, 2, 0).contiguous()
 
-    @staticmethod
-    def stack(grids: Sequence[SignedDistanceGrid]) -> SignedDistanceGrid:
+    @classmethod
+    def cat(cls, parts: Sequence[SignedDistanceGrid]) -> SignedDistanceGrid:
         """Put grids one after the other; object ``g`` of the result is the g-th of all their objects.
 
         Raises:
             ValueError: no grid is given.
         """
-        if len(grids) == 0:
-            raise ValueError("grids is empty: stack needs at least one SignedDistanceGrid")
-        start, offsets = 0, []
-        for grid in grids:
-            offsets.append(grid.offset + start)
-            start += grid.values.numel()
-        return SignedDistanceGrid(
-            values=torch.cat([g.values for g in grids]),
-            shape=torch.cat([g.shape for g in grids]),
-            origin=torch.cat([g.origin for g in grids]),
-            spacing=torch.cat([g.spacing for g in grids]),
-            offset=torch.cat(offsets),
-        )
+        starts = accumulate((grid.values.numel() for grid in parts), initial=0)
+        moved = [
+            replace(grid, offset=grid.offset + start) for grid, start in zip(parts, starts, strict=False)
+        ]
+        return replace(super().cat(moved), values=torch.cat([grid.values for grid in parts]))
 
     def mirrored(self) -> SignedDistanceGrid:
         """The grid of the objects mirrored in x (x → −x), as left-hand problems need."""
@@ -157,15 +138,7 @@ class SignedDistanceGrid:
             values[block] = self.values[block].view(shape).flip(0).reshape(-1)
         origin = self.origin.clone()
         origin[:, 0] = -(self.origin[:, 0] + self.spacing * (self.shape[:, 0] - 1))
-        return SignedDistanceGrid(values, self.shape, origin, self.spacing, self.offset)
-
-    def to(self, device: torch.device | str) -> SignedDistanceGrid:
-        """The same grid on another device."""
-        if self.device == torch.device(device):
-            return self
-        return SignedDistanceGrid(
-            *(t.to(device) for t in (self.values, self.shape, self.origin, self.spacing, self.offset))
-        )
+        return replace(self, values=values, origin=origin)
 
 
 class _Query(torch.autograd.Function):
@@ -183,34 +156,3 @@ class _Query(torch.autograd.Function):
     def backward(ctx: Any, d_distance: Tensor, _d_gradient: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return d_distance[..., None] * gradient, None, None
-
-
-def build_grid(
-    vertices: Any, faces: Any, resolution: int = 96, margin: float = 0.02, *, cache: bool = True
-) -> SignedDistanceGrid:
-    """Signed-distance grid of a triangle mesh.
-
-    See `grid_build.build_grid_arrays` for how it is made, how accurate it is and how it is cached.
-
-    Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3) integer vertex indices, outward orientation.
-        resolution: the number of nodes is about ``resolution ** 3``; the longest side of the box gets at
-            least ``resolution`` cells, more when the box is flat or elongated.
-        margin: metres of free space around the mesh that the box includes.
-        cache: keep the result in the user's cache folder and look there first.
-
-    Returns:
-        A grid of one object on the CPU.
-
-    Raises:
-        ValueError: an empty mesh, or a resolution or margin that makes no grid.
-    """
-    values, origin, spacing = build_grid_arrays(vertices, faces, resolution, margin, cache=cache)
-    return SignedDistanceGrid(
-        values=torch.from_numpy(values.reshape(-1)),
-        shape=torch.tensor([values.shape], dtype=torch.int64),
-        origin=torch.from_numpy(origin)[None],
-        spacing=torch.tensor([spacing], dtype=torch.float32),
-        offset=torch.zeros(1, dtype=torch.int64),
-    )

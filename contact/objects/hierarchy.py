@@ -7,12 +7,13 @@ per object, not once per grasp as in PointNet++ (Qi et al., NeurIPS 2017), whose
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
+
+from hand_models.record import Record
 
 LEVELS = (2048, 512, 128)
 GATHER = 16
@@ -22,7 +23,7 @@ INTERPOLATE = 3
 
 
 @dataclass(frozen=True)
-class PointHierarchy:
+class PointHierarchy(Record):
     """Neighbour indices of ``G`` objects over the levels 2048, 512 and 128."""
 
     gather1: Tensor
@@ -37,22 +38,6 @@ class PointHierarchy:
     """(G, 512, 3) indices into the 128"""
     spread2_weight: Tensor
     """(G, 512, 3)"""
-
-    def __getitem__(self, index: Tensor) -> PointHierarchy:
-        return PointHierarchy(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> PointHierarchy:
-        """Move to a device."""
-        return PointHierarchy(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-    @staticmethod
-    def stack(items: Sequence[PointHierarchy]) -> PointHierarchy:
-        """Join objects along the first dimension; ``ValueError`` when there are none."""
-        if not items:
-            raise ValueError("items: none given; stack at least one object.")
-        return PointHierarchy(
-            *(torch.cat([getattr(i, f.name) for i in items]) for f in fields(PointHierarchy))
-        )
 
 
 def build_hierarchy(points: Tensor) -> PointHierarchy:

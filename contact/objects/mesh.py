@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contact.objects.cleaning import clean_mesh
-from contact.objects.grid import SignedDistanceGrid, build_grid
-from contact.objects.surface_points import corner_normals, farthest_point_order, sample_surface
+from .cleaning import clean_mesh
+from .grid import SignedDistanceGrid
+from .grid_build import build_grid
+from .hierarchy import LEVELS, PointHierarchy, build_hierarchy
+from .surface_points import corner_normals, farthest_point_order, sample_surface
 
 if TYPE_CHECKING:
     import trimesh  # imported where it is used: it takes half a second
@@ -50,6 +52,8 @@ class ObjectMesh:
     """(n,) float32 metres from each point straight inward to the far side, at most 0.1."""
     grid: SignedDistanceGrid
     """Signed distance, positive outside."""
+    hierarchy: PointHierarchy | None = None
+    """Neighbourhoods of the points, as the network needs them; None unless there are 2,048."""
     name: str = "object"
     """For files and messages."""
     watertight: bool = True
@@ -75,12 +79,13 @@ class ObjectMesh:
 
         Args:
             source: a path to anything trimesh loads (scenes are joined), a ``trimesh.Trimesh`` or ``Scene``,
-                a pair ``(vertices (V, 3), faces (F, 3))``, or an ObjectMesh, which is returned as it is
-                (with ``name`` and ``scale`` applied if given).
+                an Open3D ``TriangleMesh``, a PyTorch3D ``Meshes`` of one mesh, a pair
+                ``(vertices (V, 3), faces (F, 3))``, or an ObjectMesh, which is returned as it is (with ``name``
+                and ``scale`` applied if given).
             name: a name; the file's stem by default.
             scale: factor from the source's unit to metres, 1 by default; 0.001 for millimetres.
             n_points: number of surface points.
-            resolution: of the signed-distance grid, see :func:`contact.objects.grid.build_grid`.
+            resolution: of the signed-distance grid, see `contact.objects.grid_build.build_grid`.
             seed: for the surface points.
             cache: keep the signed-distance grid in the user's cache folder.
 
@@ -107,14 +112,17 @@ class ObjectMesh:
                 " number, and penetration near its openings is approximate",
                 stacklevel=2,
             )
-        points, normals, thickness = _surface(vertices, faces, n_points, seed)
+        points, normals, thickness = (
+            torch.from_numpy(x.astype(np.float32)) for x in _surface(vertices, faces, n_points, seed)
+        )
         return cls(
             vertices=torch.from_numpy(vertices.astype(np.float32)),
             faces=torch.from_numpy(faces),
-            points=torch.from_numpy(points.astype(np.float32)),
-            normals=torch.from_numpy(normals.astype(np.float32)),
-            thickness=torch.from_numpy(thickness.astype(np.float32)),
+            points=points,
+            normals=normals,
+            thickness=thickness,
             grid=build_grid(vertices, faces, resolution, cache=cache),
+            hierarchy=build_hierarchy(points) if n_points == LEVELS[0] else None,
             name=name or found_name,
             watertight=closed,
         )
@@ -159,13 +167,6 @@ class ObjectMesh:
             grid=self.grid.mirrored(),
         )
 
-    def to(self, device: torch.device | str) -> ObjectMesh:
-        """The same object with its tensors on another device."""
-        if self.vertices.device == torch.device(device):
-            return self
-        parts = ("vertices", "faces", "points", "normals", "thickness", "grid")
-        return replace(self, **{part: getattr(self, part).to(device) for part in parts})
-
 
 def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
     """Vertices, faces and a name from any accepted source, not yet checked for content."""
@@ -190,6 +191,7 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
         source = source.to_mesh()
     if isinstance(source, trimesh.Trimesh):
         return np.asarray(source.vertices, dtype=np.float64), np.asarray(source.faces), name
+    source = _of_another_library(source)
     if isinstance(source, tuple | list) and len(source) == 2:
         try:
             vertices = np.array(_array(source[0]), dtype=np.float64)
@@ -201,8 +203,23 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
         return vertices, faces, name
     raise ValueError(
         f"object_mesh: cannot make an object from {type(source).__name__};"
-        " pass a path, a trimesh.Trimesh, a pair (vertices, faces) or an ObjectMesh"
+        " pass a path, a trimesh.Trimesh, an Open3D or PyTorch3D mesh, a pair (vertices, faces) or an ObjectMesh"
     )
+
+
+def _of_another_library(source: Any) -> Any:
+    """Vertices and faces of an Open3D or PyTorch3D mesh, told by its attributes; anything else as it is."""
+    if hasattr(source, "to_legacy"):  # Open3D's mesh of tensors
+        source = source.to_legacy()
+    if hasattr(source, "vertices") and hasattr(source, "triangles"):
+        return source.vertices, source.triangles
+    if hasattr(source, "verts_list") and hasattr(source, "faces_list"):
+        if len(source.verts_list()) != 1:
+            raise ValueError(
+                f"object_mesh: a batch of {len(source.verts_list())} PyTorch3D meshes; pass one of them: meshes[0]"
+            )
+        return source.verts_list()[0], source.faces_list()[0]
+    return source
 
 
 def _array(values: Any) -> Any:

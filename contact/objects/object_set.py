@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hand_models.record import Record
+
 from .grid import SignedDistanceGrid
-from .hierarchy import PointHierarchy, build_hierarchy
+from .hierarchy import LEVELS, PointHierarchy
 from .mesh import ObjectMesh
 
 
 @dataclass(frozen=True)
-class ObjectSet:
-    """``G`` objects; a batch of grasps names its objects by an index ``which (B,)`` into them."""
+class ObjectPoints(Record):
+    """Surface points of ``G`` objects: what the network sees of them."""
 
     points: Tensor
     """(G, n, 3) metres"""
@@ -24,22 +26,31 @@ class ObjectSet:
     thickness: Tensor
     """(G, n) metres"""
     hierarchy: PointHierarchy
+
+
+@dataclass(frozen=True)
+class ObjectSet(ObjectPoints):
+    """``G`` objects; a batch of grasps names its objects by an index ``which (B,)`` into them."""
+
     grid: SignedDistanceGrid
 
     @staticmethod
     def of(objects: Sequence[ObjectMesh]) -> ObjectSet:
-        """Stack objects that have the same number of surface points."""
+        """Objects side by side.
+
+        Raises:
+            ValueError: there are none, or one has another number of surface points than the network takes.
+        """
+        hierarchies = [o.hierarchy for o in objects if o.hierarchy is not None]
+        if len(hierarchies) < len(objects):
+            counts = ", ".join(str(len(o.points)) for o in objects if o.hierarchy is None)
+            raise ValueError(
+                f"objects: with {counts} points; make them with n_points={LEVELS[0]}, the default."
+            )
         return ObjectSet(
             torch.stack([o.points for o in objects]),
             torch.stack([o.normals for o in objects]),
             torch.stack([o.thickness for o in objects]),
-            PointHierarchy.stack([build_hierarchy(o.points) for o in objects]),
-            SignedDistanceGrid.stack([o.grid for o in objects]),
+            PointHierarchy.cat(hierarchies),
+            SignedDistanceGrid.cat([o.grid for o in objects]),
         )
-
-    def to(self, device: torch.device | str) -> ObjectSet:
-        """Move to a device."""
-        return ObjectSet(
-            self.points.to(device), self.normals.to(device), self.thickness.to(device),
-            self.hierarchy.to(device), self.grid.to(device),
-        )  # fmt: skip

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hand_models import HandModel, HandPose
+from hand_models.record import Record
 
 from ..corpus.corpus import Corpus
 from ..field import ContactField
 from ..network.features import Observation, observe
+from ..objects.hierarchy import PointHierarchy
 from ..perturb import PROTOCOLS, Protocol, perturb
 from .config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Record):
     """Noisy observations and their truth."""
 
     observation: Observation
-    rows: Tensor
-    """(B,) which object of the corpus"""
+    hierarchy: PointHierarchy
+    """of the objects, row by row"""
     truth: ContactField
     joints: Tensor
     """(B, 21, 3) true joints in the noisy wrist's frame"""
-
-    def __getitem__(self, rows: slice) -> Batch:
-        """Some of the hands."""
-        return Batch(self.observation[rows], self.rows[rows], self.truth[rows], self.joints[rows])
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Move to a device."""
-        seen = {f.name: getattr(self.observation, f.name).to(device) for f in fields(self.observation)}
-        truth, joints = self.truth.to(device), self.joints.to(device)
-        return Batch(replace(self.observation, **seen), self.rows, truth, joints)
 
 
 def perturbed(
@@ -60,11 +52,11 @@ def make_batch(
     Args:
         tracking: as `perturbed` takes it; contact stays that of the grasp itself.
     """
-    rows = corpus.which[index]
+    objects = corpus.objects[corpus.which[index]]
     pose, noisy = perturbed(corpus.pose[index], noise, scale, generator, tracking)
-    observation = observe(model, noisy, corpus.points[rows], corpus.normals[rows], corpus.thickness[rows])
+    observation = observe(model, noisy, objects.points, objects.normals, objects.thickness)
     joints = (model.joints(pose) - observation.origin[:, None]) @ observation.rotation
-    return Batch(observation, rows, corpus.truth(index), joints)
+    return Batch(observation, objects.hierarchy, corpus.truth(index), joints)
 
 
 def draw_grasps(

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from hand_models import HandModel
-from hand_models.atomic import write_atomically
+from hand_models.resumable import Checkpoint, stream
 
 from ..corpus.corpus import Corpus, corpus_hash, load_corpus
-from ..network.contact_net import ContactNet, Prediction
+from ..network.contact_net import ContactNet
 from ..weights import load_network, save_weights
 from .batches import Batch, make_batch, training_batch
 from .config import TrainConfig
@@ -30,14 +30,7 @@ from .muon import Muon
 
 log = logging.getLogger(__name__)
 _SMALLEST_MATRIX = 8  # fewer inputs or outputs make an embedding or a head
-
-
-def _predict(
-    network: ContactNet, model: HandModel, corpus: Corpus, batch: Batch, at: Tensor | slice = slice(None)
-) -> Prediction:
-    """Network output for a batch, at all object points or some, on the batch's device."""
-    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
-    return network(batch.observation, hierarchy, *_skin(model, batch), at)
+_NO_MATTER = ("corpus", "out", "device", "evaluate_every")  # options that may differ when a run goes on
 
 
 def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -46,17 +39,15 @@ def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
     return model.rest_canonical[ids].to(device), model.part_of_vertex[ids].to(device)
 
 
-def _loss(
-    network: ContactNet, model: HandModel, corpus: Corpus, at: Tensor, config: TrainConfig, batch: Batch
-) -> Tensor:
-    """What a step descends: the losses of the mean prediction."""
-    mean = _predict(network, model, corpus, batch, at)
+def _loss(network: ContactNet, model: HandModel, at: Tensor, config: TrainConfig, batch: Batch) -> Tensor:
+    """What a step descends: the losses of the mean prediction at the object points ``at``."""
+    mean = network(batch.observation, batch.hierarchy, *_skin(model, batch), at)
     return total(losses(mean, batch.truth.at(at), batch.joints), config.loss)
 
 
 def _draw_loss(
-    network: ContactNet, model: HandModel, corpus: Corpus, at: Tensor, config: TrainConfig, done: float,
-    batch: Batch, noise: Tensor,
+    network: ContactNet, model: HandModel, at: Tensor, config: TrainConfig, done: float, batch: Batch,
+    noise: Tensor,
 ) -> Tensor:  # fmt: skip
     """What a step of the latent descends: a draw's losses, drawn knowing the truth, and what that knowledge costs.
 
@@ -64,12 +55,11 @@ def _draw_loss(
         done: share of the latent's steps that is done.
         noise: ``(B, Z)`` standard normal.
     """
-    observation, skin = batch.observation, _skin(model, batch)
-    hierarchy = corpus.hierarchy[batch.rows].to(batch.joints.device)
+    observation, hierarchy = batch.observation, batch.hierarchy
     with torch.no_grad():
         encoding = network.encode(observation, hierarchy)
     posterior = network.posterior(encoding, batch.joints - observation.joint_positions)
-    draw = network.decode(encoding, observation, hierarchy, *skin, at, posterior.draw(noise))
+    draw = network.decode(encoding, observation, hierarchy, *_skin(model, batch), at, posterior.draw(noise))
     divergence = posterior.divergence(network.prior(encoding)).mean()
     weight = config.divergence * min(1.0, 2 * done)
     return total(losses(draw, batch.truth.at(at), batch.joints), config.loss) + weight * divergence
@@ -77,15 +67,14 @@ def _draw_loss(
 
 def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
     """The object points whose outputs this step learns from."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    return torch.randperm(corpus.points.shape[1], generator=generator)[: config.points]
+    generator = stream(config.seed, step, "points")
+    return torch.randperm(corpus.objects.points.shape[1], generator=generator)[: config.points]
 
 
 def _latent_noise(config: TrainConfig, step: int) -> Tensor:
     """``(B, Z)`` standard normal."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    noise = torch.randn(config.batch_size, config.network.latent, generator=generator)
-    return noise.to(config.device)
+    generator = stream(config.seed, step, "latent")
+    return torch.randn(config.batch_size, config.network.latent, generator=generator).to(config.device)
 
 
 @torch.no_grad()
@@ -105,7 +94,7 @@ def evaluate(
     device = next(network.parameters()).device
     for part in index.split(64) if len(index) else ():
         batch = make_batch(model, corpus, part, noise, torch.ones(len(part)), generator).to(device)
-        p = _predict(network, model, corpus, batch)
+        p = network(batch.observation, batch.hierarchy, *_skin(model, batch))
         values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints).items()}
         values["before_mm"] = 1000 * float(
             (batch.observation.joint_positions - batch.joints).norm(dim=-1).mean()
@@ -194,6 +183,19 @@ def _load_start(network: ContactNet, path: Path) -> None:
         ) from None
 
 
+def _without_paths(config: TrainConfig) -> TrainConfig:
+    """Names in place of the paths of a machine."""
+    start = config.start and Path(config.start.name)
+    return replace(config, corpus=Path(config.corpus.name), out=Path(config.out.name), start=start)
+
+
+def _scores(
+    network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor
+) -> dict[str, dict[str, float]]:
+    """`evaluate` under each of the protocols that a run reports."""
+    return {name: evaluate(network, model, corpus, index, name) for name in ("contactopt", "image", "none")}
+
+
 def train(config: TrainConfig, model: HandModel | None = None) -> Path:
     """Train, or go on training, and write ``weights.safetensors`` with its card into ``config.out``,
     beside ``curves.csv`` and ``curves.png``.
@@ -205,7 +207,8 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the corpus is not there.
-        ValueError: ``config.out`` holds a checkpoint, or ``config.start`` the weights, of another network.
+        ValueError: ``config.out`` holds a checkpoint of other options or another corpus, or ``config.start`` the
+            weights of another network.
     """
     from tqdm import tqdm
 
@@ -223,20 +226,12 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
     began_with = copy.deepcopy(averaged) if config.start is not None else None
     optimisers = _optimisers(network, config)
     config.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = config.out / "checkpoint.pt"
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=config.device, weights_only=True)
-        try:
-            network.load_state_dict(state["network"])
-            averaged.load_state_dict(state["averaged"])
-            for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(kept)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"out: the checkpoint in {config.out} is of another network; choose another folder ({error})."
-            ) from None
-        start = int(state["step"])
+    made_from = corpus_hash(config.corpus)
+    options = asdict(_without_paths(config))
+    recipe = {name: value for name, value in options.items() if name not in _NO_MATTER}
+    parts = {"network": network, "averaged": averaged, **{type(o).__name__: o for o in optimisers}}
+    checkpoint = Checkpoint(config.out / "checkpoint.pt", recipe | {"corpus_sha256": made_from}, parts)
+    start = int(checkpoint.resume(config.device).get("step", 0))
 
     began = time.monotonic()
     total_steps = config.steps + config.latent_steps
@@ -256,10 +251,10 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
         batch = batch.to(config.device)
         if of_latent:
             noise = _latent_noise(config, step)
-            loss = partial(_draw_loss, network, model, corpus, at, config, done / phase)
+            loss = partial(_draw_loss, network, model, at, config, done / phase)
             _descend(network, pool, loss, (batch, noise), config)
         else:
-            loss = partial(_loss, network, model, corpus, at, config)
+            loss = partial(_loss, network, model, at, config)
             _descend(network, pool, loss, (batch,), config)
         for optimiser, rate in optimisers.items():
             for group in optimiser.param_groups:
@@ -273,35 +268,18 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
             for mean, value in zip(averaged.parameters(), began_with.parameters(), strict=True):
                 mean.lerp_(value, config.start_share)
         if (step + 1) % config.evaluate_every == 0 or step + 1 in (config.steps, total_steps):
-            scores = {
-                name: evaluate(averaged, model, corpus, held_out[:256], name)
-                for name in ("contactopt", "image", "none")
-            }
+            scores = _scores(averaged, model, corpus, held_out[:256])
             line = {"step": step + 1, "seconds": round(time.monotonic() - began), **scores}
             with open(config.out / "log.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
             write_curves(config.out / "log.jsonl")
-            state = {
-                "network": network.state_dict(), "averaged": averaged.state_dict(),
-                "optimisers": [o.state_dict() for o in optimisers], "step": step + 1,
-            }  # fmt: skip
-            write_atomically(checkpoint, lambda file, state=state: torch.save(state, file))
-    scores = {
-        name: evaluate(averaged, model, corpus, held_out, name) for name in ("contactopt", "image", "none")
-    }
+            checkpoint.save(step=step + 1)
     card = {
-        "corpus_sha256": corpus_hash(config.corpus),
+        "corpus_sha256": made_from,
         "grasps": len(corpus),
         "objects": len(corpus.families),
         "hand_model": model.name,
-        "config": asdict(
-            replace(
-                config,
-                corpus=Path(config.corpus.name),
-                out=Path(config.out.name),
-                start=config.start and Path(config.start.name),
-            )
-        ),
-        "held_out": scores,
+        "config": options,
+        "held_out": _scores(averaged, model, corpus, held_out),
     }
     return save_weights(averaged, card, config.out / "weights.safetensors")

@@ -1,16 +1,14 @@
-"""Reading and writing lifting networks: safetensors with a card (JSON) beside them."""
+"""Weights of the lifting networks: those that ship, and reading and writing others."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from hand_models.weight_files import read_weights, write_weights
 
-from hand_models.atomic import write_atomically
-from pose_graph.network import LiftConfig, LiftNet
+from ..network import LiftConfig, LiftNet
 
 FOLDER = Path(__file__).parent
 DEFAULT = "context"
@@ -23,26 +21,8 @@ def shipped() -> tuple[str, ...]:
 
 
 def save_network(network: LiftNet, card: dict[str, Any], path: str | Path) -> Path:
-    """Write weights in half precision, and the card beside them, each under a temporary name first.
-
-    Args:
-        card: what is to be known (data, seed, command, metrics); the key ``network`` is taken.
-        path: weight file; its folder is made when absent.
-
-    Raises:
-        ValueError: a weight is not finite, or the card has the key ``network``.
-    """
-    path = Path(path)
-    if "network" in card:
-        raise ValueError("card: 'network' is taken by the network's configuration; choose another key.")
-    state = {name: v.detach().cpu().half().contiguous() for name, v in network.state_dict().items()}
-    broken = [name for name, v in state.items() if not v.isfinite().all()]
-    if broken:
-        raise ValueError(f"network: {broken[0]} is not finite; train with a lower learning rate.")
-    text = json.dumps({"network": asdict(network.config), **card}, indent=1, default=str)
-    write_atomically(path, lambda file: file.write(save(state)))
-    write_atomically(path.with_suffix(".json"), lambda file: file.write((text + "\n").encode()))
-    return path
+    """Write weights in half precision and the card, see `write_weights`; ``network`` is the card's own key."""
+    return write_weights(network, {"network": asdict(network.config)}, card, path, half=True)
 
 
 def load_network(name: str | Path | None = None) -> LiftNet:
@@ -63,19 +43,8 @@ def load_network(name: str | Path | None = None) -> LiftNet:
                 "Give the path of a .safetensors file, or train one with `regrasp pose-graph train`."
             )
         path = FOLDER / f"{path}.safetensors"
-    card = path.with_suffix(".json")
-    for needed in (path, card):
-        if not needed.is_file():
-            raise FileNotFoundError(
-                f"weights: {needed} is not there; train with `regrasp pose-graph train`, and keep the card "
-                "(.json) beside the weights."
-            )
-    try:
-        values = json.loads(card.read_text(encoding="utf-8"))["network"]
-        network = LiftNet(LiftConfig(**values))
-        network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    except Exception as error:  # damaged files raise whatever their readers raise
-        raise ValueError(
-            f"weights: {path} does not hold a lifting network ({error}); train it again."
-        ) from None
-    return network.eval().requires_grad_(False)
+
+    def build(card: dict[str, Any]) -> LiftNet:
+        return LiftNet(LiftConfig(**card["network"]))
+
+    return read_weights(path, build, "a lifting network", "regrasp pose-graph train")

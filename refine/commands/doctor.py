@@ -15,6 +15,7 @@ from pathlib import Path
 CORE = {
     "torch": "torch", "numpy": "numpy", "scipy": "scipy", "trimesh": "trimesh", "pillow": "PIL", "libigl": "igl",
     "manifold3d": "manifold3d", "safetensors": "safetensors", "tyro": "tyro", "tqdm": "tqdm",
+    "platformdirs": "platformdirs", "filelock": "filelock", "pyyaml": "yaml", "docstring-parser": "docstring_parser",
 }  # fmt: skip
 """Distribution name to module, of every package that must be there."""
 OPTIONAL = {
@@ -25,7 +26,7 @@ OPTIONAL = {
     "ray": ("ray", "several machines: pip install 'regrasp[ray]'"),
     "mujoco": ("mujoco", "simulated grasps: pip install 'regrasp[sim]'"),
     "coacd": ("coacd", "simulated grasps: pip install 'regrasp[sim]'"),
-    "pytorch3d": ("pytorch3d", "used where present, never needed"),
+    "pytorch3d": ("pytorch3d", "its Meshes are accepted as objects"),
     "smplx": ("smplx", "reference in tests: pip install 'regrasp[dev]'"),
 }
 """Distribution name to module and what it is for."""

@@ -207,13 +207,7 @@ def superquadric(rng: np.random.Generator) -> Manifold:
         flat = (x ** (2 / horizontal) + y ** (2 / horizontal)) ** (horizontal / vertical)
         return (flat + z ** (2 / vertical)) ** (-vertical / 2)
 
-    # Directions are taken on the ellipsoid, so that long shapes are not starved of triangles.
-    return Manifold.sphere(1.0, 80).warp_batch(lambda v: _on_ellipsoid(np.array(v) * axes, distance))
-
-
-def _on_ellipsoid(points: np.ndarray, distance) -> np.ndarray:
-    direction = points / np.linalg.norm(points, axis=1, keepdims=True)
-    return direction * distance(direction)[:, None]
+    return star(distance, 80, axes)
 
 
 def gadget(rng: np.random.Generator) -> Manifold:

@@ -139,6 +139,21 @@ def loft(sections: np.ndarray) -> Manifold:
     return _from_triangles(vertices, np.concatenate(faces))
 
 
+def loft_upright(
+    heights: np.ndarray,
+    half_widths: np.ndarray,
+    half_depths: np.ndarray,
+    exponents: np.ndarray,
+    segments: int,
+) -> Manifold:
+    """Solid through superelliptic sections, see `superellipse`, at the given heights."""
+    outline = zip(half_widths, half_depths, exponents, strict=True)
+    rings = [superellipse(a, b, exponent, segments) for a, b, exponent in outline]
+    return loft(
+        np.stack([np.column_stack([r, np.full(segments, z)]) for r, z in zip(rings, heights, strict=True)])
+    )
+
+
 def sweep(
     path: np.ndarray, section: np.ndarray, scale: np.ndarray | float = 1.0, up: Sequence[float] = (0, 0, 1)
 ) -> Manifold:
@@ -158,9 +173,20 @@ def sweep(
     return loft(path[:, None] + flat[..., :1] * across[:, None] + flat[..., 1:] * upward[:, None])
 
 
-def star(radius: Callable[[np.ndarray], np.ndarray], segments: int = 72) -> Manifold:
-    """Star-shaped solid: `radius` maps unit directions (n, 3) to distances (n,) from the origin."""
-    return Manifold.sphere(1.0, segments).warp_batch(lambda v: _scaled(v, radius))
+def star(
+    radius: Callable[[np.ndarray], np.ndarray], segments: int = 72, axes: np.ndarray | float = 1.0
+) -> Manifold:
+    """Star-shaped solid: `radius` maps unit directions (n, 3) to distances (n,) from the origin.
+
+    Directions are taken on the ellipsoid with half axes `axes`, so that long shapes are not starved of triangles.
+    """
+
+    def pull(vertices: np.ndarray) -> np.ndarray:
+        direction = np.array(vertices) * axes
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        return direction * radius(direction)[:, None]
+
+    return Manifold.sphere(1.0, segments).warp_batch(pull)
 
 
 def plate_of(section: CrossSection, thickness: float, edge: float) -> Manifold:
@@ -331,12 +357,6 @@ def _both_sides(profile: Sequence[Sequence[float]] | np.ndarray) -> CrossSection
     """A (radius, height) polygon together with its mirror image across the axis."""
     half = polygon(profile)
     return half + half.mirror((1.0, 0.0))
-
-
-def _scaled(vertices: np.ndarray, radius: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    direction = np.array(vertices)
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    return direction * radius(direction)[:, None]
 
 
 def _to_triangles(solid: Manifold) -> tuple[np.ndarray, np.ndarray]:

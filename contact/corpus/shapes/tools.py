@@ -13,6 +13,7 @@ from contact.corpus.shapes.solids import (
     bend,
     capsule,
     loft,
+    loft_upright,
     monotone,
     plate_of,
     polygon,
@@ -161,17 +162,10 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
     depth, corner = width * uniform(rng, 0.6, 1.0), uniform(rng, 2.0, 4.5)
     t = np.array([0, 0.01, 0.04, *np.linspace(0.12, 0.94, 15), 1.0])
     neck = uniform(rng, 13, 16)
-    wide = monotone(
-        [0, 0.04, 0.55, 0.8, 0.9, 1], [0.47 * width, width / 2, 0.47 * width, 1.5 * neck, neck, neck], t
-    )
-    deep = monotone(
-        [0, 0.04, 0.55, 0.8, 0.9, 1], [0.47 * depth, depth / 2, 0.47 * depth, 1.3 * neck, neck, neck], t
-    )
+    knots = [0, 0.04, 0.55, 0.8, 0.9, 1]
+    wide = monotone(knots, [0.47 * width, width / 2, 0.47 * width, 1.5 * neck, neck, neck], t)
+    deep = monotone(knots, [0.47 * depth, depth / 2, 0.47 * depth, 1.3 * neck, neck, neck], t)
     bend_to_round = monotone([0, 0.5, 0.9, 1], [corner, corner, 2, 2], t)
-    rings = []
-    for z, a, b, e in zip(t * height, wide, deep, bend_to_round, strict=True):
-        ring = superellipse(a, b, e, 48)
-        rings.append(np.column_stack([ring, np.full(len(ring), z)]))
     collar = revolve([(0, 0), (neck + 3, 0), (neck + 2, 20), (0, 20)], 1).translate((0.0, 0.0, height - 6))
     head = Manifold.batch_hull(
         [
@@ -184,7 +178,8 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
     )
     trigger = sweep(path, superellipse(6, 3.5, 2.5, 20), up=(0, 1, 0))
     nozzle = capsule((46, 0, height + 30), (53, 0, height + 30), 6, 5)
-    return union([loft(np.stack(rings)), collar, head, trigger, nozzle])
+    body = loft_upright(t * height, wide, deep, bend_to_round, 48)
+    return union([body, collar, head, trigger, nozzle])
 
 
 def scissors(rng: np.random.Generator) -> Manifold:

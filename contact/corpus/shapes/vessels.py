@@ -8,6 +8,7 @@ from manifold3d import Manifold
 from contact.corpus.shapes.solids import (
     capsule,
     loft,
+    loft_upright,
     monotone,
     revolve,
     revolve_shell,
@@ -96,12 +97,9 @@ def flat_bottle(width: float, depth: float, height: float, corner: float, taper:
     faces = [0.92, 1, 1, 0.88, neck / depth * 1.15, neck / depth]
     face = monotone([0, 0.03, 0.5, 0.72, 0.84, 0.88], faces, t)
     exponent = monotone([0, 0.6, 0.86, 0.88], [corner, corner, 2, 2], t)
-    rings = []
-    for z, a, b, e in zip(t * height, side * width / 2, face * depth / 2, exponent, strict=True):
-        ring = superellipse(a, b, e, 56)
-        rings.append(np.column_stack([ring, np.full(len(ring), z)]))
     cap = revolve([(0, 0), (neck / 2 + 3, 0), (neck / 2 + 2, 0.13 * height), (0, 0.13 * height)], 1.2)
-    return loft(np.stack(rings)) + cap.translate((0.0, 0.0, 0.87 * height))
+    body = loft_upright(t * height, side * width / 2, face * depth / 2, exponent, 56)
+    return body + cap.translate((0.0, 0.0, 0.87 * height))
 
 
 def _handle(

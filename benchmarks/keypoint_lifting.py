@@ -1,8 +1,8 @@
 """From keypoints to a grasp: lifting networks compared, and what refinement adds to what they give.
 
-    python benchmarks/pose_graph.py                     all held-out grasps, the ablation, DexYCB's human grasps
-    python benchmarks/pose_graph.py --quick             fewer grasps, no DexYCB, at most 45 s
-    python benchmarks/pose_graph.py --corpus runs/corpus --weights runs/pose_graph
+    python benchmarks/keypoint_lifting.py               all held-out grasps, the ablation, DexYCB's human grasps
+    python benchmarks/keypoint_lifting.py --quick       fewer grasps, no DexYCB, at most 45 s
+    python benchmarks/keypoint_lifting.py --corpus runs/corpus --weights runs/pose_graph
 
 Held-out objects, which no network was trained on, are seen by random cameras at 30 to 90 cm (focal length near 1,396
 pixels) through a detector with 2 to 10 pixels of noise, missing keypoints and mix-ups (`pose_graph.cameras`). Each
@@ -28,9 +28,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-# Python looks for modules beside a script first, where this file would hide the package it measures.
-sys.path.remove(str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch

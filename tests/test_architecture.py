@@ -1,0 +1,69 @@
+"""How the packages hang together: one-way layers, no circles between files, rooms of a size to be read."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("hand_models", "contact", "pose_graph", "refine")
+LONGEST_MODULE = 400
+LINES_TOGETHER = 21_500
+CHECK_LINES_TOGETHER = False
+"""To be switched on once all four packages are at the size they are to have."""
+
+
+def length(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def modules() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first one again at the end; none if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
+
+
+def test_no_two_files_import_each_other():
+    """Imports inside functions and imports for types count too."""
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None, exclude_type_checking_imports=False)
+    assert circle({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}) == []
+
+
+def test_layers_are_one_way(monkeypatch, capsys):
+    """The contracts of pyproject.toml."""
+    cli = pytest.importorskip("importlinter.cli")
+    monkeypatch.syspath_prepend(ROOT)
+    failed = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert not failed, capsys.readouterr().out
+
+
+def test_refine_is_surveyable():
+    """At most twelve things on the first look."""
+    entries = {path.name for path in (ROOT / "refine").iterdir() if path.name != "__pycache__"}
+    assert len(entries) <= 12, sorted(entries)
+
+
+def test_no_module_is_too_long_to_read():
+    assert {
+        str(path.relative_to(ROOT)): length(path) for path in modules() if length(path) > LONGEST_MODULE
+    } == {}
+
+
+@pytest.mark.skipif(not CHECK_LINES_TOGETHER, reason="not switched on yet")
+def test_the_packages_together_stay_small():
+    assert sum(map(length, modules())) <= LINES_TOGETHER
