@@ -106,7 +106,7 @@ def solve_joints(
     target = target * _mirror_for(side, target)
     fixed = _fixed_betas(betas, len(target), model)
     _warn_unusable("joints", usable, "fewer than four usable joints, or all of them on a line")
-    anatomy = (anatomy or model.anatomy).to(target)
+    anatomy = (model.anatomy if anatomy is None else anatomy).to(target)
     return _solve(target, used, usable, fixed, side, model, anatomy, config)
 
 

@@ -202,10 +202,6 @@ class HandPose(Record):
             raise ValueError("parts: one batch holds one side; mirror the others first with .mirrored().")
         return super().cat(parts)
 
-    def repeat_interleave(self, repeats: int) -> HandPose:
-        """Each hand ``repeats`` times in a row."""
-        return self.map(lambda t: t.repeat_interleave(repeats, 0))
-
     def finite(self) -> Tensor:
         """``(B,)`` bool: no NaN or infinity in any field."""
         return torch.stack([getattr(self, n).flatten(1).isfinite().all(1) for n in _SHAPES]).all(0)

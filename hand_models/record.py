@@ -109,3 +109,7 @@ class Record:
     def detach(self: R) -> R:
         """Cut from the autograd graph."""
         return self.map(torch.Tensor.detach)
+
+    def repeat_interleave(self: R, repeats: int) -> R:
+        """Each row ``repeats`` times in a row."""
+        return self.map(lambda t: t.repeat_interleave(repeats, 0))

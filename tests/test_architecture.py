@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -44,12 +46,12 @@ def test_no_two_files_import_each_other():
     assert circle({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}) == []
 
 
-def test_layers_are_one_way(monkeypatch, capsys):
-    """The contracts of pyproject.toml."""
-    cli = pytest.importorskip("importlinter.cli")
-    monkeypatch.syspath_prepend(ROOT)
-    failed = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
-    assert not failed, capsys.readouterr().out
+def test_layers_are_one_way():
+    """The contracts of pyproject.toml; in a process of its own, as the linter takes over logging."""
+    pytest.importorskip("importlinter")
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_refine_is_surveyable():

@@ -159,7 +159,7 @@ def test_starts_are_spread_as_published(model: HandModel, grasp: HandPose, ball:
     """One evaluation moves nothing, so what comes back are starts: 4 cm per axis, 5 degrees."""
     count = 150
     poses = HandPose.cat([grasp] * count)
-    field = field_from_pose(model, grasp, ball).repeat_interleave(count)
+    field = field_from_pose(model, grasp, ball)[torch.zeros(count, dtype=torch.long)]
     settings = ContactOptSettings(
         penetration_weight=0.0, object_weight=0.0, hand_weight=0.0
     )  # take the first

@@ -127,6 +127,29 @@ def test_left_hands_are_the_mirror_image(stick: HandModel) -> None:
     assert distances(stick, left, joints * torch.tensor([-1.0, 1.0, 1.0])).mean(1).max() < 5e-4
 
 
+def test_a_model_of_a_left_hand_fits_as_its_mirror_image(stick: HandModel) -> None:
+    """Whichever side the template is of, hands of either side come out the same."""
+    left_model = stick.mirrored()
+    for side in ("right", "left"):
+        joints = stick.joints(random_poses(3, seed=2, side=side))
+        expected, found = (fit_joints(joints, model, side=side) for model in (stick, left_model))
+        assert found.side == side
+        torch.testing.assert_close(left_model.joints(found), stick.joints(expected), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.hand_pose, expected.hand_pose, atol=1e-4, rtol=0)
+
+
+def test_the_prior_is_that_of_the_model_unless_another_is_given(stick: HandModel) -> None:
+    """It decides how the last phalanx twists, which no joint tells."""
+    joints = stick.joints(random_poses(2, seed=4))
+    own, same = (solve_joints(joints, stick, anatomy=a).pose for a in (None, stick.anatomy))
+    assert torch.equal(own.hand_pose, same.hand_pose)
+    twisted = replace(stick.anatomy, mean=stick.anatomy.mean + torch.tensor([0.0, 0.0, 0.2]))
+    other = solve_joints(joints, stick, anatomy=twisted).pose
+    last = [2, 5, 8, 11]
+    more = stick.anatomy.to_anatomical(other.hand_pose - own.hand_pose)[:, last, 2]
+    assert ((more > 0.1) & (more < 0.3)).all()
+
+
 def test_rigid_motion_moves_the_fit_along(stick: HandModel) -> None:
     joints = stick.joints(random_poses(6, seed=3))
     rotation, shift = exp_so3(torch.tensor([0.4, -1.2, 2.0])), torch.tensor([0.5, -0.3, 1.5])

@@ -13,6 +13,7 @@ from contact.network import ContactNet, NetworkConfig
 from contact.weights import card_path, save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.pose import TANGENT_DIM
+from hand_models.solver.states import HandState
 from refine.solve import calibrate_uncertainty as fitting
 from refine.solve.calibrate_score import CalibrationConfig
 from refine.solve.optimize import joint_variance
@@ -40,7 +41,7 @@ def information(pose: HandPose, std: torch.Tensor) -> torch.Tensor:
 def test_a_hand_that_only_moves_moves_all_joints_alike(model):
     std = torch.full((TANGENT_DIM,), 1e-4)
     std[:3] = torch.tensor([0.003, 0.004, 0.012])
-    variance = joint_variance(model, bent_hand(), information(bent_hand(), std))
+    variance = joint_variance(HandState.of(bent_hand(), model), information(bent_hand(), std))
     torch.testing.assert_close(variance.sqrt(), torch.full((1, 21), 0.0075), rtol=0.01, atol=0)
 
 
@@ -52,13 +53,13 @@ def test_the_posterior_is_what_samples_of_it_show(model):
     many = pose.repeat_interleave(4000)
     moved = many.retract(torch.randn(4000, TANGENT_DIM, generator=generator) @ root.T)
     sampled = model.joints(moved).var(0).mean(-1)
-    torch.testing.assert_close(joint_variance(model, pose, hessian)[0], sampled, rtol=0.1, atol=0)
+    torch.testing.assert_close(joint_variance(HandState.of(pose, model), hessian)[0], sampled, rtol=0.1, atol=0)
 
 
 def test_fingertips_are_less_certain_than_knuckles_when_angles_are_unknown(model):
     std = torch.full((TANGENT_DIM,), 1e-4)
     std[6:] = 0.1
-    variance = joint_variance(model, bent_hand(3), information(bent_hand(3), std))
+    variance = joint_variance(HandState.of(bent_hand(3), model), information(bent_hand(3), std))
     for finger in range(5):
         chain = variance[:, 1 + 4 * finger : 5 + 4 * finger]
         assert (chain.diff(dim=1) > 0).all()
