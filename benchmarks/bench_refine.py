@@ -233,9 +233,7 @@ def measure_quality(grasps: Grasps, plan: Plan, figures: dict[str, float]) -> di
             figures[f"{protocol}_coverage_68_k{hypotheses}"] = coverage(std, error)
             figures[f"{protocol}_kept_k{hypotheses}"] = float((~refined.accepted).float().mean())
         if protocol == "contactopt":
-            pose, _ = descend(
-                grasps.take(few), noisy[few], refined.field[few], STEPS, plan.baseline_starts, 8
-            )
+            pose, _ = descend(grasps.take(few), noisy[few], refined.field[few], STEPS, plan.baseline_starts, 8)
             rows[THEIRS] = Quality.of(grasps.take(few), pose)
         if protocol in plan.ablations:
             rows["oracle: true contact"] = Quality.of(grasps, oracle(grasps, noisy))
@@ -291,9 +289,7 @@ def key_figures(
     for protocol in ("contactopt", "image"):
         rows = found[protocol]
         figures[f"{protocol}_mpjpe_after_mm"] = 1e3 * rows[OURS[MANY]].error.mean()
-        figures[f"{protocol}_fraction_improved"] = fraction_improved(
-            rows["input"].error, rows[OURS[MANY]].error
-        )
+        figures[f"{protocol}_fraction_improved"] = fraction_improved(rows["input"].error, rows[OURS[MANY]].error)
     return {name: float(value) for name, value in figures.items()}
 
 
@@ -360,9 +356,7 @@ def benchmark(quick: bool) -> tuple[dict[str, float], str] | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer grasps, one start of the procedure")
     parser.add_argument("--out", type=Path, help="Markdown file to write the table to")
     options = parser.parse_args(arguments)

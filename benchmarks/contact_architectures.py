@@ -67,9 +67,7 @@ def describe_cloud(model: HandModel, pose: HandPose, points: Tensor, normals: Te
     """The input of `DeepContact`: ``B`` right hands, at their contact points, with ``points (B, n, 3)``."""
     hand = model(pose)
     corners = hand.vertices[:, model.closed_faces]
-    face_normals = torch.linalg.cross(
-        corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
-    )
+    face_normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
     vertex_normals = torch.zeros_like(hand.vertices)
     for k in range(3):
         vertex_normals.index_add_(1, model.closed_faces[:, k], face_normals)

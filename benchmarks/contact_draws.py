@@ -58,9 +58,7 @@ def _largest(values: torch.Tensor, allowed: list[bool]) -> int:
     return int(values.masked_fill(~mask, -torch.inf).argmax())
 
 
-def _predict(
-    network: ContactNet, model: HandModel, cases: Cases, noise: torch.Tensor | None = None
-) -> ContactField:
+def _predict(network: ContactNet, model: HandModel, cases: Cases, noise: torch.Tensor | None = None) -> ContactField:
     return network.predict(model, cases.observation(model), cases.objects.hierarchy[cases.which], noise)
 
 
@@ -116,9 +114,7 @@ def surfels(points: np.ndarray, normals: np.ndarray, contact: np.ndarray) -> Ite
     faces = np.stack([np.arange(n)[:, None].repeat(6, 1), corner, np.roll(corner, -1, 1)], -1).reshape(-1, 3)
     colour = contact_colours(contact)
     shading = np.repeat(normals, 6, 0)[:, None].repeat(3, 1)
-    return Item(
-        vertices, faces, np.concatenate([colour, np.repeat(colour, 6, 0)]), normals=shading, gloss=0.1
-    )
+    return Item(vertices, faces, np.concatenate([colour, np.repeat(colour, 6, 0)]), normals=shading, gloss=0.1)
 
 
 def _write(rows: list[tuple[str, list[np.ndarray]]], file: Path) -> None:

@@ -311,9 +311,7 @@ def make_held_out(corpus: Path, file: Path, grasps: int, objects: int) -> Path:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ours and the published one, fewer grasps")
     parser.add_argument("--weights", type=Path, help="of ours; the shipped ones")
     parser.add_argument("--architectures", type=Path, default=WEIGHTS, help="folder with the others' weights")
@@ -321,9 +319,7 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, help="how many of them; all")
     parser.add_argument("--write", type=Path, help="Markdown file whose results block the tables replace")
     parser.add_argument("--draws", type=Path, help="PNG for pictures of latent draws")
-    parser.add_argument(
-        "--make-held-out", type=Path, metavar="CORPUS", help="write the held-out grasps, no more"
-    )
+    parser.add_argument("--make-held-out", type=Path, metavar="CORPUS", help="write the held-out grasps, no more")
     parser.add_argument("--held-out", type=Path, default=HELD_OUT, help="file with the held-out grasps")
     parser.add_argument("--held-out-grasps", type=int, default=120)
     parser.add_argument("--held-out-objects", type=int, default=90, help="at most; about 20 kB each")

@@ -88,9 +88,7 @@ def describe(model: HandModel, pose: HandPose, obj: ObjectMesh) -> dict[str, Ten
         "closing axis to the object's longest axis (°)": torch.rad2deg((closing @ longest).abs().acos()),
     }
     for name, joint in (("knuckle", 0), ("middle joint", 1), ("end joint", 2)):
-        measures[f"flexion of the {name}s (°)"] = angles[:, [joint, 3 + joint, 6 + joint, 9 + joint], 0].mean(
-            1
-        )
+        measures[f"flexion of the {name}s (°)"] = angles[:, [joint, 3 + joint, 6 + joint, 9 + joint], 0].mean(1)
     for joint in range(3):
         for axis, name in enumerate(("flexion", "abduction")):
             measures[f"thumb joint {joint + 1}, {name} (°)"] = angles[:, 12 + joint, axis]
@@ -162,9 +160,7 @@ def table(people: dict[str, np.ndarray], corpus: dict[str, np.ndarray]) -> tuple
 
 def main() -> None:
     """Print the table and the distances."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, default=CorpusConfig.out)
     parser.add_argument("--same-objects", action="store_true")
     parser.add_argument("--quick", action="store_true")

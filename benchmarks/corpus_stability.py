@@ -56,9 +56,7 @@ def of_people(folder: Path, model: HandModel, count: int) -> np.ndarray:
     return _displacements(model, pose[some], [objects[name] for name in names], GRAVITY)
 
 
-def _displacements(
-    model: HandModel, pose: HandPose, objects: list[ObjectMesh], gravity: Sequence[float]
-) -> np.ndarray:
+def _displacements(model: HandModel, pose: HandPose, objects: list[ObjectMesh], gravity: Sequence[float]) -> np.ndarray:
     vertices, faces, parts = model(pose).vertices, model.closed_faces, model.part_of_vertex
     return simulation_displacement(vertices, faces, objects, parts=parts, gravity=gravity)
 
@@ -77,9 +75,7 @@ def describe(name: str, moved: np.ndarray) -> tuple[str, dict[str, float]]:
 
 def main() -> None:
     """Print the table and its figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, default=CorpusConfig.out)
     parser.add_argument("--quick", action="store_true", help="20 grasps")
     arguments = parser.parse_args()

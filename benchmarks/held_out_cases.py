@@ -28,9 +28,7 @@ def write_cases(cases: Cases, path: Path) -> Path:
     seen = cases.objects
     low, high = seen.points.amin(1, keepdim=True), seen.points.amax(1, keepdim=True)
     near = cases.truth.near > 0.5
-    arrays = {
-        name: value.astype(np.float32) for name, value in cases.pose.as_arrays().items() if name in _POSE
-    }
+    arrays = {name: value.astype(np.float32) for name, value in cases.pose.as_arrays().items() if name in _POSE}
     arrays |= {
         "which": cases.which.numpy().astype(np.int32),
         "names": np.array(cases.names),
@@ -79,8 +77,6 @@ def read_cases(path: Path, noise: str, count: int | None = None, seed: int = 0) 
     canonical[near] = torch.from_numpy(arrays["canonical"].astype(np.float32))
     nothing, hand = torch.zeros_like(contact), torch.zeros(len(contact), 0)
     uniform = torch.full((*contact.shape, NUM_PARTS), 1 / NUM_PARTS)
-    truth = ContactField(
-        contact, nothing, uniform, canonical, nothing, nothing, nothing, near.float(), hand, hand
-    )
+    truth = ContactField(contact, nothing, uniform, canonical, nothing, nothing, nothing, near.float(), hand, hand)
     noisy, names = perturb(pose, noise, seed=seed), tuple(arrays["names"][objects].tolist())
     return Cases(pose[rows], noisy[rows], torch.from_numpy(which), seen, truth[rows], names)

@@ -69,9 +69,7 @@ class Grasps:
         """As the networks are given them."""
         corners = torch.stack([torch.from_numpy(box_corners(o.vertices)).float() for o in self.objects])
         box = (corners[:, 7] - corners[:, 0])[self.which]
-        surface, normals = (
-            torch.stack([getattr(o, n)[:512] for o in self.objects]) for n in ("points", "normals")
-        )
+        surface, normals = (torch.stack([getattr(o, n)[:512] for o in self.objects]) for n in ("points", "normals"))
         return GraspSet(torch.cat([self.joints, corners[self.which]], 1), self.which, box, surface, normals)
 
 
@@ -95,9 +93,7 @@ def human_grasps(every: int) -> Grasps | None:
     names, which = np.unique(object_id, return_inverse=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanned objects are open here and there
-        meshes = tuple(
-            ObjectMesh.from_any(folder / "ycb" / f"{name}.ply", resolution=RESOLUTION) for name in names
-        )
+        meshes = tuple(ObjectMesh.from_any(folder / "ycb" / f"{name}.ply", resolution=RESOLUTION) for name in names)
     return Grasps(meshes, torch.from_numpy(which).long(), torch.from_numpy(joints).float())
 
 
@@ -132,9 +128,7 @@ class Scene:
         """(8, 3) corners, object frame."""
         return torch.from_numpy(box_corners(self.obj.vertices)).float()
 
-    def measure(
-        self, pose: HandPose, object_pose: Tensor, joints: Tensor | None = None
-    ) -> dict[str, np.ndarray]:
+    def measure(self, pose: HandPose, object_pose: Tensor, joints: Tensor | None = None) -> dict[str, np.ndarray]:
         """Of hands and objects in the camera's frame, ``(n,)`` each; ``joints`` (object frame) where not the hand's."""
         hand = self.model(into_object_frame(pose, object_pose, self.model))
         corners = self.box @ object_pose[:, :3, :3].transpose(1, 2) + object_pose[:, None, :3, 3]
@@ -169,9 +163,7 @@ def refinement(grasps: Grasps, model: HandModel, weights: Path, config: RefineCo
         scene = Scene(obj, model, grasps.joints[rows].numpy(), seen.points[rows].numpy())
         keypoints, cam_K, confidence = seen.keypoints[rows], seen.cam_K[rows], seen.confidence[rows]
         raw = lift(network, keypoints, cam_K, confidence=confidence, box=data.box[rows]).points
-        start = from_graph(
-            keypoints, obj, cam_K=cam_K, confidence=confidence, hand_model=model, network=network
-        )
+        start = from_graph(keypoints, obj, cam_K=cam_K, confidence=confidence, hand_model=model, network=network)
         refined = refine_start(start, optimise_object=True, config=config, seed=SEED)
         found = {
             "graph": as_lifted(raw, scene),
@@ -188,9 +180,7 @@ def refinement(grasps: Grasps, model: HandModel, weights: Path, config: RefineCo
         figures |= {f"{stage}_{name}": float(np.concatenate(value).mean()) for name, value in values.items()}
         figures[f"{stage}_mpjpe_median_mm"] = float(np.median(np.concatenate(values["mpjpe_mm"])))
     figures["refined_mpjpe_drop"] = 1 - figures["refined_mpjpe_mm"] / figures["graph_mpjpe_mm"]
-    figures["penetration_drop"] = 1 - figures["refined_penetration_mm"] / max(
-        figures["graph_penetration_mm"], 1e-9
-    )
+    figures["penetration_drop"] = 1 - figures["refined_penetration_mm"] / max(figures["graph_penetration_mm"], 1e-9)
     figures["contact_ratio"] = figures["refined_contact_ratio"]
     return figures
 
@@ -268,14 +258,10 @@ def benchmark(options: argparse.Namespace) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer grasps, no DexYCB")
     parser.add_argument("--corpus", type=Path, help="take held-out grasps from this corpus")
-    parser.add_argument(
-        "--weights", type=Path, default=FOLDER, help="folder with lifting weights; the shipped ones"
-    )
+    parser.add_argument("--weights", type=Path, default=FOLDER, help="folder with lifting weights; the shipped ones")
     parser.add_argument("--contact-weights", type=Path, help="of refinement; the shipped ones")
     arguments = parser.parse_args()
     try:

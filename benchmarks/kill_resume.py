@@ -102,11 +102,8 @@ def compare(wanted: Path, got: Path) -> dict[str, Any]:
     return {
         "rows_lost": lost,
         "rows_doubled": len(second) - len(place),
-        "files_equal": (wanted / f"{NAME}.refined.npz").read_bytes()
-        == (got / f"{NAME}.refined.npz").read_bytes(),
-        "left_over": sorted(
-            p.name for p in got.iterdir() if "refined" not in p.name and "summary" not in p.name
-        ),
+        "files_equal": (wanted / f"{NAME}.refined.npz").read_bytes() == (got / f"{NAME}.refined.npz").read_bytes(),
+        "left_over": sorted(p.name for p in got.iterdir() if "refined" not in p.name and "summary" not in p.name),
     }
 
 
@@ -133,9 +130,7 @@ def main(quick: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rows and kills, same code")
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

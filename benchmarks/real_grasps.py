@@ -103,9 +103,7 @@ _MEASURES = {
 _MEDIANS = ("mpjpe_mm", "mpjpe_keypoints_mm")
 
 
-def measure(
-    runs: Mapping[str, Run], reference: Predictions, objects: Path, model: HandModel
-) -> dict[str, float]:
+def measure(runs: Mapping[str, Run], reference: Predictions, objects: Path, model: HandModel) -> dict[str, float]:
     """Figures of every protocol, ``<protocol>_<figure>``, and of the reference, ``reference_<figure>``."""
     hands = [p for run in runs.values() for p in (run.noisy, run.refined)]
     truth = reference.take(np.tile(np.arange(len(reference)), len(hands)))
@@ -175,9 +173,7 @@ def benchmark(quick: bool, method: str) -> dict[str, float] | None:
     protocols, every = (QUICK_PROTOCOLS, QUICK_EVERY) if quick else (PROTOCOLS, 1)
     model = load_hand_model("open")
     reference = reference_grasps(folder, model)
-    clean = HandPose.from_arrays(
-        {n: getattr(reference, n) for n in ("global_orient", "hand_pose", "betas", "transl")}
-    )
+    clean = HandPose.from_arrays({n: getattr(reference, n) for n in ("global_orient", "hand_pose", "betas", "transl")})
     keep = np.arange(0, len(reference), every)
     runs = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -191,13 +187,9 @@ def benchmark(quick: bool, method: str) -> dict[str, float] | None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="every sixth grasp, two protocols")
-    parser.add_argument(
-        "--method", choices=("regrasp", "contactopt"), default="regrasp", help="of refinement"
-    )
+    parser.add_argument("--method", choices=("regrasp", "contactopt"), default="regrasp", help="of refinement")
     options = parser.parse_args()
     result = benchmark(options.quick, options.method)
     if result is None:

@@ -84,9 +84,7 @@ class Stopwatch:
                 raw = owner.__dict__[name]
                 call = raw.__func__ if isinstance(raw, staticmethod) else raw
                 timed = self._timed(call, label, within)
-                stack.enter_context(
-                    patch.object(owner, name, staticmethod(timed) if call is not raw else timed)
-                )
+                stack.enter_context(patch.object(owner, name, staticmethod(timed) if call is not raw else timed))
             yield
 
     def _timed(self, call: Callable[..., Any], label: str, within: str | None) -> Callable[..., Any]:
@@ -156,9 +154,7 @@ class Scenes:
 
     def refine(self, count: int) -> None:
         """Refine all, ``count`` hypotheses each."""
-        refine_right_hands(
-            self.pose, self.meshes, self.which, self.model, RefineConfig(hypotheses=count), SEED
-        )
+        refine_right_hands(self.pose, self.meshes, self.which, self.model, RefineConfig(hypotheses=count), SEED)
 
 
 @dataclass(frozen=True)
@@ -226,9 +222,7 @@ def table(profiles: dict[int, Profile], rates: tuple[float, float], size: int) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="16 grasps, each timed once")
     options = parser.parse_args(arguments)
     scenes = Scenes.of(16 if options.quick else 64)

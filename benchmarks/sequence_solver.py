@@ -61,9 +61,7 @@ def against_dense(length: int = 6) -> float:
             if t + reach < length:
                 hessian[:, t, :, t + reach] = blocks[:, t]
                 hessian[:, t + reach, :, t] = blocks[:, t].transpose(1, 2)
-    whole = NormalEquations(
-        equations.cost, equations.gradient.flatten(1), hessian.reshape(1, length * dim, -1)
-    )
+    whole = NormalEquations(equations.cost, equations.gradient.flatten(1), hessian.reshape(1, length * dim, -1))
     damping = torch.full_like(equations.cost, 1e-2)
     expected = whole.step(damping)
     return float((equations.step(damping) - expected).abs().amax() / expected.abs().amax())
@@ -83,9 +81,7 @@ def milliseconds_a_frame(length: int, iterations: int, repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="up to 1,000 frames, few repeats")
     quick = parser.parse_args().quick
     lengths = (30, 100, 1000) if quick else (30, 100, 300, 1000, 3000)

@@ -65,9 +65,7 @@ class PooledEdges(nn.Module):
         parameters = [norms[0].weight, norms[0].bias]
         for linear, norm in zip(linears[1:], norms[1:], strict=True):
             parameters += [linear.weight, linear.bias, norm.weight, norm.bias]
-        pooled, *found = _EdgeMax.apply(
-            of_point, of_centroid, (index + offset).flatten(0, 1), statistics, *parameters
-        )
+        pooled, *found = _EdgeMax.apply(of_point, of_centroid, (index + offset).flatten(0, 1), statistics, *parameters)
         if self.training:
             edges = index.numel()
             with torch.no_grad():

@@ -135,9 +135,7 @@ def train(options: Options, model: HandModel | None = None) -> Path:
     budget = 60 * options.minutes
     began, saved, running = time.process_time() - spent, spent, 0.0
     while spent < budget:
-        torch.manual_seed(
-            options.seed * 1_000_003 + step
-        )  # a run that goes on is as random as one that did not stop
+        torch.manual_seed(options.seed * 1_000_003 + step)  # a run that goes on is as random as one that did not stop
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(options, spent / budget)
         batch = draw_batch(corpus, training, options, step)
@@ -206,9 +204,7 @@ def keep_memory() -> None:
 
 def main(arguments: list[str] | None = None) -> Path:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=sorted(ARCHITECTURES), required=True)
     parser.add_argument("--corpus", type=Path, required=True, help="folder made by `regrasp corpus`")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights")
@@ -216,12 +212,8 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--batch-size", type=int, default=Options.batch_size)
     parser.add_argument("--threads", type=int, default=Options.threads)
     parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
-    parser.add_argument(
-        "--neighbours", type=int, default=Options.neighbours, help="of a centroid, deepcontact only"
-    )
-    parser.add_argument(
-        "--save-every", type=float, default=Options.save_every, help="seconds of processor time"
-    )
+    parser.add_argument("--neighbours", type=int, default=Options.neighbours, help="of a centroid, deepcontact only")
+    parser.add_argument("--save-every", type=float, default=Options.save_every, help="seconds of processor time")
     parser.add_argument("--seed", type=int, default=Options.seed)
     options = Options(**vars(parser.parse_args(arguments)))
     torch.set_num_threads(options.threads)

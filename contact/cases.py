@@ -111,9 +111,7 @@ def real_cases(
     names, which = np.unique(object_id[rows.numpy()], return_inverse=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanned objects are open here and there
-        meshes = [
-            ObjectMesh.from_any(Path(folder) / "ycb" / f"{name}.ply", resolution=resolution) for name in names
-        ]
+        meshes = [ObjectMesh.from_any(Path(folder) / "ycb" / f"{name}.ply", resolution=resolution) for name in names]
     pose, noisy = pose[rows], noisy[rows]
     truth = field_from_pose(model, pose, [meshes[k] for k in which])
     objects = ObjectSet.of(meshes)

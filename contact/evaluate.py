@@ -151,9 +151,7 @@ def touches(truth: ContactField) -> Tensor:
     return truth.contact > THRESHOLD
 
 
-def measure_field(
-    predicted: ContactField, truth: ContactField, joints: Tensor | None = None
-) -> dict[str, float]:
+def measure_field(predicted: ContactField, truth: ContactField, joints: Tensor | None = None) -> dict[str, float]:
     """Figures of predicted fields, all points of all grasps pooled; lengths in mm.
 
     - ``precision``, ``recall``, ``f1``: of a predicted mean above `THRESHOLD`.

@@ -78,9 +78,7 @@ def perturb(
     draw = torch.randn(batch, 51, generator=generator)
     if scale is not None:
         if scale.shape != (batch,):
-            raise ValueError(
-                f"scale: got shape {tuple(scale.shape)}; expected ({batch},), a factor for each hand."
-            )
+            raise ValueError(f"scale: got shape {tuple(scale.shape)}; expected ({batch},), a factor for each hand.")
         draw = draw * scale[:, None].to(draw)
     draw = draw.to(pose.transl)
     angles = draw[:, 6:].reshape(batch, 15, 3) * draw.new_tensor(POSE_UNIT) * noise.pose

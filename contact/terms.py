@@ -36,9 +36,7 @@ def penetration(distance: Tensor, allowance: Tensor | float, std: float) -> tupl
     return depth / std, (depth > 0).to(distance.dtype) * (-1 / std)
 
 
-def attraction(
-    distance: Tensor, weight: Tensor, std: float, scale: float = 3.0
-) -> tuple[Tensor, Tensor, Tensor]:
+def attraction(distance: Tensor, weight: Tensor, std: float, scale: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
     """Points that ought to touch, drawn to the surface.
 
     Args:

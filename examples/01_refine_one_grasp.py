@@ -32,9 +32,7 @@ print(f"status: {result.status[0].value}")
 for name in ("penetration_mm", "volume_cm3", "contact_ratio"):
     before, after = result.metrics[f"{name}_before"][0], result.metrics[f"{name}_after"][0]
     print(f"{name:>15}: {before:7.2f} -> {after:.2f}")
-print(
-    f"    uncertainty: {1e3 * float(result.uncertainty[0].mean()):.1f} mm per joint, one standard deviation"
-)
+print(f"    uncertainty: {1e3 * float(result.uncertainty[0].mean()):.1f} mm per joint, one standard deviation")
 
 result.save(OUT)
 result.to_html(OUT / "page.html")

@@ -56,9 +56,7 @@ refined = refine_start(start, optimise_object=True)
 result = refined.result
 print(f"status: {result.status[0].value}")
 for name in ("penetration_mm", "contact_ratio"):
-    print(
-        f"{name:>15}: {result.metrics[f'{name}_before'][0]:.2f} -> {result.metrics[f'{name}_after'][0]:.2f}"
-    )
+    print(f"{name:>15}: {result.metrics[f'{name}_before'][0]:.2f} -> {result.metrics[f'{name}_after'][0]:.2f}")
 for when, joints in (("before", result.joints_before), ("after", result.joints_after)):
     error = np.linalg.norm(np.asarray(joints[0]) - model.joints(truth)[0].numpy(), axis=1).mean()
     print(f"joints {when:>6}: {1e3 * error:.1f} mm from the truth, relative to the bottle")
@@ -66,7 +64,5 @@ for when, joints in (("before", result.joints_before), ("after", result.joints_a
 result.to_html(OUT / "page.html")
 entry = {"format": "graph/1", "object_id": "bottle", "objects": "meshes", "cam_K": cam_K.tolist()}
 rows = [[None if np.isnan(v) else round(float(v), 2) for v in xy] for xy in keypoints]
-(OUT / "keypoints.json").write_text(
-    json.dumps(entry | {"keypoints_2d": [rows], "confidence": [confidence.tolist()]})
-)
+(OUT / "keypoints.json").write_text(json.dumps(entry | {"keypoints_2d": [rows], "confidence": [confidence.tolist()]}))
 print(f"written: {OUT}/")

@@ -52,9 +52,7 @@ confidence = np.concatenate([np.full(21, 0.9), np.full(8, 0.96)])
 
 # 4. Lift, place, refine. The distance of the hand comes from its size, and that is a guess: contact mends it.
 start = from_graph(keypoints, box, cam_K=cam_K, confidence=confidence[None])
-print(
-    f"object within {1e3 * np.linalg.norm(start.object_pose[0, :3, 3].numpy() - object_pose[:3, 3]):.1f} mm"
-)
+print(f"object within {1e3 * np.linalg.norm(start.object_pose[0, :3, 3].numpy() - object_pose[:3, 3]):.1f} mm")
 print(f"hand known to {1e3 * float(start.joint_sigma.mean()):.0f} mm per axis before refinement")
 refined = refine_start(start)
 result = refined.result

@@ -28,9 +28,7 @@ __all__ = [
 ]
 
 
-def load_hand_model(
-    name: str = "open", *, mano_dir: str | Path | None = None, side: str = "right"
-) -> HandModel:
+def load_hand_model(name: str = "open", *, mano_dir: str | Path | None = None, side: str = "right") -> HandModel:
     """The hand model called ``name``.
 
     Args:

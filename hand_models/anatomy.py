@@ -167,9 +167,7 @@ class Anatomy(Record):
 
 def _check_pose(name: str, value: Tensor) -> None:
     if value.shape[-2:] != (15, 3):
-        raise ValueError(
-            f"{name}: got shape {tuple(value.shape)}; expected (..., 15, 3), joints in MANO order."
-        )
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}; expected (..., 15, 3), joints in MANO order.")
 
 
 def default_skeleton() -> Tensor:

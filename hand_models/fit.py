@@ -217,9 +217,7 @@ def _minimize(
         terms.append(JointLimits(anatomy, config.limit_sigma))
     if with_betas:
         terms.append(ShapePrior(config.shape_prior))
-    return minimize(
-        HandState.of(first, model, ids, with_betas), terms, Termination(iterations=config.iterations)
-    )
+    return minimize(HandState.of(first, model, ids, with_betas), terms, Termination(iterations=config.iterations))
 
 
 def _distance(pose: HandPose, points: Tensor, model: HandModel, ids: Tensor | None) -> Tensor:
@@ -280,9 +278,7 @@ def _fixed_betas(betas: Any, batch: int, model: HandModel) -> Tensor | None:
     b = torch.as_tensor(betas if isinstance(betas, Tensor) else np.asarray(betas)).to(model.template)
     if b.shape not in ((batch, 10), (1, 10), (10,)) or not b.isfinite().all():
         shape = tuple(b.shape)
-        raise ValueError(
-            f"betas: got shape {shape}; expected finite ({batch}, 10) or (10,), or None to fit them."
-        )
+        raise ValueError(f"betas: got shape {shape}; expected finite ({batch}, 10) or (10,), or None to fit them.")
     return b.expand(batch, 10)
 
 

@@ -36,9 +36,7 @@ def kabsch(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Ten
     return rotation, (b - a @ rotation.transpose(-1, -2))[..., 0, :]
 
 
-def start_from_joints(
-    points: Tensor, weights: Tensor, betas: Tensor, model: HandModel, anatomy: Anatomy
-) -> HandPose:
+def start_from_joints(points: Tensor, weights: Tensor, betas: Tensor, model: HandModel, anatomy: Anatomy) -> HandPose:
     """Palm by Kabsch, fingers by pointing each bone along its target with the smallest rotation."""
     batch = len(points)
     flat = replace(HandPose.zeros(batch, side=model.side).to(points), betas=betas)

@@ -115,9 +115,7 @@ def find_mano(mano_dir: str | Path | None = None, side: str = "right") -> Path:
         if root.is_file():
             other = "left" if side == "right" else "right"
             if other.upper() in root.stem.upper():
-                raise ValueError(
-                    f"side: {side!r} was asked for, but {root} is named as the {other} hand's file."
-                )
+                raise ValueError(f"side: {side!r} was asked for, but {root} is named as the {other} hand's file.")
             return root
         for path in _candidates(root, side):
             if path.is_file():
@@ -134,9 +132,7 @@ def _missing(roots: list[tuple[str, Path]], side: str, *, explicit: bool) -> str
     if side == "left":
         right = [path for _, root in roots for path in _candidates(root, "right") if path.is_file()]
         if right:
-            lines.append(
-                f"The right hand is there, {right[0]}: it serves left hands too, mirrored; pass side='right'."
-            )
+            lines.append(f"The right hand is there, {right[0]}: it serves left hands too, mirrored; pass side='right'.")
     lines += [
         f"and below each in: {', '.join(layout for layout in _LAYOUTS if layout != '.')}.",
         f"To get it: register at {REGISTRATION}, download 'Models & Code' (mano_v1_2.zip), unpack it, and",
@@ -171,19 +167,13 @@ def _load_dictionary(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:
-        raise ValueError(
-            f"{path}: not a readable npz of plain arrays ({error}); use the .pkl file."
-        ) from error
+        raise ValueError(f"{path}: not a readable npz of plain arrays ({error}); use the .pkl file.") from error
 
 
-def _field(
-    where: str | Path, content: Mapping[str, Any], name: str, vertices: int | None = None
-) -> np.ndarray:
+def _field(where: str | Path, content: Mapping[str, Any], name: str, vertices: int | None = None) -> np.ndarray:
     """A field as finite numbers of its shape, with ``vertices`` for "V"."""
     if name not in content:
-        raise ValueError(
-            f"{where}: field {name!r} is missing; it has {sorted(map(str, content))}. Is it a MANO file?"
-        )
+        raise ValueError(f"{where}: field {name!r} is missing; it has {sorted(map(str, content))}. Is it a MANO file?")
     try:
         array = to_array(content[name])
     except Exception as error:
@@ -217,17 +207,13 @@ def mano_fields(where: str | Path, content: Mapping[str, Any]) -> ManoFields:
         for name in ("shapedirs", "posedirs", "J_regressor", "weights")
     )
     if shapedirs.shape[2] < NUM_BETAS:
-        raise ValueError(
-            f"{where}: shapedirs has {shapedirs.shape[2]} shape components; {NUM_BETAS} are needed."
-        )
+        raise ValueError(f"{where}: shapedirs has {shapedirs.shape[2]} shape components; {NUM_BETAS} are needed.")
     faces = _field(where, content, "f").astype(np.int64)
     if len(faces) == 0 or faces.min() < 0 or faces.max() >= vertices:
         raise ValueError(f"{where}: field 'f' is empty or names vertices outside 0..{vertices - 1}.")
     parents = tuple(int(p) if 0 <= int(p) < 16 else -1 for p in _field(where, content, "kintree_table")[0])
     if parents != PARENTS:
-        raise ValueError(
-            f"{where}: kintree_table gives parents {parents}; MANO's are {PARENTS}. Is it a MANO file?"
-        )
+        raise ValueError(f"{where}: kintree_table gives parents {parents}; MANO's are {PARENTS}. Is it a MANO file?")
     return ManoFields(template, shapedirs[..., :NUM_BETAS], posedirs, regressor, weights, parents, faces)
 
 
@@ -282,9 +268,7 @@ def load_mano_pca(path_or_dir: str | Path | None = None, side: str = "right") ->
     path = find_mano(path_or_dir, side)
     content = _load_dictionary(path)
     mean, components = (_field(path, content, name) for name in ("hands_mean", "hands_components"))
-    return ManoPca(
-        side, torch.tensor(mean, dtype=torch.float32), torch.tensor(components, dtype=torch.float32)
-    )
+    return ManoPca(side, torch.tensor(mean, dtype=torch.float32), torch.tensor(components, dtype=torch.float32))
 
 
 def tip_vertex_ids(tips: str | Sequence[int], side: str, vertex_count: int) -> tuple[int, ...]:
@@ -295,19 +279,13 @@ def tip_vertex_ids(tips: str | Sequence[int], side: str, vertex_count: int) -> t
     """
     if isinstance(tips, str):
         if tips not in TIP_VERTICES:
-            raise ValueError(
-                f"tips: {tips!r} is not known; use one of {sorted(TIP_VERTICES)} or five vertex ids."
-            )
+            raise ValueError(f"tips: {tips!r} is not known; use one of {sorted(TIP_VERTICES)} or five vertex ids.")
         if vertex_count != 778:
-            raise ValueError(
-                f"tips: {tips!r} is for MANO's 778 vertices, this mesh has {vertex_count}; pass five ids."
-            )
+            raise ValueError(f"tips: {tips!r} is for MANO's 778 vertices, this mesh has {vertex_count}; pass five ids.")
         return TIP_VERTICES[tips].for_side(side)
     ids = tuple(int(i) for i in tips)
     if len(ids) != 5 or len(set(ids)) != 5 or min(ids) < 0 or max(ids) >= vertex_count:
-        raise ValueError(
-            f"tips: got {ids}; pass five distinct vertex ids in 0..{vertex_count - 1}, thumb to pinky."
-        )
+        raise ValueError(f"tips: got {ids}; pass five distinct vertex ids in 0..{vertex_count - 1}, thumb to pinky.")
     return ids
 
 
@@ -321,9 +299,7 @@ def build_model(
 ) -> HandModel:
     """A `HandModel` from MANO's arrays: caps the wrist, chooses contact points, finds the palm."""
     count = len(fields.template)
-    shapedirs = (
-        fields.shapedirs * np.array([-1.0, 1.0, 1.0])[:, None] if fix_left_shapedirs else fields.shapedirs
-    )
+    shapedirs = fields.shapedirs * np.array([-1.0, 1.0, 1.0])[:, None] if fix_left_shapedirs else fields.shapedirs
     faces = fields.faces
     closed = cap_boundaries(fields.template, faces)
     if signed_volume(fields.template, closed) < 0:
@@ -352,9 +328,7 @@ def build_model(
         tips=whole(tip_ids),
         contact_points=whole(spread_points(fields.template, MAX_CONTACT_POINTS)),
         palm=whole(
-            palm_vertices(
-                fields.template, closed, fields.joint_regressor @ fields.template, fields.weights, side
-            )
+            palm_vertices(fields.template, closed, fields.joint_regressor @ fields.template, fields.weights, side)
         ),
         parents=fields.parents,
     )

@@ -61,9 +61,7 @@ def _fields(layer: Any) -> ManoFields:
     template, posedirs = content["v_template"], content["posedirs"]
     if kind == "smplx":  # which flattens and transposes
         if posedirs.shape != (135, template.size):
-            raise ValueError(
-                f"{where}: posedirs has shape {posedirs.shape}; a MANO layer has (135, {template.size})."
-            )
+            raise ValueError(f"{where}: posedirs has shape {posedirs.shape}; a MANO layer has (135, {template.size}).")
         content["posedirs"] = posedirs.T.reshape(*template.shape, 135)
     parents = getattr(layer, "parents" if kind == "smplx" else "kintree_parents", None)
     parents = np.array(PARENTS) if parents is None else _numpy(parents)
@@ -107,9 +105,7 @@ def pca_from_layer(layer: Any, *, side: str | None = None) -> ManoPca:
         mean = _numpy(layer.th_hands_mean).reshape(-1)
         components = _numpy(layer.th_selected_comps) if getattr(layer, "use_pca", False) else np.eye(45)
     else:
-        raise ValueError(
-            "layer: it takes rotation matrices and keeps no pose space; use HandPose.from_rotmats."
-        )
+        raise ValueError("layer: it takes rotation matrices and keeps no pose space; use HandPose.from_rotmats.")
     return ManoPca(
         _side(layer, side),
         torch.tensor(mean, dtype=torch.float32),

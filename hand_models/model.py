@@ -137,9 +137,7 @@ class HandModel:
     @cached_property
     def _joint_shape(self) -> tuple[Tensor, Tensor]:
         """Rest joints of the mean hand ``(16, 3)`` and their shape directions ``(16, 3, 10)``."""
-        return self.joint_regressor @ self.template, torch.einsum(
-            "jv,vcs->jcs", self.joint_regressor, self.shapedirs
-        )
+        return self.joint_regressor @ self.template, torch.einsum("jv,vcs->jcs", self.joint_regressor, self.shapedirs)
 
     # Forward ----------------------------------------------------------------------------------------
 
@@ -230,9 +228,7 @@ class HandModel:
 
     # Derivative -------------------------------------------------------------------------------------
 
-    def jacobian(
-        self, pose: HandPose, vertex_ids: Tensor | None = None, *, with_betas: bool = False
-    ) -> HandJacobian:
+    def jacobian(self, pose: HandPose, vertex_ids: Tensor | None = None, *, with_betas: bool = False) -> HandJacobian:
         """Vertices ``vertex_ids`` (all when None) and joints with derivatives along `HandPose.retract`.
 
         Args:
@@ -245,9 +241,7 @@ class HandModel:
                 other side follows by mirroring).
         """
         if pose.side != self.side:
-            raise ValueError(
-                f"pose: a {pose.side} hand, but the model is a {self.side} one; pass pose.mirrored()."
-            )
+            raise ValueError(f"pose: a {pose.side} hand, but the model is a {self.side} one; pass pose.mirrored().")
         support, regressor = self._tip_support
         asked = torch.arange(len(self.template), device=support.device) if vertex_ids is None else vertex_ids
         ids, count = torch.cat([asked, support]), len(asked)

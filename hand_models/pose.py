@@ -122,9 +122,7 @@ class HandPose(Record):
             raise ValueError(f"hand_pose: unknown field {unknown[0]!r}; the fields are {sorted(known)}.")
         for name in ("global_orient", "hand_pose"):
             if values.get(name) is None:
-                raise ValueError(
-                    f"hand_pose: field {name!r} is missing; give global_orient (3) and hand_pose (45)."
-                )
+                raise ValueError(f"hand_pose: field {name!r} is missing; give global_orient (3) and hand_pose (45).")
         rows = {name: _as_rows(name, values[name]) for name in _SHAPES if values.get(name) is not None}
         batch = len(rows["global_orient"])
         for name, shape in _SHAPES.items():
@@ -151,15 +149,11 @@ class HandPose(Record):
         c = torch.atleast_2d(_as_floats("coefficients", coefficients))
         basis = _as_floats("components", components)
         if basis.ndim != 2 or basis.shape[1] != 45:
-            raise ValueError(
-                f"components: got shape {tuple(basis.shape)}; expected rows of 45, MANO's are (45, 45)."
-            )
+            raise ValueError(f"components: got shape {tuple(basis.shape)}; expected rows of 45, MANO's are (45, 45).")
         if c.ndim != 2:
             raise ValueError(f"coefficients: got shape {tuple(c.shape)}; expected (B, n).")
         if c.shape[1] > len(basis):
-            raise ValueError(
-                f"coefficients: {c.shape[1]} per hand, but only {len(basis)} components are known."
-            )
+            raise ValueError(f"coefficients: {c.shape[1]} per hand, but only {len(basis)} components are known.")
         pose = c @ basis[: c.shape[1]]
         if not flat_hand_mean:
             offset = _as_floats("mean", mean)
@@ -245,9 +239,7 @@ class HandPose(Record):
             ValueError: ``delta`` has another width.
         """
         if delta.ndim != 2 or delta.shape[1] not in (TANGENT_DIM, TANGENT_DIM + 10):
-            raise ValueError(
-                f"delta: got shape {tuple(delta.shape)}; expected (B, 51), or (B, 61) with betas."
-            )
+            raise ValueError(f"delta: got shape {tuple(delta.shape)}; expected (B, 51), or (B, 61) with betas.")
         orient = log_so3(exp_so3(delta[:, 3:6]) @ exp_so3(self.global_orient))
         betas = self.betas + delta[:, TANGENT_DIM:] if delta.shape[1] > TANGENT_DIM else self.betas
         pose = self.hand_pose + delta[:, 6:TANGENT_DIM].reshape(-1, 15, 3)

@@ -59,9 +59,7 @@ class Checkpoint:
             kept = torch.load(self.path, map_location=device, weights_only=True)
             before, now = kept["recipe"], self._recipe()
         except Exception as error:  # damaged files raise whatever their readers raise
-            raise ValueError(
-                f"out: {self.path} is no checkpoint of this version ({error}); delete it."
-            ) from None
+            raise ValueError(f"out: {self.path} is no checkpoint of this version ({error}); delete it.") from None
         changed = [name for name in now | before if now.get(name) != before.get(name)]
         if changed:
             differences = ", ".join(f"{n} {before.get(n)}, now {now.get(n)}" for n in changed)

@@ -105,8 +105,7 @@ class _Sparse(_Shell):
 
 
 _SPARSE = {
-    layout: type(f"_{layout}", (_Sparse,), {"__slots__": (), "layout": layout})
-    for layout in ("csc", "csr", "coo")
+    layout: type(f"_{layout}", (_Sparse,), {"__slots__": (), "layout": layout}) for layout in ("csc", "csr", "coo")
 }
 
 
@@ -183,9 +182,7 @@ class GuardedUnpickler(pickle.Unpickler):
         try:
             return self._table[module, name]
         except KeyError:
-            raise UnsafePickleError(
-                f"the pickle asks for {module}.{name}, which is not plain numbers."
-            ) from None
+            raise UnsafePickleError(f"the pickle asks for {module}.{name}, which is not plain numbers.") from None
 
     def persistent_load(self, identifier: Any) -> Any:
         raise UnsafePickleError(f"the pickle refers to an outside object {identifier!r}.")

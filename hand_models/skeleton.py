@@ -40,11 +40,7 @@ JOINT_NAMES = _chain(*FINGERS)
 
 PARENT_NAMES: Mapping[str, str | None] = MappingProxyType(
     {"wrist": None}
-    | {
-        child: parent
-        for f in FINGERS
-        for parent, child in zip(("wrist", *_finger(f)[:-1]), _finger(f), strict=True)
-    }
+    | {child: parent for f in FINGERS for parent, child in zip(("wrist", *_finger(f)[:-1]), _finger(f), strict=True)}
 )
 """Each joint's parent in the kinematic tree; None for the wrist."""
 

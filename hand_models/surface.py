@@ -17,9 +17,7 @@ def boundary_loops(faces: np.ndarray) -> list[list[int]]:
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = {(int(a), int(b)) for a, b in directed}
     if len(edges) != len(directed):
-        raise ValueError(
-            "faces: two faces run along one edge in the same direction; orient them consistently."
-        )
+        raise ValueError("faces: two faces run along one edge in the same direction; orient them consistently.")
     following: dict[int, int] = {}
     for a, b in sorted(edges):
         if (b, a) not in edges:
@@ -37,9 +35,7 @@ def boundary_loops(faces: np.ndarray) -> list[list[int]]:
     return loops
 
 
-def _triangulate(
-    polygon: list[int], vertices: np.ndarray, taken: set[tuple[int, int]]
-) -> list[tuple[int, int, int]]:
+def _triangulate(polygon: list[int], vertices: np.ndarray, taken: set[tuple[int, int]]) -> list[tuple[int, int, int]]:
     """The triangulation of least area of a closed polygon in space that adds no vertex.
 
     Dynamic programming over chords (Barequet & Sharir, "Filling gaps in the boundary of a polyhedron",
@@ -79,9 +75,7 @@ def cap_boundaries(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the faces are no oriented surface (see `boundary_loops`).
     """
-    taken = {
-        (int(min(a, b)), int(max(a, b))) for t in faces for a, b in ((t[0], t[1]), (t[1], t[2]), (t[2], t[0]))
-    }
+    taken = {(int(min(a, b)), int(max(a, b))) for t in faces for a, b in ((t[0], t[1]), (t[1], t[2]), (t[2], t[0]))}
     caps: list[tuple[int, int, int]] = []
     for loop in boundary_loops(faces):
         caps += _triangulate(loop[::-1], vertices, taken)  # a cap runs against the faces it meets
@@ -141,9 +135,7 @@ def palm_vertices(
     part = weights.argmax(1)
     outward = palm_direction(joints, side)
     along = joints[[1, 4, 7, 10]].mean(0) - joints[0]
-    reach = (
-        (vertices - joints[0]) @ along / max(float(along @ along), 1e-12)
-    )  # 0 at the wrist, 1 at the knuckles
+    reach = (vertices - joints[0]) @ along / max(float(along @ along), 1e-12)  # 0 at the wrist, 1 at the knuckles
     facing = vertex_normals(vertices, closed_faces) @ outward
     mask = np.isin(part, (0, 13)) & (facing > 0.3) & (reach > 0.1)
     if not mask.any():  # a mesh unlike a hand: the most palmar of the wrist's own vertices

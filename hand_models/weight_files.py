@@ -59,9 +59,7 @@ def write_weights(
         state = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
     broken = [name for name, v in state.items() if not v.isfinite().all()]
     if broken:
-        raise ValueError(
-            f"network: {broken[0]} is not finite; the training has diverged, lower its learning rate."
-        )
+        raise ValueError(f"network: {broken[0]} is not finite; the training has diverged, lower its learning rate.")
     write_atomically(path, lambda file: file.write(save(state)))
     write_card(path, settings | card)
     return path

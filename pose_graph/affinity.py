@@ -64,9 +64,7 @@ def surface_distance(points: Tensor, surface: Tensor, normals: Tensor) -> Tensor
     return ((points - surface.gather(1, nearest)) * normals.gather(1, nearest)).sum(-1)
 
 
-def affinity_loss(
-    distance: Tensor, true_distance: Tensor, config: AffinityConfig = AffinityConfig()
-) -> Tensor:
+def affinity_loss(distance: Tensor, true_distance: Tensor, config: AffinityConfig = AffinityConfig()) -> Tensor:
     """Mean over grasps and joints of repulsion plus weighted attraction.
 
     Args:

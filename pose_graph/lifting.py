@@ -181,9 +181,7 @@ def check_camera(cam_K: Tensor, batch: int) -> Tensor:
     camera = cam_K.expand(batch, 3, 3)
     good = (camera[:, 0, 0] > 0) & (camera[:, 1, 1] > 0) & ((camera[:, 2, 2] - 1).abs() < 1e-6)
     if not good.all():
-        raise ValueError(
-            "cam_K: expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels; is it transposed, or NaN?"
-        )
+        raise ValueError("cam_K: expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels; is it transposed, or NaN?")
     return camera
 
 

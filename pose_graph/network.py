@@ -194,9 +194,7 @@ class GraphUNet(nn.Module):
         )
         self.unpool = nn.ModuleList(nn.Linear(b, a) for a, b in pairwise(sizes))
         below = (*channels[1:], channels[-1])
-        self.up = nn.ModuleList(
-            GraphConv(a + b, b, n) for a, b, n in zip(below, channels, sizes[:-1], strict=True)
-        )
+        self.up = nn.ModuleList(GraphConv(a + b, b, n) for a, b, n in zip(below, channels, sizes[:-1], strict=True))
         self.regress = Readout(NODES, channels[0], 5, config.readout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -98,9 +98,7 @@ def refine_grasp(
             if value is not None:
                 raise ValueError(f"{name}: is for single hands; refine the two one by one, or leave it out.")
         return _refine_pair(hand_pose, object_mesh, object_pose, model, config, seed)
-    request = Request.make(
-        hand_pose, object_mesh, object_pose, model=model, side=side, prior=prior, terms=terms
-    )
+    request = Request.make(hand_pose, object_mesh, object_pose, model=model, side=side, prior=prior, terms=terms)
     _warn_of_problems(request)
     return refine_request(request, config, seed)
 
@@ -193,9 +191,7 @@ def _warn_of_problems(request: Request, stacklevel: int = 3) -> None:
 def _options(config: RefineConfig | None, hand_model: HandModel | None) -> tuple[RefineConfig, HandModel]:
     """Defaults where None is given; ``ValueError`` for anything but the two classes."""
     if config is not None and not isinstance(config, RefineConfig):
-        raise ValueError(
-            f"config: got {type(config).__name__}; pass a RefineConfig, e.g. RefineConfig(gate=False)."
-        )
+        raise ValueError(f"config: got {type(config).__name__}; pass a RefineConfig, e.g. RefineConfig(gate=False).")
     if hand_model is not None and not isinstance(hand_model, HandModel):
         raise ValueError(
             f"hand_model: got {type(hand_model).__name__}; pass a HandModel, e.g. load_hand_model('mano')."

@@ -89,9 +89,7 @@ class Request:
         far = out_of_reach(pose, model, obj)
         if len(broken) + len(far) == len(given):
             raise ValueError(f"hand_pose: {next(iter(far.values()))}")
-        problems = (
-            dict.fromkeys(broken, "the hand holds NaN or infinity; check the estimator's output.") | far
-        )
+        problems = dict.fromkeys(broken, "the hand holds NaN or infinity; check the estimator's output.") | far
         evidence = (*([] if prior is None else [prior]), *terms)
         return Request(given, pose, obj, camera, evidence, problems, model)
 
@@ -100,9 +98,7 @@ class Request:
         """Read rows of a prediction file on one object, all of one of its `groups`. Errors as `make`."""
         if point_forms(predictions)[0]:
             start = start_of_rows(predictions, object_mesh, model)
-            return Request.make(
-                start.hand_pose, object_mesh, start.object_pose, model=model, prior=start.prior
-            )
+            return Request.make(start.hand_pose, object_mesh, start.object_pose, model=model, prior=start.prior)
         rows = slice(None)
         given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
         return Request.make(given, object_mesh, camera, model=model)
@@ -183,9 +179,7 @@ class Request:
             hand_model=self.model,
         )
 
-    def _measure(
-        self, before: Tensor, after: Tensor, moved: Tensor, config: RefineConfig
-    ) -> dict[str, np.ndarray]:
+    def _measure(self, before: Tensor, after: Tensor, moved: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:
         """Penetration depth, intersection volume and contact of the hands before and after."""
         faces = self.model.faces_for(self.pose.side)
         result: dict[str, np.ndarray] = {}

@@ -111,8 +111,7 @@ class RefineResult:
             "hand_model": self.hand_model.name,
             "status": [s.value for s in self.status],
             "metrics": {
-                k: [round(float(x), 5) if np.isfinite(x) else None for x in v]
-                for k, v in self.metrics.items()
+                k: [round(float(x), 5) if np.isfinite(x) else None for x in v] for k, v in self.metrics.items()
             },
         }
         text = json.dumps(summary, indent=1, allow_nan=False).encode()

@@ -81,9 +81,7 @@ def _mitten(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return vertices + rng.normal(scale=2e-4, size=vertices.shape), triangles
 
 
-def _place_tips(
-    vertices: np.ndarray, faces: np.ndarray, tips: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def _place_tips(vertices: np.ndarray, faces: np.ndarray, tips: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Renumber vertices so that the published fingertip ids lie nearest the tips."""
     order = np.arange(V)  # order[new] = old
     for finger, ids in TIP_IDS.items():
@@ -189,9 +187,7 @@ _OLD_NAMES = {
 }
 
 
-def write_mano(
-    path: str | Path, side: str = "right", *, seed: int = 0, style: str = "numpy"
-) -> dict[str, Any]:
+def write_mano(path: str | Path, side: str = "right", *, seed: int = 0, style: str = "numpy") -> dict[str, Any]:
     """Write a MANO-format file and return the fields in it.
 
     Args:

@@ -9,9 +9,7 @@ from hand_models.model import HandModel
 from hand_models.pose import HandPose
 
 
-def random_hand(
-    *, side: str = "right", posedirs: bool = True, vertices: int = 60, seed: int = 0
-) -> HandModel:
+def random_hand(*, side: str = "right", posedirs: bool = True, vertices: int = 60, seed: int = 0) -> HandModel:
     """A float64 model with dense random weights, shapes and regressors; its faces mean nothing."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -37,9 +35,7 @@ def random_hand(
     )
 
 
-def random_pose(
-    batch: int = 3, *, side: str = "right", dtype: torch.dtype = torch.float64, seed: int = 0
-) -> HandPose:
+def random_pose(batch: int = 3, *, side: str = "right", dtype: torch.dtype = torch.float64, seed: int = 0) -> HandPose:
     """Generic poses and shapes, far from zero in every component."""
     generator = torch.Generator().manual_seed(seed)
 

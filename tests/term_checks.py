@@ -35,9 +35,7 @@ class Balls:
         return norm - self.radius[which][:, None], offset / norm[..., None]
 
 
-BALLS = Balls(
-    torch.tensor([[0.5, 0.0, 0.0], [0.02, 0.0, -0.01]]).double(), torch.tensor([0.01, 0.06]).double()
-)
+BALLS = Balls(torch.tensor([[0.5, 0.0, 0.0], [0.02, 0.0, -0.01]]).double(), torch.tensor([0.01, 0.06]).double())
 WHICH = torch.tensor([1, 1])
 
 

@@ -42,9 +42,7 @@ def turned(joint: int, axis: int, angle: float) -> torch.Tensor:
 
 def test_basis_is_a_rotation_with_twist_along_the_bone() -> None:
     basis = default_anatomy().basis
-    torch.testing.assert_close(
-        basis @ basis.transpose(1, 2), torch.eye(3).expand(15, 3, 3), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(basis @ basis.transpose(1, 2), torch.eye(3).expand(15, 3, 3), atol=1e-6, rtol=0)
     torch.testing.assert_close(torch.linalg.det(basis), torch.ones(15), atol=1e-6, rtol=0)
     for joint, name in enumerate(JOINT_NAMES):
         torch.testing.assert_close(basis[joint, 2], bone_of(name), atol=1e-6, rtol=0)
@@ -189,9 +187,7 @@ def test_another_hand_has_its_own_anatomy() -> None:
 
 def test_mean_of_the_prior_curls_on_the_model() -> None:
     model = load_open_hand()
-    pose = HandPose.from_arrays(
-        {"global_orient": torch.zeros(3), "hand_pose": from_anatomical(default_anatomy().mean)}
-    )
+    pose = HandPose.from_arrays({"global_orient": torch.zeros(3), "hand_pose": from_anatomical(default_anatomy().mean)})
     flat, curled = model.joints(HandPose.zeros(1))[0], model.joints(pose)[0]
     tips = [8, 12, 16, 20]
     assert ((curled - flat)[tips] @ PALMAR > 0.02).all()

@@ -196,9 +196,7 @@ def test_a_camera_frame_moves_the_result_with_it(model, hands, can, always, resu
 
     camera = refine_grasp(seen(hands), can, object_pose=matrix.numpy(), config=always)
     assert (distance_mm(model, camera.pose, seen(result.pose)) < 1.0).all()
-    torch.testing.assert_close(
-        camera.vertices_after, result.vertices_after, atol=1e-3, rtol=0
-    )  # object frame
+    torch.testing.assert_close(camera.vertices_after, result.vertices_after, atol=1e-3, rtol=0)  # object frame
     np.testing.assert_allclose(camera.object_pose, np.tile(matrix.numpy(), (4, 1, 1)))
     each = refine_grasp(seen(hands), can, object_pose=matrix.repeat(4, 1, 1), config=always)
     assert same(each.pose, camera.pose)
@@ -321,9 +319,7 @@ def test_a_hand_of_nan_fails_alone(model, hands, can, always, result):
 
 def test_statuses():
     """A hand that moved a little is refined where its result is surely better, and nudged where it is likely to be."""
-    finite, moved, accepted = torch.tensor(
-        [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [1, 0, 0, 1, 0]], dtype=torch.bool
-    )
+    finite, moved, accepted = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [1, 0, 0, 1, 0]], dtype=torch.bool)
     assert statuses(finite, moved, accepted) == [
         Status.REFINED,
         Status.NUDGED,
@@ -447,9 +443,7 @@ def test_files_that_are_no_meshes_are_named(tmp_path, config):
     with pytest.raises(ValueError, match=r"object_mesh: .*cup\.ply"):
         refine_grasp(pose_51(), path, config=config)
     with pytest.raises(ValueError, match=r"object_mesh: .*3 points|object_mesh: .*100 points"):
-        refine_grasp(
-            pose_51(), ObjectMesh.from_any(trimesh.creation.box((0.1,) * 3), n_points=100), config=config
-        )
+        refine_grasp(pose_51(), ObjectMesh.from_any(trimesh.creation.box((0.1,) * 3), n_points=100), config=config)
 
 
 def test_missing_or_broken_weights_are_named(hands, can, config, tmp_path):
@@ -510,9 +504,7 @@ def test_the_command_does_what_the_function_does(hands, mesh, config, tmp_path, 
     np.testing.assert_allclose(rows.column("uncertainty"), result.uncertainty)
 
 
-def test_betas_of_another_model_are_left_out_in_files_and_in_python_alike(
-    hands, mesh, config, tmp_path, monkeypatch
-):
+def test_betas_of_another_model_are_left_out_in_files_and_in_python_alike(hands, mesh, config, tmp_path, monkeypatch):
     """Equal poses with MANO's betas, said to be MANO's, give the same open hand either way."""
     mano_file.write_mano(tmp_path, "right")
     monkeypatch.setenv("MANO_DIR", str(tmp_path))
@@ -537,9 +529,7 @@ def test_betas_of_another_model_are_left_out_in_files_and_in_python_alike(
     assert (rows.hand_model == np.where(moved, "open", "mano")).all()
 
 
-def test_a_hand_out_of_reach_fails_alone(
-    model, hands, mesh, can, config, always, result, tmp_path, monkeypatch
-):
+def test_a_hand_out_of_reach_fails_alone(model, hands, mesh, can, config, always, result, tmp_path, monkeypatch):
     far = replace(hands, transl=hands.transl.clone())
     far.transl[2, 2] += 3.0
     with pytest.warns(UserWarning, match=r"1 of 4 hands are not refined; row 2: the hand is 2\.\d m away"):
@@ -565,9 +555,7 @@ def test_a_hand_out_of_reach_fails_alone(
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "text", "pickle", "gone", "millimetres", "empty", "side"])
-def test_the_command_names_what_is_wrong_with_its_files(
-    hands, mesh, config, tmp_path, monkeypatch, capsys, spoil
-):
+def test_the_command_names_what_is_wrong_with_its_files(hands, mesh, config, tmp_path, monkeypatch, capsys, spoil):
     monkeypatch.setattr(shipped, "DEFAULT", config.weights)
     (tmp_path / "meshes").mkdir()
     part = mesh.copy()

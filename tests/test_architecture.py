@@ -61,9 +61,7 @@ def test_refine_is_surveyable():
 
 
 def test_no_module_is_too_long_to_read():
-    assert {
-        str(path.relative_to(ROOT)): length(path) for path in modules() if length(path) > LONGEST_MODULE
-    } == {}
+    assert {str(path.relative_to(ROOT)): length(path) for path in modules() if length(path) > LONGEST_MODULE} == {}
 
 
 @pytest.mark.skipif(not CHECK_LINES_TOGETHER, reason="not switched on yet")

@@ -96,9 +96,7 @@ def test_the_best_restart_is_returned(
     torch.testing.assert_close(again.losses[0][:, 0], record.losses[-1].min(1).values, atol=2e-3, rtol=2e-3)
 
 
-def test_first_loss_against_loops(
-    model: HandModel, grasp: HandPose, ball: ObjectMesh, target: ContactField
-) -> None:
+def test_first_loss_against_loops(model: HandModel, grasp: HandPose, ball: ObjectMesh, target: ContactField) -> None:
     settings, record = ContactOptSettings(), Record()
     begin = replace(grasp, transl=grasp.transl - torch.tensor([[0.0, 0.006, 0.0]]))
     contactopt(model, begin, ball, target, iterations=1, restarts=1, progress=record)
@@ -160,9 +158,7 @@ def test_starts_are_spread_as_published(model: HandModel, grasp: HandPose, ball:
     count = 150
     poses = HandPose.cat([grasp] * count)
     field = field_from_pose(model, grasp, ball)[torch.zeros(count, dtype=torch.long)]
-    settings = ContactOptSettings(
-        penetration_weight=0.0, object_weight=0.0, hand_weight=0.0
-    )  # take the first
+    settings = ContactOptSettings(penetration_weight=0.0, object_weight=0.0, hand_weight=0.0)  # take the first
     starts = contactopt(model, poses, ball, field, iterations=1, restarts=2, settings=settings)
     turn = (starts.global_orient - grasp.global_orient).std().item()
     assert turn == pytest.approx(math.radians(5), rel=0.15)
@@ -178,9 +174,7 @@ def test_a_left_hand_descends_like_its_mirror_image(
     begin = replace(grasp, transl=grasp.transl + torch.tensor([[0.004, 0.01, 0.003]]))
     right, left = Record(), Record()
     contactopt(model, begin, ball, target, iterations=8, restarts=1, progress=right)
-    contactopt(
-        model, begin.mirrored(), ball.mirrored(), target.mirrored(), iterations=8, restarts=1, progress=left
-    )
+    contactopt(model, begin.mirrored(), ball.mirrored(), target.mirrored(), iterations=8, restarts=1, progress=left)
     torch.testing.assert_close(torch.stack(left.losses), torch.stack(right.losses), atol=5e-3, rtol=1e-2)
 
 

@@ -247,9 +247,7 @@ def test_refine_takes_a_folder_and_carries_on(workplace, capsys):
 
 
 def test_options_reach_the_refiner():
-    options = command.RefineOptions(
-        (Path("p.npz"),), Path("meshes"), Path("out"), steps=2, method="contactopt"
-    )
+    options = command.RefineOptions((Path("p.npz"),), Path("meshes"), Path("out"), steps=2, method="contactopt")
     config = command.batch_config(options)
     assert (config.refine.align.iterations, config.refine.contact.iterations) == (2, 2)
     assert config.refine.method == "contactopt"

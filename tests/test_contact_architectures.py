@@ -130,9 +130,7 @@ def test_feature_propagation_is_that_of_the_joined_features():
 def test_deep_contact_has_the_published_size():
     from contact_architectures import build_architecture
 
-    assert sum(p.numel() for p in build_architecture("deepcontact").parameters()) == pytest.approx(
-        1.42e6, rel=0.005
-    )
+    assert sum(p.numel() for p in build_architecture("deepcontact").parameters()) == pytest.approx(1.42e6, rel=0.005)
 
 
 def test_the_cloud_says_how_far_hand_and_object_are(model):
@@ -191,9 +189,7 @@ def test_a_prediction_is_a_contact_field_and_does_not_depend_on_the_frame(kind, 
 
     turn, shift = exp_so3(torch.tensor([0.4, -0.9, 0.3])), torch.tensor([0.1, -0.2, 0.3])
     moved = pose.transformed(turn, shift, model.root(pose))
-    torch.testing.assert_close(
-        model(moved).vertices, model(pose).vertices @ turn.T + shift, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(model(moved).vertices, model(pose).vertices @ turn.T + shift, atol=1e-5, rtol=0)
     again = predict(network, model, moved, points @ turn.T + shift, normals @ turn.T, thickness, hierarchy)
     # Single neighbours on the edge of a ball may change sides.
     assert (again.contact - field.contact).abs().median() < 1e-3

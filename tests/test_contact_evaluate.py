@@ -142,9 +142,7 @@ def test_calibration_of_honest_and_of_boastful_predictions():
     # By hand: bins of a half; |0.2 − 1/2| over two points, |0.7 − 1| over one.
     by_hand = calibration_error(np.array([0.1, 0.3, 0.7]), np.array([True, False, True]), bins=2)
     assert by_hand == pytest.approx((2 * 0.3 + 0.3) / 3)
-    assert calibration_error(
-        np.array([0.1, 0.3, 1.0]), np.array([True, False, False]), 2, skip=1
-    ) == pytest.approx(1)
+    assert calibration_error(np.array([0.1, 0.3, 1.0]), np.array([True, False, False]), 2, skip=1) == pytest.approx(1)
 
 
 def test_likelihood_of_an_event():
@@ -282,14 +280,10 @@ def test_held_out_grasps_are_those_of_the_split(cases, tmp_path):
     for k in range(16):
         count = 0 if k == 3 else 2 + k % 3  # an object without grasps does not count
         item = {"family": np.array("box" if k < 12 else "can")}
-        item |= {
-            name: getattr(cases.objects, name)[k % 2].numpy() for name in ("points", "normals", "thickness")
-        }
+        item |= {name: getattr(cases.objects, name)[k % 2].numpy() for name in ("points", "normals", "thickness")}
         if count:
             contact = rng.integers(0, 256, (count, 2048)).astype(np.uint8)
-            item |= {
-                n: v.astype(np.float32) for n, v in HandPose.zeros(count).as_arrays().items() if n != "side"
-            }
+            item |= {n: v.astype(np.float32) for n, v in HandPose.zeros(count).as_arrays().items() if n != "side"}
             item |= {"transl": rng.normal(size=(count, 3)).astype(np.float32), "contact": contact}
             item |= {"hand_contact": contact[:, :700], "part": contact % 16, "near": contact > 99}
             item |= {"gap": contact.astype(np.float16), "kind": np.zeros(count, int)}
@@ -343,9 +337,7 @@ def test_command_on_real_grasps(tmp_path, model, capsys):
     trimesh.creation.box([0.05, 0.05, 0.12]).export(_made(tmp_path / "ycb") / "box.ply")
     rest = model.joints(HandPose.zeros(2)).numpy()
     joints = rest - rest[:, [9]] + np.array([0.0, 0.03, 0.0])
-    np.savez(
-        tmp_path / "dexycb_val.npz", object_id=np.array(["box", "box"]), joints=joints.astype(np.float32)
-    )
+    np.savez(tmp_path / "dexycb_val.npz", object_id=np.array(["box", "box"]), joints=joints.astype(np.float32))
     cases, meshes = real_cases(tmp_path, model, "none", resolution=16)
     assert [m.name for m in meshes] == ["box"]
     torch.testing.assert_close(model.joints(cases.noisy), torch.from_numpy(joints).float(), atol=0.01, rtol=0)
@@ -401,9 +393,7 @@ FIGURES = {
     "recall": 0.4, "f1": 0.45, "spearman_contact": 0.8, "correspondence_mm": 12.0, "refined_mpjpe_mm": 20.0,
     "input_mpjpe_mm": 80.0,
 }  # fmt: skip
-DRAWS = {
-    f"{k}_{half}": 0.25 for k in ("ap_mean", "ap_one", "ap_best", "gain") for half in ("ambiguous", "sure")
-}
+DRAWS = {f"{k}_{half}": 0.25 for k in ("ap_mean", "ap_one", "ap_best", "gain") for half in ("ambiguous", "sure")}
 
 
 def test_ratios_of_the_last_line(benchmark):

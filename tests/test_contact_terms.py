@@ -295,9 +295,7 @@ def test_forces_on_points_sum_to_what_their_rows_sum_to() -> None:
     bent_skin = replace(plain, posedirs=torch.zeros(60, 3, 135, dtype=torch.float64))
     for model, width in ((plain, 51), (bent_skin, 51), (random_hand(), 51), (plain, 61)):
         state = hand_state(model, at_the_origin(model), width)
-        residual, rows = (
-            torch.cat(c, -1) for c in zip(*(rows_of_points(t, state) for t in terms), strict=True)
-        )
+        residual, rows = (torch.cat(c, -1) for c in zip(*(rows_of_points(t, state) for t in terms), strict=True))
         found = state.assemble([part for term in terms for part in term.linearize(state)])
         torch.testing.assert_close(found.gradient, torch.einsum("bdn,bn->bd", rows, residual))
         torch.testing.assert_close(found.hessian, rows @ rows.transpose(1, 2))
@@ -327,9 +325,7 @@ def test_no_term_is_nan_at_the_optimum(hand: HandModel) -> None:
     @dataclass(frozen=True)
     class Plane(Record):
         def query(self, points: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            return torch.zeros_like(points[..., 0]), torch.tensor([0.0, 0.0, 1.0]).to(points).expand_as(
-                points
-            )
+            return torch.zeros_like(points[..., 0]), torch.tensor([0.0, 0.0, 1.0]).to(points).expand_as(points)
 
     plane: Any = Plane()
     same: Any = SimpleNamespace(spheres=fixed_points(torch.zeros(2, 43, 3).double()), dim=51)

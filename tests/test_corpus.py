@@ -20,9 +20,7 @@ from contact.objects import ObjectMesh
 from hand_models import load_open_hand
 from refine.commands.corpus import corpus as corpus_command
 
-SMALL = CorpusConfig(
-    objects=2, workers=1, resolution=32, grasps_per_object=5, synthesis=SynthesisConfig(candidates=10)
-)
+SMALL = CorpusConfig(objects=2, workers=1, resolution=32, grasps_per_object=5, synthesis=SynthesisConfig(candidates=10))
 
 
 class InThisProcess:
@@ -117,9 +115,7 @@ def test_an_object_depends_on_seed_and_index_alone(built, tmp_path):
     assert_same(first, contents(tmp_path))
     other = replace(built, out=tmp_path, seed=1)
     build_object(other, 1)
-    assert not np.array_equal(
-        contents(tmp_path)["object_00001.npz"]["vertices"], first["object_00001.npz"]["vertices"]
-    )
+    assert not np.array_equal(contents(tmp_path)["object_00001.npz"]["vertices"], first["object_00001.npz"]["vertices"])
 
 
 def test_a_second_run_makes_only_what_is_missing(built, monkeypatch):

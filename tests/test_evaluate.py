@@ -253,9 +253,7 @@ def test_points_that_were_not_placed_are_not_measured(truth, objects, model):
     nowhere, points = poses.copy(), np.zeros((len(truth), 29, 3))
     points[3, 8] = np.nan
     nowhere[3] = np.nan
-    lifted = replace(
-        reference, transl=truth.column("transl").copy(), object_pose=nowhere, keypoints_3d=points
-    )
+    lifted = replace(reference, transl=truth.column("transl").copy(), object_pose=nowhere, keypoints_3d=points)
     lifted.transl[3] = np.nan
     rows = measure_rows(lifted, reference, objects, model)
     assert np.flatnonzero(np.isnan(rows["mpjpe_mm"])).tolist() == [3]

@@ -126,9 +126,7 @@ def test_point_evidence(kind: str, keypoints: bool) -> None:
         ],
         1,
     )
-    found = check_term(
-        term, state, lambda t, s: torch.cat([r.flatten(1) for r in evidence_residuals(t, s)], 1), weight
-    )
+    found = check_term(term, state, lambda t, s: torch.cat([r.flatten(1) for r in evidence_residuals(t, s)], 1), weight)
     loss = [torch.from_numpy(scipy.special.pseudo_huber(3.0, s.sqrt().numpy())).sum(1) for s in squared]
     torch.testing.assert_close(found.cost, sum(loss[1:], loss[0]))
 

@@ -65,9 +65,7 @@ def test_frame_leads_back_to_the_scene(model: HandModel, scene: tuple, seen: Obs
 
     torch.testing.assert_close(back(seen.joint_positions), hand.joints, atol=1e-6, rtol=0)
     torch.testing.assert_close(back(seen.objects[..., :3] * LENGTH), points, atol=1e-6, rtol=0)
-    torch.testing.assert_close(
-        seen.objects[..., 3:6] @ seen.rotation.transpose(1, 2), normals, atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(seen.objects[..., 3:6] @ seen.rotation.transpose(1, 2), normals, atol=1e-6, rtol=0)
 
 
 def test_object_features_by_brute_force(model: HandModel, scene: tuple, seen: Observation) -> None:
@@ -85,9 +83,7 @@ def test_object_features_by_brute_force(model: HandModel, scene: tuple, seen: Ob
     distance = torch.cdist(met, hand.vertices, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = distance.min(2)
     assert nearest.values.max() < 1e-6
-    torch.testing.assert_close(
-        model.rest_canonical[nearest.indices], features[..., 12:15] * LENGTH, atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(model.rest_canonical[nearest.indices], features[..., 12:15] * LENGTH, atol=1e-6, rtol=0)
     assert torch.isin(nearest.indices, model.contact_points).all()
     # No skin is much nearer: the features see a sample of the contact points.
     skin = hand.vertices[:, model.contact_points]

@@ -115,9 +115,7 @@ def test_targets_lie_on_the_posed_hand() -> None:
     pose = replace(
         HandPose.zeros(4),
         hand_pose=torch.rand(4, 15, 3, generator=generator) * torch.tensor([0.1, 0.1, 0.9]),
-        transl=torch.tensor(
-            [[0.0, 0.045, 0.0], [-0.02, 0.042, 0.01], [0.02, 0.05, -0.01], [0.0, 0.035, 0.0]]
-        ),
+        transl=torch.tensor([[0.0, 0.045, 0.0], [-0.02, 0.042, 0.01], [0.02, 0.05, -0.01], [0.0, 0.035, 0.0]]),
     )
     field, vertices = field_from_pose(model, pose, target), model(pose).vertices
     wanted = field.targets(target.points, target.normals)
@@ -140,9 +138,7 @@ def test_targets_lie_on_the_posed_hand() -> None:
         assert np.median(np.abs(weights[0] - weights[1]).max(1)) < 1e-3
 
 
-def _all_crossings(
-    triangles: np.ndarray, point: np.ndarray, direction: np.ndarray
-) -> list[tuple[float, bool]]:
+def _all_crossings(triangles: np.ndarray, point: np.ndarray, direction: np.ndarray) -> list[tuple[float, bool]]:
     """(signed distance, entering) of every triangle the line through ``point`` crosses, by plain algebra."""
     a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
     matrix = np.stack([b - a, c - a, -np.broadcast_to(direction, a.shape)], -1)
@@ -164,9 +160,7 @@ def test_against_brute_force_rays_on_the_open_hand() -> None:
     triangles = model(pose).vertices[0].double().numpy()[model.faces_for("right").numpy()]
     compared = 0
     for i in range(len(target.points)):
-        crossings = _all_crossings(
-            triangles, target.points[i].double().numpy(), target.normals[i].double().numpy()
-        )
+        crossings = _all_crossings(triangles, target.points[i].double().numpy(), target.normals[i].double().numpy())
         ahead = [(t, entering) for t, entering in crossings if t > 0]
         expected = None
         if ahead and ahead[0][1]:
@@ -234,8 +228,7 @@ def test_left_hand_is_the_mirror_image(block: ObjectMesh) -> None:
     generator = torch.Generator().manual_seed(1)
     pose = replace(
         HandPose.zeros(2),
-        global_orient=torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.0]])
-        + torch.tensor([np.pi / 2, 0, 0]).float(),
+        global_orient=torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.0]]) + torch.tensor([np.pi / 2, 0, 0]).float(),
         hand_pose=torch.rand(2, 15, 3, generator=generator) * 0.3,
         transl=torch.tensor([[-0.09, 0.0, 0.02], [-0.1, 0.01, 0.015]]),
     )

@@ -191,9 +191,7 @@ def test_weights_silence_an_outlier(stick: HandModel) -> None:
 
 
 @pytest.mark.parametrize("noise", [0.004, 0.012])
-def test_noisy_joints_give_plausible_hands_without_being_told_the_noise(
-    stick: HandModel, noise: float
-) -> None:
+def test_noisy_joints_give_plausible_hands_without_being_told_the_noise(stick: HandModel, noise: float) -> None:
     generator = torch.Generator().manual_seed(0)
     joints = stick.joints(random_poses(32, seed=6, shape=0.3))
     noisy = joints + noise * torch.randn(joints.shape, generator=generator)

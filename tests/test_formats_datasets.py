@@ -68,9 +68,7 @@ def test_fhab(tmp_path):
     path = fhab(tmp_path, skeleton.convert(world, source="openpose", target="fhab"), objects)
     assert sniff(path) == sniff(path.parent) == "fhab"
     p = read_any(path.parent)
-    np.testing.assert_allclose(
-        p.keypoints_3d * 1000, world @ EXTRINSICS[:3, :3].T + EXTRINSICS[:3, 3], atol=1e-3
-    )
+    np.testing.assert_allclose(p.keypoints_3d * 1000, world @ EXTRINSICS[:3, :3].T + EXTRINSICS[:3, 3], atol=1e-3)
     point = np.array([0.01, 0.02, 0.03])
     expected = EXTRINSICS @ objects[1] @ np.append(point * 1000, 1)
     np.testing.assert_allclose((p.object_pose[1] @ np.append(point, 1))[:3] * 1000, expected[:3], atol=1e-3)
@@ -100,9 +98,7 @@ def contactpose(folder: Path) -> tuple[Path, np.ndarray]:
     rng, fits, expected = np.random.default_rng(1), [], []
     frames = [{"hTo": [quaternion(rigid(rng)), quaternion(rigid(rng))]} for _ in range(2)]
     for index, side in enumerate(("left", "right")):
-        betas = (
-            np.zeros((1, 10)) if side == "left" else None
-        )  # of the left shapes, only the mean one is mirrored
+        betas = np.zeros((1, 10)) if side == "left" else None  # of the left shapes, only the mean one is mirrored
         hand = hands_in_span(1, side, 15, flat=False, seed=index, betas=betas)
         camera = rigid(rng)
         pose = [*hand.orient[0], *principal(hand, side, 15, flat=False)[0]]
@@ -184,9 +180,7 @@ def grab(root: Path) -> tuple[Path, dict[str, Hands], np.ndarray, np.ndarray]:
         span = mano_fields("right")["shapedirs"] * ([[-1.0], [1], [1]] if side == "left" else 1)
         template = fields["v_template"] + span @ rng.normal(size=10)
         pose = hands_in_span(3, side, 24, flat=True).pose
-        hand = hands(
-            3, side=side, pose=pose, betas=np.zeros((3, 10)), template=template, place=(0.3, 0.2, 1.1)
-        )
+        hand = hands(3, side=side, pose=pose, betas=np.zeros((3, 10)), template=template, place=(0.3, 0.2, 1.1))
         relative = f"tools/subject_meshes/male/s1_{name}.ply"
         (root / relative).parent.mkdir(parents=True, exist_ok=True)
         trimesh.Trimesh(template, fields["f"], process=False).export(root / relative)
@@ -218,9 +212,7 @@ def test_grab(tmp_path, mano):
     assert set(p.object_id) == {"mug"}
     assert p.frame_id[4] == "s1/mug_drink_1/1"
     assert row_problems(p) == {}
-    one = read_any(
-        path, mano_dir=mano, side="left", template=tmp_path / "tools/subject_meshes/male/s1_lhand.ply"
-    )
+    one = read_any(path, mano_dir=mano, side="left", template=tmp_path / "tools/subject_meshes/male/s1_lhand.ply")
     np.testing.assert_allclose(one.betas, p.betas[3:], atol=1e-6)
 
 
@@ -279,9 +271,7 @@ def test_arctic(tmp_path, mano):
     np.testing.assert_allclose(wrist, drawn["left"].joints[:, 0], atol=1e-5)
     point = np.array([100.0, 20, 30])  # millimetres, as the meshes
     ours = p.object_pose[0] @ np.append(point / 1000, 1)
-    np.testing.assert_allclose(
-        ours[:3], turn(motion[0, 1:4]) @ point / 1000 + motion[0, 4:] / 1000, atol=1e-6
-    )
+    np.testing.assert_allclose(ours[:3], turn(motion[0, 1:4]) @ point / 1000 + motion[0, 4:] / 1000, atol=1e-6)
     assert set(p.object_id) == {"box"}
     assert row_problems(p) == {}
 
@@ -310,9 +300,7 @@ def forms48(hand: Hands) -> dict[str, Any]:
     full = np.c_[hand.orient, hand.pose.reshape(3, 45)]
     return {
         "hand_param.pkl": {"pose": full[0], "shape": hand.betas[0], "tsl": hand.transl[0]},
-        "right_hand.pkl": {
-            f"{k + 1:05d}": {"hand_pose": full[k], "hand_trans": hand.transl[k]} for k in range(3)
-        },
+        "right_hand.pkl": {f"{k + 1:05d}": {"hand_pose": full[k], "hand_trans": hand.transl[k]} for k in range(3)},
         "all.npz": {"pose": full, "shape": hand.betas, "tsl": hand.transl},
         "all.json": [
             {"pose": pose.tolist(), "tsl": transl.tolist(), "shape": betas.tolist()}

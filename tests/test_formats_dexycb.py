@@ -103,9 +103,7 @@ def test_left_hands_keep_their_wrist_and_come_as_near_as_a_mirrored_right_hand_c
     wrist = root_joints(p.betas, p.side, mano) + p.transl
     np.testing.assert_allclose(wrist, hand.joints[:, 0], atol=1e-5)
     untreated = Predictions.from_columns(p.columns() | {"betas": hand.betas, "transl": hand.transl})
-    error, naive = (
-        np.linalg.norm(vertices_of(q, mano) - hand.vertices, axis=-1).mean() for q in (p, untreated)
-    )
+    error, naive = (np.linalg.norm(vertices_of(q, mano) - hand.vertices, axis=-1).mean() for q in (p, untreated))
     assert error < naive
 
 
@@ -145,9 +143,7 @@ def test_a_calibration_outside_the_dataset_is_not_opened(tmp_path, mano, name):
 
 def results(p: Predictions, **change: object) -> Predictions:
     count = len(p)
-    return Predictions.from_columns(
-        p.columns() | {"frame_id": np.array([str(5 + k) for k in range(count)])} | change
-    )
+    return Predictions.from_columns(p.columns() | {"frame_id": np.array([str(5 + k) for k in range(count)])} | change)
 
 
 def test_hpe_results_are_millimetres_in_openpose_order(tmp_path, mano):
@@ -174,9 +170,7 @@ def test_bop_results_are_the_evaluators_columns(tmp_path, mano):
     for k, line in enumerate(lines):
         scene, image, number, score, rotation, shift, time = line.split(",")
         assert (scene, image, number, float(score), time) == ("17", str(k + 1), "14", 1.0, "-1")
-        np.testing.assert_allclose(
-            np.array(rotation.split(), float).reshape(3, 3), hand.objects[k, :3, :3], atol=1e-6
-        )
+        np.testing.assert_allclose(np.array(rotation.split(), float).reshape(3, 3), hand.objects[k, :3, :3], atol=1e-6)
         np.testing.assert_allclose(np.array(shift.split(), float), hand.objects[k, :3, 3] * 1000, atol=1e-3)
 
 
@@ -190,7 +184,5 @@ def test_results_that_a_benchmark_cannot_take_are_refused(tmp_path, mano):
         ({}, "grasp", "kind"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            write_with(
-                get_format("dexycb"), tmp_path / "out.csv", results(p, **change), kind=kind, mano_dir=mano
-            )
+            write_with(get_format("dexycb"), tmp_path / "out.csv", results(p, **change), kind=kind, mano_dir=mano)
     assert not (tmp_path / "out.csv").exists()

@@ -155,9 +155,7 @@ def test_pred_json_out_and_in_again(tmp_path, mano, sample):
     assert (xyz[..., 2] < 0).all()  # what pred.py checks
     order = text(tmp_path / "order.txt", "ABF10/0014\nABF10/0000\n")
     write_with(named("ho3d"), out, p, mano_dir=mano, frames=order)
-    np.testing.assert_allclose(
-        read_any(out).keypoints_3d, 0 + xyz[[2, 0]][:, OPENPOSE_OF_MANO] @ FLIP, atol=1e-6
-    )
+    np.testing.assert_allclose(read_any(out).keypoints_3d, 0 + xyz[[2, 0]][:, OPENPOSE_OF_MANO] @ FLIP, atol=1e-6)
 
 
 def test_what_the_challenge_cannot_hold_is_refused(tmp_path, mano, sample):
@@ -173,14 +171,10 @@ def test_what_the_challenge_cannot_hold_is_refused(tmp_path, mano, sample):
             write_with(ho3d, tmp_path / "pred.json", q, mano_dir=mano)
     assert not (tmp_path / "pred.json").exists()
     with pytest.raises(ValueError, match="'ABF10/9999'"):
-        write_with(
-            ho3d, tmp_path / "pred.json", p, mano_dir=mano, frames=text(tmp_path / "f.txt", "ABF10/9999\n")
-        )
+        write_with(ho3d, tmp_path / "pred.json", p, mano_dir=mano, frames=text(tmp_path / "f.txt", "ABF10/9999\n"))
 
 
-@pytest.mark.parametrize(
-    "content", ["[[", "[[[1,2,3]],[]]", "{}", "[1,2]", "[" * 3000, "[[],[]", '[["a"],[]]']
-)
+@pytest.mark.parametrize("content", ["[[", "[[[1,2,3]],[]]", "{}", "[1,2]", "[" * 3000, "[[],[]", '[["a"],[]]'])
 def test_damaged_pred_json(tmp_path, content):
     path = text(tmp_path / "pred.json", content)
     with pytest.raises(ValueError, match=r"pred\.json"):
@@ -191,6 +185,4 @@ def test_the_reference_model_agrees_with_the_package(mano, sample):
     """`surface`, which these tests lean on, against the package's own MANO."""
     fields = {"global_orient": sample.orient, "hand_pose": sample.pose, "betas": sample.betas}
     fields |= {"transl": sample.transl, "object_id": np.full(3, "x"), "side": np.full(3, "right")}
-    np.testing.assert_allclose(
-        vertices_of(Predictions.from_columns(fields), mano), sample.vertices, atol=1e-5
-    )
+    np.testing.assert_allclose(vertices_of(Predictions.from_columns(fields), mano), sample.vertices, atol=1e-5)

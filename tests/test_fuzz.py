@@ -71,9 +71,7 @@ class Sample:
 def samples(root: Path, mano_dir: Path) -> list[Sample]:
     """A file of every format, in small."""
     rng = np.random.default_rng(0)
-    found: list[
-        tuple[str, Path, Path, dict[str, Any]]
-    ] = []  # format, damaged file, path that is read, options
+    found: list[tuple[str, Path, Path, dict[str, Any]]] = []  # format, damaged file, path that is read, options
 
     def add(name: str, damaged: Path, read: Path | None = None, **options: Any) -> None:
         found.append((name, damaged, read or damaged, options))
@@ -148,9 +146,7 @@ def samples(root: Path, mano_dir: Path) -> list[Sample]:
         if path.suffix == ".npz":
             np.savez(path, **content)
         else:
-            path.write_bytes(
-                json.dumps(content).encode() if path.suffix == ".json" else pickle.dumps(content)
-            )
+            path.write_bytes(json.dumps(content).encode() if path.suffix == ".json" else pickle.dumps(content))
         add("pose48", path, mano_dir=mano_dir)
     (root / "objects").mkdir()
     trimesh.creation.box((60, 50, 80)).export(root / "objects/mug.obj")
@@ -176,9 +172,7 @@ def samples(root: Path, mano_dir: Path) -> list[Sample]:
         )
         for name, damaged, path, options in found
     ]
-    sniffed = [
-        replace(s, name="sniffed", read=functools.partial(read_any, s.path), alone=True) for s in made[::3]
-    ]
+    sniffed = [replace(s, name="sniffed", read=functools.partial(read_any, s.path), alone=True) for s in made[::3]]
     objects = functools.partial(find_objects, sidecar.parent)
     return [*made, *sniffed, Sample("objects", sidecar, objects, sidecar.read_bytes(), False)]
 
@@ -297,9 +291,7 @@ def damage_tree(sample: Sample, path: list[int], odd: Any) -> bytes:
     """The file with one value in it replaced; the file itself stays readable. Texts lose a line instead."""
     suffix, stream = sample.path.suffix, io.BytesIO()
     if suffix == ".json":
-        return json.dumps(damage_value(json.loads(sample.content), path, plain(odd))).encode(
-            "utf-8", "replace"
-        )
+        return json.dumps(damage_value(json.loads(sample.content), path, plain(odd))).encode("utf-8", "replace")
     if suffix == ".pkl":
         return pickle.dumps(damage_value(pickle.loads(sample.content), path, odd))
     if suffix == ".npz":
@@ -385,15 +377,11 @@ def check(sample: Sample, damaged: bytes) -> str:
 
 def test_the_samples_are_valid(cases):
     assert {case.name for case in cases} >= {"objects", "sniffed", *BUILT_IN}
-    kinds = {
-        (case.name, case.path.name): check(case, case.content) for case in cases if case.name != "sniffed"
-    }
+    kinds = {(case.name, case.path.name): check(case, case.content) for case in cases if case.name != "sniffed"}
     assert {case: kind for case, kind in kinds.items() if kind != "read"} == {}
 
 
-FAST = settings(
-    max_examples=3, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+FAST = settings(max_examples=3, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @FAST
@@ -471,9 +459,7 @@ def test_many_files(cases, capsys):
             kind = check(case, damaged)
         except Exception as error:  # all of them are wanted, not the first
             where = traceback.extract_tb(error.__traceback__)[-1]
-            kind = f"{UNFORESEEN} {case.name} {case.path.name}: {error!r} at {where.filename}:{where.lineno}"[
-                :400
-            ]
+            kind = f"{UNFORESEEN} {case.name} {case.path.name}: {error!r} at {where.filename}:{where.lineno}"[:400]
         seconds = time.process_time() - started
         assert seconds < MOST_SECONDS, f"{case.name}: {seconds:.1f} s"
         slowest, done = max(slowest, seconds), done + 1

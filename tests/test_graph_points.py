@@ -151,9 +151,7 @@ def test_left_hands_are_the_mirror_image(scene, wedge, model):
     mirrored = (noisy * FLIP)[:, mirror_nodes("left")]
     left = from_graph(mirrored, wedge.mirrored(), side="left", hand_model=model)
     assert left.hand_pose.side == "left"
-    torch.testing.assert_close(
-        model.joints(left.hand_pose), model.joints(right.hand_pose) * FLIP, atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(model.joints(left.hand_pose), model.joints(right.hand_pose) * FLIP, atol=1e-4, rtol=0)
     turn = torch.diag(torch.tensor([-1.0, 1, 1, 1]))
     torch.testing.assert_close(left.object_pose, turn @ right.object_pose @ turn, atol=1e-4, rtol=0)
     torch.testing.assert_close(left.joint_sigma, right.joint_sigma, atol=1e-4, rtol=0.01)
@@ -187,9 +185,7 @@ def test_stated_noise_is_honest(scene, wedge, model):
     points, _ = scene
     sigma = 0.006
     noisy = points + sigma * torch.randn(60, 29, 3)
-    start = from_graph(
-        noisy, wedge, sigma=torch.full((60, 29), sigma), corner_order="given", hand_model=model
-    )
+    start = from_graph(noisy, wedge, sigma=torch.full((60, 29), sigma), corner_order="given", hand_model=model)
     inside = into_object_frame(start.hand_pose, start.object_pose, model)
     error = model.joints(inside) - model.joints(true_pose())
     ratio = (error.square().mean((0, 2)).sqrt() / start.joint_sigma.mean(0)).mean()
@@ -222,9 +218,7 @@ def test_the_picture_decides_across_the_line_of_sight(scene, wedge, model):
     seen = project(model.joints(start.hand_pose), CAMERA)
     assert raw > 0.02
     assert (seen - keypoints[:, :21]).norm(dim=-1).mean() < 6
-    corners = (
-        corners_of(wedge) @ start.object_pose[:, :3, :3].transpose(1, 2) + start.object_pose[:, None, :3, 3]
-    )
+    corners = corners_of(wedge) @ start.object_pose[:, :3, :3].transpose(1, 2) + start.object_pose[:, None, :3, 3]
     assert (corners - points[21:]).norm(dim=-1).mean() < 0.01
 
 
@@ -401,9 +395,7 @@ def test_the_command_refines_points_as_python_does(graph_file, scene, side, tmp_
     if side == "left":
         points = (points * FLIP)[mirror_nodes("left")]
         mesh = trimesh.load(tmp_path / "meshes" / "wedge.ply")
-        trimesh.Trimesh(mesh.vertices * [-1, 1, 1], mesh.faces[:, ::-1]).export(
-            tmp_path / "meshes" / "wedge.ply"
-        )
+        trimesh.Trimesh(mesh.vertices * [-1, 1, 1], mesh.faces[:, ::-1]).export(tmp_path / "meshes" / "wedge.ply")
     rewrite(graph_file, side=side, keypoints_3d=points.tolist())
     meshes = tmp_path / "meshes"
     assert main(["refine", str(graph_file), "--objects", str(meshes), "--out", str(tmp_path / "out")]) == 0

@@ -104,9 +104,7 @@ def test_gradient_points_along_the_normal(grids: dict[str, SignedDistanceGrid], 
 @pytest.mark.parametrize("reach", [0.015, 0.2])
 def test_gradient_is_that_of_the_value(grids: dict[str, SignedDistanceGrid], reach: float) -> None:
     grid = grids["capsule"]
-    points = torch.tensor(random_points(CASES["capsule"][0], 2_000, reach))[
-        None
-    ]  # double: differences stay sharp
+    points = torch.tensor(random_points(CASES["capsule"][0], 2_000, reach))[None]  # double: differences stay sharp
     unit = (points - grid.origin[0]) / grid.spacing[0]
     inner = ((unit - unit.round()).abs() > 1e-3).all(-1)  # the value has kinks between cells
     _, gradient = grid.query(points)
@@ -147,9 +145,7 @@ def test_far_outside_the_distance_is_an_upper_bound_and_points_away(
 def test_the_value_is_continuous_across_the_box(grids: dict[str, SignedDistanceGrid]) -> None:
     grid = grids["sphere"]
     high = grid.origin[0] + grid.spacing[0] * (grid.shape[0] - 1)
-    face = torch.tensor(
-        [[high[0], 0.01, -0.02], [0.0, high[1], 0.0], [0.013, 0.0, high[2]]], dtype=torch.float64
-    )
+    face = torch.tensor([[high[0], 0.01, -0.02], [0.0, high[1], 0.0], [0.013, 0.0, high[2]]], dtype=torch.float64)
     step = 1e-7 * torch.eye(3, dtype=torch.float64)
     inside, outside = grid.query((face - step)[None])[0], grid.query((face + step)[None])[0]
     assert (inside - outside).abs().max() < 1e-6
@@ -262,9 +258,7 @@ def test_a_cavity_is_outside() -> None:
     both = trimesh.util.concatenate([shell, hole])
     grid = build_grid(both.vertices, both.faces, 48, cache=False)
     line = torch.tensor([[[0.0, 0.0, 0.0], [0.02, 0.0, 0.0], [0.035, 0.0, 0.0], [0.05, 0.0, 0.0]]])
-    torch.testing.assert_close(
-        grid.query(line)[0], torch.tensor([[0.03, 0.01, -0.005, 0.01]]), rtol=0, atol=0.0015
-    )
+    torch.testing.assert_close(grid.query(line)[0], torch.tensor([[0.03, 0.01, -0.005, 0.01]]), rtol=0, atol=0.0015)
 
 
 def test_nan_points_stay_alone(grids: dict[str, SignedDistanceGrid]) -> None:
@@ -338,9 +332,7 @@ def test_exact_distance_of_libigl(
 
 
 def test_exact_distance_of_open3d(points_and_distance: tuple[np.ndarray, np.ndarray]) -> None:
-    pytest.importorskip(
-        "open3d", reason="needs open3d-cpu and the system's libusb-1.0-0", exc_type=ImportError
-    )
+    pytest.importorskip("open3d", reason="needs open3d-cpu and the system's libusb-1.0-0", exc_type=ImportError)
     points, expected = points_and_distance
     found = box_query()(points)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)

@@ -63,9 +63,7 @@ def test_interpolation(points: Tensor, hierarchy: PointHierarchy, level: int) ->
     fine, coarse = points[: LEVELS[level - 1]], points[: LEVELS[level]]
     # Inverse squared distance, as PointNet++ has it.
     expected = 1 / ((coarse[index] - fine[:, None]).double().norm(dim=-1) ** 2 + 1e-8)
-    torch.testing.assert_close(
-        weight.double(), expected / expected.sum(1, keepdim=True), atol=1e-4, rtol=1e-3
-    )
+    torch.testing.assert_close(weight.double(), expected / expected.sum(1, keepdim=True), atol=1e-4, rtol=1e-3)
     # Coarse points keep their values; smooth functions are followed within the spacing of the coarse level.
     value = (weight[..., None] * coarse[index]).sum(1)
     own = LEVELS[level]

@@ -131,9 +131,7 @@ def test_page_without_embreex(monkeypatch: pytest.MonkeyPatch, view: GraspView) 
 
 def test_page_without_contact_or_metrics() -> None:
     box = trimesh.creation.box((0.05, 0.06, 0.1))
-    bare = GraspView(
-        "", box.vertices, box.faces, box.faces, box.vertices + 0.05, box.vertices + 0.06, up=(0, 1, 0)
-    )
+    bare = GraspView("", box.vertices, box.faces, box.faces, box.vertices + 0.05, box.vertices + 0.06, up=(0, 1, 0))
     data = data_of(grasp_page(bare))
     assert data["objectHeat"] is data["handHeat"] is data["handDoubt"] is None
 

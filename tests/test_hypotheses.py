@@ -193,8 +193,7 @@ def test_hypotheses_that_disagree_are_less_certain(network, model, can, hands):
 
 def test_more_hypotheses_never_score_worse(model, can, hands, always):
     one, three = (
-        refine_right_hands(hands, [can], ZEROS, model, replace(always, hypotheses=k, finalists=k))
-        for k in (1, COUNT)
+        refine_right_hands(hands, [can], ZEROS, model, replace(always, hypotheses=k, finalists=k)) for k in (1, COUNT)
     )
     assert (three.score_after >= one.score_after - 1e-3).all()
 
@@ -221,9 +220,7 @@ def test_hands_that_are_kept_are_as_uncertain_as_the_prediction_is_far(model, ca
     assert float(kept.variance[0, 5]) == pytest.approx(float(by_hand + kept.field.joints_var[0, 5]), rel=1e-4)
 
 
-def test_where_a_result_is_only_likely_hands_go_a_little_towards_it(
-    network, model, can, hands, always, tmp_path
-):
+def test_where_a_result_is_only_likely_hands_go_a_little_towards_it(network, model, can, hands, always, tmp_path):
     unsure = ScoreWeights(margin=1e9, margin_impossible=1e9, margin_probable=-1e9)
     weights = save_weights(network, {"score": asdict(unsure)}, tmp_path / "unsure.safetensors")
     config = replace(always, weights=weights, gate=True)
@@ -235,9 +232,7 @@ def test_where_a_result_is_only_likely_hands_go_a_little_towards_it(
     assert not found.accepted.any()
     assert (found.share > 0).all()
     np.testing.assert_allclose(found.share, 3 / way, rtol=1e-3)
-    torch.testing.assert_close(
-        model(found.pose).vertices, model(hands.toward(there.pose, found.share)).vertices
-    )
+    torch.testing.assert_close(model(found.pose).vertices, model(hands.toward(there.pose, found.share)).vertices)
     after = score(plausibility(model, ObjectSet.of([can]), ZEROS, found.pose, found.field), unsure)
     torch.testing.assert_close(found.score_after, after)
     torch.testing.assert_close(found.variance, expected_variance(model.joints(found.pose), found.field))

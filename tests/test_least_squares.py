@@ -147,9 +147,7 @@ def test_linear_least_squares() -> None:
         np.testing.assert_allclose(solution.state.x[k, 3:], expected, atol=1e-6 * abs(expected).max())
         assert solution.equations.cost[k].item() == pytest.approx(residual[0] / 2, rel=1e-10)
     assert solution.converged.all()
-    torch.testing.assert_close(
-        solution.state.x[:, :3], start.x[:, :3]
-    )  # nothing depends on these, so they stay
+    torch.testing.assert_close(solution.state.x[:, :3], start.x[:, :3])  # nothing depends on these, so they stay
     torch.testing.assert_close(solution.initial_cost, term.linearize(start)[0].cost)
 
 
@@ -175,9 +173,7 @@ def test_alignment_of_points() -> None:
         a, b = start.local[k].numpy(), term.target[k].numpy()
         rotation, _ = Rotation.align_vectors(b - b.mean(0), a - a.mean(0))
         np.testing.assert_allclose(solution.state.rotation[k], rotation.as_matrix(), atol=1e-6)
-        np.testing.assert_allclose(
-            solution.state.translation[k], b.mean(0) - rotation.apply(a.mean(0)), atol=1e-6
-        )
+        np.testing.assert_allclose(solution.state.translation[k], b.mean(0) - rotation.apply(a.mean(0)), atol=1e-6)
     assert solution.converged.all()
     assert solution.equations.gradient.norm(dim=1).max() < 1e-5
 

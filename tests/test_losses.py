@@ -39,9 +39,7 @@ def test_expected_likelihood_is_least_at_the_truth(dims: int) -> None:
 def test_likelihood_is_torchs(dims: int) -> None:
     """The average over coordinates of the normal density's logarithm, less its constant."""
     error, variance = torch.randn(50, dims, dtype=torch.float64), torch.rand(50, dtype=torch.float64) + 0.1
-    density = torch.distributions.Normal(torch.zeros(50, 1).double(), variance.sqrt()[:, None]).log_prob(
-        error
-    )
+    density = torch.distributions.Normal(torch.zeros(50, 1).double(), variance.sqrt()[:, None]).log_prob(error)
     expected = -density.mean(1) - 0.5 * math.log(2 * math.pi)
     torch.testing.assert_close(gaussian_nll((error**2).sum(1), variance, dims), expected)
 
@@ -83,9 +81,7 @@ def derivative(name: str, field: str) -> Tensor:
         prediction, truth, joints = truth_and_prediction(seed)
         leaf = getattr(prediction, field).clone().requires_grad_()
         losses(replace(prediction, **{field: leaf}), truth, joints)[name].backward()
-        grads.append(
-            leaf.grad[..., 3] if field == "part_logits" else leaf.grad
-        )  # over all parts they sum to zero
+        grads.append(leaf.grad[..., 3] if field == "part_logits" else leaf.grad)  # over all parts they sum to zero
     return torch.stack(grads)
 
 
@@ -139,9 +135,7 @@ def test_closed_forms() -> None:
     """One number each, by hand, in centimetres inside the likelihoods."""
     prediction, truth, _joints = truth_and_prediction()
     exact = replace(truth, canonical=prediction.canonical, gap=prediction.gap + 0.003)
-    terms = losses(
-        prediction, exact, prediction.joints + torch.tensor([0.003, 0.0, 0.004], dtype=torch.float64)
-    )
+    terms = losses(prediction, exact, prediction.joints + torch.tensor([0.003, 0.0, 0.004], dtype=torch.float64))
     assert set(terms) == set(TERMS)
     expected = 0.5 * (0.25 / 3 / 0.36 + math.log(0.36)) + 0.3 * 0.5
     assert terms["joints"].item() == pytest.approx(expected, rel=1e-5)
@@ -197,9 +191,7 @@ def test_gradients_are_finite_at_a_perfect_prediction() -> None:
 
 
 def test_total() -> None:
-    weights = LossWeights(
-        joints=2.0, contact=0.0, near=1.0, part=3.0, canonical=0.5, gap=0.25, hand_contact=1.5
-    )
+    weights = LossWeights(joints=2.0, contact=0.0, near=1.0, part=3.0, canonical=0.5, gap=0.25, hand_contact=1.5)
     terms = {name: torch.tensor(float(k + 1)) for k, name in enumerate(TERMS)}
     assert total(terms, weights).item() == pytest.approx(2 * 1 + 0 + 3 + 3 * 4 + 0.5 * 5 + 0.25 * 6 + 1.5 * 7)
     assert {f.name for f in fields(LossWeights)} == set(TERMS)

@@ -314,9 +314,7 @@ def test_forward_equals_smplx(mano_dir, side, space, flat):
         transl=drawn.transl,
         side=side,
     )
-    expected = reference(
-        betas=pose.betas, global_orient=pose.global_orient, hand_pose=values, transl=pose.transl
-    )
+    expected = reference(betas=pose.betas, global_orient=pose.global_orient, hand_pose=values, transl=pose.transl)
     hand = model(pose)
     torch.testing.assert_close(hand.vertices, expected.vertices, atol=1e-5, rtol=0)
     sixteen = hand.joints[:, [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3]]

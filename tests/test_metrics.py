@@ -50,9 +50,7 @@ def mesh_hand(mesh: trimesh.Trimesh, *shifts: tuple[float, float, float]) -> tup
 @pytest.fixture(scope="module")
 def cube() -> ObjectMesh:
     """Cube of 10 cm around the origin."""
-    return ObjectMesh.from_any(
-        trimesh.creation.box((0.1, 0.1, 0.1)), resolution=48, n_points=1024, cache=False
-    )
+    return ObjectMesh.from_any(trimesh.creation.box((0.1, 0.1, 0.1)), resolution=48, n_points=1024, cache=False)
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +168,7 @@ def test_penetration_depth_of_a_pushed_in_point(cube):
 
 
 def test_thin_object_inside_the_hand_is_seen_from_the_other_side():
-    sheet = ObjectMesh.from_any(
-        trimesh.creation.box((0.2, 0.2, 0.002)), resolution=32, n_points=4096, cache=False
-    )
+    sheet = ObjectMesh.from_any(trimesh.creation.box((0.2, 0.2, 0.002)), resolution=32, n_points=4096, cache=False)
     hand = mesh_hand(trimesh.creation.icosphere(subdivisions=3, radius=0.03), (0, 0, 0.001), (0, 0, 0.05))
     depth = penetration_depth_into_hand(*hand, sheet)
     assert depth[0] == pytest.approx(0.03, abs=0.004)
@@ -257,9 +253,7 @@ def test_simulation_hand_of_parts_holds_a_box_from_two_sides(cube):
     right = trimesh.creation.box((0.02, 0.06, 0.06)).apply_translation((0.0595, 0, 0))
     both = trimesh.util.concatenate([left, right])
     parts = np.repeat([0, 1], [len(left.vertices), len(right.vertices)])
-    held = simulation_displacement(
-        np.asarray(both.vertices)[None], both.faces, cube, parts=parts, duration=0.3
-    )
+    held = simulation_displacement(np.asarray(both.vertices)[None], both.faces, cube, parts=parts, duration=0.3)
     assert held[0] < 0.02
 
 

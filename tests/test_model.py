@@ -55,9 +55,7 @@ def some_vertices(model: HandModel, count: int = 25) -> Tensor:
 
 def reference(model: HandModel, pose: HandPose) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and the 16 joints of the first hand by 4 × 4 matrices, one vertex at a time (Loper et al. 2015)."""
-    rotations = Rotation.from_rotvec(
-        torch.cat([pose.global_orient[:1], pose.hand_pose[0]]).numpy()
-    ).as_matrix()
+    rotations = Rotation.from_rotvec(torch.cat([pose.global_orient[:1], pose.hand_pose[0]]).numpy()).as_matrix()
     shaped = model.template.numpy() + model.shapedirs.numpy() @ pose.betas[0].numpy()
     rest = model.joint_regressor.numpy() @ shaped
     if model.posedirs is not None:
@@ -110,9 +108,7 @@ def test_rest(model: HandModel) -> None:
     ids = some_vertices(model)
     torch.testing.assert_close(model.rest_vertices(pose.betas, ids), model.rest_vertices(pose.betas)[:, ids])
     torch.testing.assert_close(model.rest_vertices(0 * pose.betas)[0], model.template)
-    torch.testing.assert_close(
-        model.rest_joints(pose.betas), model.joint_regressor @ model.rest_vertices(pose.betas)
-    )
+    torch.testing.assert_close(model.rest_joints(pose.betas), model.joint_regressor @ model.rest_vertices(pose.betas))
 
 
 def test_joints_alone_equal_the_full_forward(model: HandModel) -> None:

@@ -94,9 +94,7 @@ def values(field: ContactField) -> dict[str, Tensor]:
     return {f.name: getattr(field, f.name) for f in fields(field)}
 
 
-def assert_same(
-    actual: ContactField, expected: ContactField, atol: float = 1e-4, but: tuple[str, ...] = ()
-) -> None:
+def assert_same(actual: ContactField, expected: ContactField, atol: float = 1e-4, but: tuple[str, ...] = ()) -> None:
     for name, value in values(expected).items():
         if name not in but:
             torch.testing.assert_close(

@@ -59,9 +59,7 @@ class TestSources:
 
     def test_open3d_meshes_by_their_attributes(self, box: trimesh.Trimesh) -> None:
         """As Open3D has them: arrays called vertices and triangles, the mesh of tensors by way of `to_legacy`."""
-        legacy = SimpleNamespace(
-            vertices=np.array(box.vertices), triangles=np.array(box.faces, dtype=np.int32)
-        )
+        legacy = SimpleNamespace(vertices=np.array(box.vertices), triangles=np.array(box.faces, dtype=np.int32))
         for given in (legacy, SimpleNamespace(to_legacy=lambda: legacy)):
             assert make(given).content_hash == make(box).content_hash
 
@@ -326,9 +324,7 @@ class TestThickness:
     def test_thin_wall(self) -> None:
         blade = make(trimesh.creation.box((0.2, 0.03, 0.002)))
         flat = blade.normals[:, 2].abs() > 0.9
-        torch.testing.assert_close(
-            blade.thickness[flat], torch.full((int(flat.sum()),), 0.002), rtol=0, atol=2e-6
-        )
+        torch.testing.assert_close(blade.thickness[flat], torch.full((int(flat.sum()),), 0.002), rtol=0, atol=2e-6)
 
 
 class TestInvariants:
@@ -354,10 +350,7 @@ class TestInvariants:
             make(trimesh.creation.box(BOX), name="a").content_hash
             == make(trimesh.creation.box(BOX), name="b", n_points=64).content_hash
         )
-        assert (
-            make(trimesh.creation.box(BOX)).content_hash
-            != make(trimesh.creation.icosphere(2, 0.04)).content_hash
-        )
+        assert make(trimesh.creation.box(BOX)).content_hash != make(trimesh.creation.icosphere(2, 0.04)).content_hash
 
     def test_surface_points_have_distance_zero(self) -> None:
         for mesh in (trimesh.creation.box(BOX), capsule(), trimesh.creation.cylinder(0.03, 0.1)):

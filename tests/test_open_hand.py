@@ -222,9 +222,7 @@ def hand_length(model: HandModel, betas: torch.Tensor) -> torch.Tensor:
 
 
 def test_hands_within_two_betas_are_adult(model: HandModel) -> None:
-    corners = torch.tensor([-2.0, 2.0])[
-        torch.randint(2, (256, 10), generator=torch.Generator().manual_seed(0))
-    ]
+    corners = torch.tensor([-2.0, 2.0])[torch.randint(2, (256, 10), generator=torch.Generator().manual_seed(0))]
     single = torch.cat([2 * torch.eye(10), -2 * torch.eye(10)])
     length = hand_length(model, torch.cat([corners, single]))
     assert length.min() > 0.158

@@ -80,9 +80,7 @@ def box(scenes) -> Scene:
     return scenes["box"]
 
 
-def run(
-    model: HandModel, scene: Scene, noisy: HandPose, field: ContactField | None = None
-) -> Solution[HandState]:
+def run(model: HandModel, scene: Scene, noisy: HandPose, field: ContactField | None = None) -> Solution[HandState]:
     which = torch.zeros(len(noisy), dtype=torch.long)
     return optimise(model, scene.objects, which, noisy, scene.field if field is None else field, CONFIG)
 
@@ -190,9 +188,7 @@ def test_a_batch_may_mix_objects(model, scenes):
     field = ContactField.cat([second.field, first.field])
     which = torch.tensor([1] * GRASPS + [0] * GRASPS)
     mixed = optimise(model, objects, which, noisy, field, CONFIG).state.pose
-    apart = HandPose.cat(
-        [run(model, s, perturb(s.truth, "image", seed=5)).state.pose for s in (second, first)]
-    )
+    apart = HandPose.cat([run(model, s, perturb(s.truth, "image", seed=5)).state.pose for s in (second, first)])
     assert (distance_mm(model, mixed, apart) < 0.5).all()
 
 

@@ -154,9 +154,7 @@ def test_metadata():
 def test_constraints_pin_what_the_tests_run_with():
     """Every dependency that `make` installs is pinned, torch without a condition."""
     pinned = {
-        distribution(line)
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line and line[0] != "#"
+        distribution(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"
     }
     wanted = set(map(distribution, project()["project"]["dependencies"]))
     wanted |= unfolded("render") | unfolded("dev-all")

@@ -299,9 +299,7 @@ def test_transformed_is_a_group_action(seed: int, first: int, second: int) -> No
     one_by_one = pose.transformed(ra, ta, root).transformed(rb, tb, root)
     same_pose(one_by_one, pose.transformed(rb @ ra, rb @ ta + tb, root))
     same_pose(pose.transformed(ra, ta, root).transformed(ra.T, -ra.T @ ta, root), pose)
-    same_pose(
-        pose.transformed(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), root), pose
-    )
+    same_pose(pose.transformed(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), root), pose)
 
 
 def test_transformed_takes_a_motion_per_hand() -> None:
@@ -320,9 +318,7 @@ def test_retract(seed: int, side: str, width: int) -> None:
     delta = torch.randn(2, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     moved = pose.retract(delta)
     torch.testing.assert_close(moved.transl, pose.transl + delta[:, :3])
-    torch.testing.assert_close(
-        exp_so3(moved.global_orient), exp_so3(delta[:, 3:6]) @ exp_so3(pose.global_orient)
-    )
+    torch.testing.assert_close(exp_so3(moved.global_orient), exp_so3(delta[:, 3:6]) @ exp_so3(pose.global_orient))
     torch.testing.assert_close(moved.hand_pose.flatten(1), pose.hand_pose.flatten(1) + delta[:, 6:51])
     torch.testing.assert_close(moved.betas, pose.betas + (delta[:, 51:] if width == 61 else 0))
     same_pose(pose.retract(torch.zeros_like(delta)), pose)

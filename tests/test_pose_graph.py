@@ -304,9 +304,7 @@ def test_joints_follow_the_predicted_object():
     truth = grasps(4).points
     rotation, shift = random_rotations(4, generator(2)), torch.tensor([0.1, 0, 0.5])
     moved = truth @ rotation.transpose(1, 2) + shift
-    torch.testing.assert_close(
-        in_object_frame(moved, truth[:, JOINTS:]), truth[:, :JOINTS], atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(in_object_frame(moved, truth[:, JOINTS:]), truth[:, :JOINTS], atol=1e-5, rtol=0)
 
 
 # Training and weights -------------------------------------------------------------------------------

@@ -120,9 +120,7 @@ def fhab_tree(tmp_path, model):
             objects.append([frame, *in_world.T.ravel()])
             truth[f"{'/'.join(names)}/{frame}"] = (joints, box_corners(carton.vertices, pose[None])[0])
         for path, rows in ((folder / "skeleton.txt", hands), (other / "object_pose.txt", objects)):
-            path.write_text(
-                "\n".join(" ".join([str(int(r[0])), *(f"{v:.6f}" for v in r[1:])]) for r in rows) + "\n"
-            )
+            path.write_text("\n".join(" ".join([str(int(r[0])), *(f"{v:.6f}" for v in r[1:])]) for r in rows) + "\n")
     return tmp_path, truth
 
 

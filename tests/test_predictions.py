@@ -202,9 +202,7 @@ def test_points_stand_in_for_poses_of_hand_and_object():
     p = Predictions.from_columns(only | {"keypoint_confidence": unsure})
     assert point_forms(p).tolist() == ["space", "", "space", ""]
     p = Predictions.from_columns(only | {"corner_order": ["given", "", "given", "search"]})
-    parts = {
-        name: [rows.tolist() for rows in found] for name, found in groups(p, np.array([0, 2, 3])).items()
-    }
+    parts = {name: [rows.tolist() for rows in found] for name, found in groups(p, np.array([0, 2, 3])).items()}
     assert parts == {"a": [[0], [3]], "b": [[2]]}
     flat = {"object_id": ["a"] * 4, "side": "left", "keypoints_2d": points[..., :2], "cam_K": np.eye(3)}
     p = Predictions.from_columns(flat)
@@ -259,9 +257,7 @@ def test_a_file_reads_back_as_it_was_written(tmp_path, suffix, count):
     if count:
         confidence = p.confidence.copy()
         confidence[0] = np.nan
-        p = Predictions.from_columns(
-            p.columns() | {"confidence": confidence, "uncertainty": np.ones((count, 21))}
-        )
+        p = Predictions.from_columns(p.columns() | {"confidence": confidence, "uncertainty": np.ones((count, 21))})
     path = write_predictions(tmp_path / "deep" / f"p{suffix}", p)
     assert [f.name for f in path.parent.iterdir()] == [path.name]  # no temporary file is left
     if count or suffix != ".json":  # JSON of no rows has no columns to write down
@@ -355,9 +351,7 @@ def test_pickles_and_other_files_are_refused(tmp_path):
 def test_a_declared_size_is_not_believed(tmp_path):
     """A header that promises terabytes must not be given them."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"shape": (10**12, 3), "fortran_order": False, "descr": "<f4"}
-    )
+    np.lib.format.write_array_header_1_0(stream, {"shape": (10**12, 3), "fortran_order": False, "descr": "<f4"})
     with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
         archive.writestr("transl.npy", stream.getvalue() + b"\0" * 12)
     with pytest.raises(ValueError, match=r"transl.*12 bytes do not make"):
@@ -414,9 +408,7 @@ def test_a_sidecar_with_scale_and_hash(tmp_path):
         load_object(entry)
 
 
-@pytest.mark.parametrize(
-    "relative", ["../out.obj", "/etc/passwd", "a/../../out.obj", "link/out.obj", "nul\0.obj"]
-)
+@pytest.mark.parametrize("relative", ["../out.obj", "/etc/passwd", "a/../../out.obj", "link/out.obj", "nul\0.obj"])
 def test_paths_may_not_leave_the_root(tmp_path, relative):
     root = tmp_path / "root"
     root.mkdir()
@@ -467,9 +459,7 @@ def test_into_the_object_frame_moves_the_whole_hand(model, side):
     pose, to_camera = hand_poses(p, rows, model), object_poses(p, rows)
     moved = into_object_frame(pose, to_camera, model)
     in_camera = model(pose).vertices.double()
-    back = (model(moved).vertices.double() @ to_camera[:, :3, :3].double().mT) + to_camera[
-        :, None, :3, 3
-    ].double()
+    back = (model(moved).vertices.double() @ to_camera[:, :3, :3].double().mT) + to_camera[:, None, :3, 3].double()
     torch.testing.assert_close(back, in_camera, atol=2e-6, rtol=0)
     again = into_camera_frame(moved, to_camera, model)
     torch.testing.assert_close(model(again).vertices, model(pose).vertices, atol=2e-6, rtol=0)

@@ -56,9 +56,7 @@ def test_two_nodes_give_what_one_process_gives(tmp_path, address):
 def test_a_shard_that_kills_its_workers_fails_alone(tmp_path, address):
     file = write_predictions(tmp_path / "p.npz", with_fate(predictions(6), 3, DEADLY))
     execution = Execution(engine="ray", address=address)
-    (outcome,) = refine_files(
-        find_inputs([file]), tmp_path / "out", fake_config(tmp_path, shard_rows=2), execution
-    )
+    (outcome,) = refine_files(find_inputs([file]), tmp_path / "out", fake_config(tmp_path, shard_rows=2), execution)
     status = read_predictions(outcome.results).status
     assert status.tolist() == ["refined"] * 2 + ["failed"] * 2 + ["refined"] * 2
     assert "died" in outcome.summary["failures"]["2"]

@@ -52,9 +52,7 @@ def test_a_stopwatch_times_calls_within_a_part_alone(module):
 
 
 def test_the_table_divides_by_the_rates_of_the_machine(module):
-    found = module.Profile(
-        {"in all": 0.02, "resolve contact": 0.01, "distance lookups": 0.004}, 4e7, 3e7, 900
-    )
+    found = module.Profile({"in all": 0.02, "resolve contact": 0.01, "distance lookups": 0.004}, 4e7, 3e7, 900)
     text = module.table({1: found}, (2e10, 1e10), 64)
     assert "| at 20 GFLOP/s, ms | 2.00 |" in text
     assert "| at 10 GB/s, ms | 3.00 |" in text

@@ -132,9 +132,7 @@ def test_occlusion_at_the_foot_of_a_wall() -> None:
 def test_vertex_colours_are_interpolated() -> None:
     item = sphere()
     colours = np.where(np.asarray(item.vertices)[:, 1:2] > 0, (1.0, 0, 0), (0, 0, 1.0))
-    picture = render(
-        [Item(item.vertices, item.faces, colours)], look_at((DISTANCE, 0, 0), (0, 0, 0)), (61, 61), 1
-    )
+    picture = render([Item(item.vertices, item.faces, colours)], look_at((DISTANCE, 0, 0), (0, 0, 0)), (61, 61), 1)
     left, right = picture[30, 25].astype(int), picture[30, 35].astype(int)
     assert right[0] > right[2]  # +y is to the right of a camera that looks along -x
     assert left[2] > left[0]
@@ -218,9 +216,7 @@ def test_spread_interpolates_and_respects_thin_walls() -> None:
     points = rng.uniform(-0.05, 0.05, (4000, 3)) * (1, 1, 0)
     onto = rng.uniform(-0.04, 0.04, (200, 3)) * (1, 1, 0)
     np.testing.assert_allclose(spread(points, np.full(4000, 0.3), onto), 0.3)
-    np.testing.assert_allclose(
-        spread(points, 10 * points[:, 0], onto, radius=0.002), 10 * onto[:, 0], atol=0.02
-    )
+    np.testing.assert_allclose(spread(points, 10 * points[:, 0], onto, radius=0.002), 10 * onto[:, 0], atol=0.02)
     both = np.concatenate([points, points - (0, 0, 0.001)])
     normals = np.repeat([[0.0, 0, 1], [0, 0, -1]], 4000, axis=0)
     up = np.tile([0.0, 0, 1], (200, 1))
@@ -265,9 +261,7 @@ def test_before_and_after_share_a_camera_and_fill_a_sheet(tmp_path) -> None:
     assert before.shape == after.shape == (72, 96, 3)
     assert (before != after).any()
     path = tmp_path / "sheet.png"
-    sheet = before_after_sheet(
-        [Row(f"grasp {i}", before, after) for i in range(3)], path, columns=2, title="t"
-    )
+    sheet = before_after_sheet([Row(f"grasp {i}", before, after) for i in range(3)], path, columns=2, title="t")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert sheet.width > 4 * 96
     assert sheet.height > 2 * 72

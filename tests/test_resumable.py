@@ -35,9 +35,7 @@ def test_a_run_with_other_options_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "a.checkpoint", rate=0.1, steps=4)[0].save(step=3)
     changed, layer, _ = run(tmp_path / "a.checkpoint", rate=0.2, steps=4)
     before = layer.weight.clone()
-    with pytest.raises(
-        ValueError, match=r"out: .*configuration \(rate 0\.1, now 0\.2\); choose another folder"
-    ):
+    with pytest.raises(ValueError, match=r"out: .*configuration \(rate 0\.1, now 0\.2\); choose another folder"):
         changed.resume()
     assert torch.equal(layer.weight, before)
     with pytest.raises(ValueError, match=r"steps 4, now None"):

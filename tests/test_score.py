@@ -174,9 +174,7 @@ def test_an_input_that_cannot_be_right_is_easier_to_beat():
     torch.testing.assert_close(margins.likely, torch.tensor([1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.5]))
 
 
-@pytest.mark.parametrize(
-    ("override", "stated", "margin"), [(9.0, False, 9.0), (None, True, 0.0), (9.0, True, 9.0)]
-)
+@pytest.mark.parametrize(("override", "stated", "margin"), [(9.0, False, 9.0), (None, True, 0.0), (9.0, True, 9.0)])
 def test_margins_of_the_users_own_know_no_halves(override, stated, margin):
     parts = Plausibility(*(torch.tensor([0.0, 0.05]) for _ in range(4)))
     margins = margins_against(parts, ScoreWeights(margin_probable=-5.0), override, stated=stated)
@@ -187,9 +185,7 @@ def test_a_hand_goes_all_the_way_or_a_little_or_nowhere():
     margins = Margins(torch.full((6,), 2.0), torch.full((6,), 1.0))
     gain = torch.tensor([3.0, 2.0, 1.5, 1.5, 1.0, torch.nan])
     way = torch.tensor([0.05, 0.05, 0.012, 0.001, 0.05, 0.05])
-    torch.testing.assert_close(
-        margins.share_of_way(gain, way), torch.tensor([1.0, 0.06, 0.25, 1.0, 0.0, 0.0])
-    )
+    torch.testing.assert_close(margins.share_of_way(gain, way), torch.tensor([1.0, 0.06, 0.25, 1.0, 0.0, 0.0]))
 
 
 def test_the_fitted_score_is_read_from_the_card(tmp_path):

@@ -92,9 +92,7 @@ def test_acceleration_derivatives(hand: HandModel, kind: str) -> None:
         ],
         1,
     )
-    torch.testing.assert_close(
-        equations.gradient.flatten(1), numeric, atol=1e-6 * numeric.abs().max().item(), rtol=0
-    )
+    torch.testing.assert_close(equations.gradient.flatten(1), numeric, atol=1e-6 * numeric.abs().max().item(), rtol=0)
     assert torch.linalg.eigvalsh(dense(equations).hessian).amin() > -1e-6  # a sum of squares
 
 

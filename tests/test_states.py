@@ -75,9 +75,7 @@ def test_a_rigid_body_turns_about_its_origin_in_the_axes_of_the_world() -> None:
     state, turn = body(1), torch.tensor([[0.0, 0.0, 0.3]]).double()
     moved = state.retract(torch.cat([torch.tensor([[0.1, 0.2, 0.3]]).double(), turn], 1))
     torch.testing.assert_close(moved.rotation, exp_so3(turn) @ state.rotation)
-    torch.testing.assert_close(
-        moved.translation - state.translation, torch.tensor([[0.1, 0.2, 0.3]]).double()
-    )
+    torch.testing.assert_close(moved.translation - state.translation, torch.tensor([[0.1, 0.2, 0.3]]).double())
     torch.testing.assert_close(torch.linalg.det(moved.rotation), torch.ones(1).double())
 
 
@@ -180,12 +178,8 @@ def test_unknowns_of_a_pair_are_those_of_the_first_and_then_of_the_second() -> N
     assert state.dim == 61 + 6
     step = 0.1 * draw(3, 67)
     moved = state.retract(step)
-    torch.testing.assert_close(
-        moved.first.landmarks.points, state.first.retract(step[:, :61]).landmarks.points
-    )
-    torch.testing.assert_close(
-        moved.second.landmarks.points, state.second.retract(step[:, 61:]).landmarks.points
-    )
+    torch.testing.assert_close(moved.first.landmarks.points, state.first.retract(step[:, :61]).landmarks.points)
+    torch.testing.assert_close(moved.second.landmarks.points, state.second.retract(step[:, 61:]).landmarks.points)
     for half, at in (("first", slice(0, 61)), ("second", slice(61, 67))):
         alone = getattr(state, half)
         term = Landmarks(torch.zeros_like(alone.landmarks.points))

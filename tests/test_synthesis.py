@@ -212,9 +212,7 @@ def test_placements_are_reproducible_and_differ_by_seed(model, cylinder, shapes,
     other = place(model, cylinder, shapes, UP, np.random.default_rng(1), CONFIG)
     for name in ("global_orient", "hand_pose", "betas", "transl"):
         torch.testing.assert_close(getattr(again.pose, name), getattr(placement.pose, name), rtol=0, atol=0)
-    assert other.pose.transl.shape != again.pose.transl.shape or not torch.equal(
-        other.pose.transl, again.pose.transl
-    )
+    assert other.pose.transl.shape != again.pose.transl.shape or not torch.equal(other.pose.transl, again.pose.transl)
 
 
 def test_a_placed_hand_reaches_round_the_object(model, cylinder, shapes, placement):
@@ -258,9 +256,7 @@ def test_closed_hands_hold_without_sinking_in_or_through_the_table(model, cylind
 
 
 def test_fingers_that_miss_stay_off_the_surface(model, cylinder, shapes, placement):
-    nearly = replace(
-        placement, able=torch.tensor([True, False, False, False, True]).expand(len(placement.able), -1)
-    )
+    nearly = replace(placement, able=torch.tensor([True, False, False, False, True]).expand(len(placement.able), -1))
     hands = close_hands(model, cylinder, nearly, shapes, UP, CONFIG)
     contacts = find_contacts(model, cylinder, hands)
     ends = contacts.distance[:, [3, 6, 9, 12, 15]]

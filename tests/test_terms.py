@@ -36,9 +36,7 @@ def test_point_targets(points: Literal["joints", "skin"], robust: float | None, 
     index = (40 * draw(2, 12)).long() % 8 if points == "skin" else None
     state = hand_state(model, pose, width)
     target = 0.04 * (draw(2, count, 3) - 0.5) + model.root(pose)[:, None] + pose.transl[:, None]
-    term = PointTargets(
-        target, draw(2, count, seed=1), 0.005 + 0.02 * draw(2, count, seed=2), index, points, robust
-    )
+    term = PointTargets(target, draw(2, count, seed=1), 0.005 + 0.02 * draw(2, count, seed=2), index, points, robust)
 
     def residual(term: PointTargets, state: HandState) -> Tensor:
         at = getattr(state, points).points
@@ -129,9 +127,7 @@ def test_joint_limits(anatomy: Anatomy, side: str, width: int) -> None:
 
     def residual(term: JointLimits, state: HandState) -> Tensor:
         angles = anatomy.to_anatomical(state.pose.hand_pose, side=side)
-        return ((anatomy.lower - angles).clamp_min(0) + (angles - anatomy.upper).clamp_min(0)).flatten(
-            1
-        ) / 0.05
+        return ((anatomy.lower - angles).clamp_min(0) + (angles - anatomy.upper).clamp_min(0)).flatten(1) / 0.05
 
     found = check_term(term, state, residual)
     torch.testing.assert_close(found.cost, 0.5 * (residual(term, state) ** 2).sum(1))

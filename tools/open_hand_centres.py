@@ -57,9 +57,7 @@ def joint_regressors(
         end = start + 0.5 * (front - back) * palmar - centres[j]
         tips[finger] = centres[j] + end * (reach.max() - _END_INSET) / (end @ directions[j])
     share = [weights[:, j] + (weights[:, PARENTS[j]] if j else 0) for j in range(16)]
-    regressor = np.array(
-        [interior_point(skin, c, s > 0.3, 0.05) for c, s in zip(centres, share, strict=True)]
-    )
+    regressor = np.array([interior_point(skin, c, s > 0.3, 0.05) for c, s in zip(centres, share, strict=True)])
     end_regressor = np.array(
         [interior_point(skin, t, weights[:, j] > 0.5, 0.015) for t, j in zip(tips, TIP_PARENT, strict=True)]
     )

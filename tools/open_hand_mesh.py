@@ -17,9 +17,7 @@ def neighbours(faces: np.ndarray, n: int) -> csr_matrix:
     return a
 
 
-def diffuse(
-    weights: np.ndarray, faces: np.ndarray, steps: int, where: np.ndarray, rate: float = 0.5
-) -> np.ndarray:
+def diffuse(weights: np.ndarray, faces: np.ndarray, steps: int, where: np.ndarray, rate: float = 0.5) -> np.ndarray:
     """Smooth skin weights (V,16) over the mesh: ``steps`` explicit steps, scaled per vertex by ``where`` (V,)."""
     a = neighbours(faces, len(weights))
     degree = np.asarray(a.sum(1)).ravel()
@@ -86,19 +84,13 @@ def cap(faces: np.ndarray) -> np.ndarray:
 
 def vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """A third of the area of the triangles around each vertex (V,), square metres."""
-    cross = np.cross(
-        vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]]
-    )
-    return np.bincount(
-        faces.ravel(), np.repeat(np.linalg.norm(cross, axis=1) / 6, 3), minlength=len(vertices)
-    )
+    cross = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
+    return np.bincount(faces.ravel(), np.repeat(np.linalg.norm(cross, axis=1) / 6, 3), minlength=len(vertices))
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals (V,3)."""
-    cross = np.cross(
-        vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]]
-    )
+    cross = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
     n = np.zeros_like(vertices)
     for k in range(3):
         np.add.at(n, faces[:, k], cross)
@@ -140,9 +132,7 @@ def refine(
             normals.append((na + nb) / np.linalg.norm(na + nb))
             want.append((want[a] + want[b]) / 2)
             keep.append(False)
-            rows.append(
-                {k: (rows[a].get(k, 0) + rows[b].get(k, 0)) / 2 for k in rows[a].keys() | rows[b].keys()}
-            )
+            rows.append({k: (rows[a].get(k, 0) + rows[b].get(k, 0)) / 2 for k in rows[a].keys() | rows[b].keys()})
             middle = len(points) - 1
             for i in of_edge[a, b]:
                 f = triangles[i]
@@ -154,9 +144,7 @@ def refine(
     return matrix, np.array(points), np.array(triangles)
 
 
-def decimate(
-    poses: np.ndarray, faces: np.ndarray, n_keep: int, fixed: np.ndarray, extra: np.ndarray
-) -> np.ndarray:
+def decimate(poses: np.ndarray, faces: np.ndarray, n_keep: int, fixed: np.ndarray, extra: np.ndarray) -> np.ndarray:
     """Half-edge collapse by quadric error (Garland & Heckbert 1997), summed over several poses of one mesh.
 
     Vertices are only removed, never moved, so every per-vertex quantity carries over by indexing.
@@ -169,9 +157,7 @@ def decimate(
     for q, v in zip(quadrics, poses, strict=True):
         normal = np.cross(v[faces[:, 1]] - v[faces[:, 0]], v[faces[:, 2]] - v[faces[:, 0]])
         area = np.linalg.norm(normal, axis=1, keepdims=True)
-        plane = np.concatenate(
-            [normal / area, -np.sum(normal / area * v[faces[:, 0]], axis=1, keepdims=True)], 1
-        )
+        plane = np.concatenate([normal / area, -np.sum(normal / area * v[faces[:, 0]], axis=1, keepdims=True)], 1)
         per_face = area[:, :, None] * plane[:, :, None] * plane[:, None, :]
         for k in range(3):
             np.add.at(q, faces[:, k], per_face)

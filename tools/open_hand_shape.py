@@ -135,9 +135,7 @@ def neutral_adult(source: ShapeSource) -> np.ndarray:
     return phenotype(source, male=0.5, age=0.2, muscle=0.5, weight=0.5, height=0.5, race=np.full(3, 1 / 3))
 
 
-def principal_shapes(
-    deviations: np.ndarray, length: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray, float]:
+def principal_shapes(deviations: np.ndarray, length: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Shape directions (V,3,k) of unit-variance, uncorrelated coefficients, those (S,k), and the variance kept.
 
     The first coefficient is hand length in standard deviations, positive for larger hands (its direction is the

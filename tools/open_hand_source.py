@@ -145,9 +145,7 @@ def _cube(ranges: list[list[int]]) -> np.ndarray:
 def _triangles(quads: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """Split quads along their shorter diagonal."""
     a, b, c, d = quads.T
-    across_ac = np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(
-        vertices[b] - vertices[d], axis=1
-    )
+    across_ac = np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(vertices[b] - vertices[d], axis=1)
     first = np.where(across_ac[:, None], np.stack([a, b, c], 1), np.stack([a, b, d], 1))
     second = np.where(across_ac[:, None], np.stack([a, c, d], 1), np.stack([b, c, d], 1))
     return np.concatenate([first, second])

@@ -252,9 +252,7 @@ def object_files(folder: Path) -> list[tuple[Path, bool]]:
                 paths.append(path)
                 families.append(str(data["family"]))
     if not paths:
-        raise FileNotFoundError(
-            f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`."
-        )
+        raise FileNotFoundError(f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`.")
     return list(zip(paths, held_out(families), strict=True))
 
 
@@ -295,8 +293,7 @@ def _read(paths: Sequence[Path]) -> Corpus:
     pose = HandPose("right", *(join(name) for name in ("global_orient", "hand_pose", "betas", "transl")))
     counts = torch.tensor([len(item["contact"]) for item in items])
     points, normals, thickness = (
-        torch.stack([torch.from_numpy(item[name]) for item in items])
-        for name in ("points", "normals", "thickness")
+        torch.stack([torch.from_numpy(item[name]) for item in items]) for name in ("points", "normals", "thickness")
     )
     hierarchy = PointHierarchy.cat([build_hierarchy(p) for p in points])
     return Corpus(
@@ -305,10 +302,7 @@ def _read(paths: Sequence[Path]) -> Corpus:
         objects=ObjectPoints(points, normals, thickness, hierarchy),
         which=torch.repeat_interleave(torch.arange(len(items)), counts),
         pose=pose,
-        **{
-            name: join(name)
-            for name in ("contact", "hand_contact", "part", "near", "gap", "canonical", "kind")
-        },
+        **{name: join(name) for name in ("contact", "hand_contact", "part", "near", "gap", "canonical", "kind")},
     )
 
 

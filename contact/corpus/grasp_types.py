@@ -61,9 +61,7 @@ GRASP_TYPES = (
     GraspType("small diameter", 0.02, _ALL, (60, 58, 32), (0.010, 0.032), 3, palm=True),
     GraspType("power sphere", 0.02, _ALL, (28, 34, 14), (0.045, 0.118), 3, palm=True, spread=12),
     GraspType("power disk", 0.02, _ALL, (30, 36, 18), (0.055, 0.118), 2, palm=True, spread=15),
-    GraspType(
-        "index finger extension", 0.02, _ALL[1:], (50, 50, 26), (0.015, 0.060), 3, palm=True, idle=(12, 12, 6)
-    ),
+    GraspType("index finger extension", 0.02, _ALL[1:], (50, 50, 26), (0.015, 0.060), 3, palm=True, idle=(12, 12, 6)),
     # Between power and precision: fingers lie along the thing.
     GraspType("palmar prismatic 4", 0.04, _ALL, (34, 43, 12), (0.010, 0.118), 2),
     GraspType("palmar prismatic 3", 0.06, _THREE, (34, 43, 12), (0.010, 0.118), 2),

@@ -64,6 +64,4 @@ def read_held_out(path: Path) -> HeldOut:
     vertices = np.split(arrays["vertices"], np.cumsum(arrays["vertex_count"])[:-1])
     faces = np.split(arrays["faces"], np.cumsum(arrays["face_count"])[:-1])
     pose = HandPose.from_arrays({name: arrays[name] for name in _POSE})
-    return HeldOut(
-        tuple(zip(vertices, faces, strict=True)), tuple(arrays["family"].tolist()), arrays["which"], pose
-    )
+    return HeldOut(tuple(zip(vertices, faces, strict=True)), tuple(arrays["family"].tolist()), arrays["which"], pose)

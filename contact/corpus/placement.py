@@ -175,9 +175,7 @@ def place(
     )
     jitter = 0.006 * torch.randn(len(row), 3, generator=generator)
     pose = replace(pose, transl=wrist[row, turn] + jitter - model.root(pose))
-    squeeze = (config.squeeze * torch.randn(len(row), generator=generator).abs()).clamp_max(
-        2 * config.squeeze
-    )
+    squeeze = (config.squeeze * torch.randn(len(row), generator=generator).abs()).clamp_max(2 * config.squeeze)
     squeeze = squeeze.minimum(config.yielding * width[pair[row]])
     able = torch.rand(len(row), 5, generator=generator) >= config.miss
     able[:, 4] = True  # nothing is held without the thumb

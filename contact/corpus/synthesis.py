@@ -57,22 +57,16 @@ def close_hands(
     # A hand round a cavity must not end up inside it: it closes on the object's convex hull.
     solid = obj.grid
     if placement.across.any():
-        solid = SignedDistanceGrid.cat(
-            [obj.grid, ObjectMesh.from_any(obj.trimesh.convex_hull, resolution=48).grid]
-        )
+        solid = SignedDistanceGrid.cat([obj.grid, ObjectMesh.from_any(obj.trimesh.convex_hull, resolution=48).grid])
 
     terms = [
-        _Closing(
-            wanted, clearance, placement.squeeze, placement.across.long(), part, up, floor, solid, config.pad
-        ),
+        _Closing(wanted, clearance, placement.squeeze, placement.across.long(), part, up, floor, solid, config.pad),
         AnglePrior(placement.anatomical, std.expand_as(placement.anatomical), anatomy),
         JointLimits(anatomy, 0.05),
         FingersApart(0.001),
         _Wrist(placement.pose.transl, config.arm),
     ]
-    return minimize(
-        HandState.of(placement.pose, model, skin), terms, Termination(config.iterations, 3e-3)
-    ).state.pose
+    return minimize(HandState.of(placement.pose, model, skin), terms, Termination(config.iterations, 3e-3)).state.pose
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,9 +156,7 @@ class _Spread(nn.Module):
     def __init__(self, coarse: int, fine: int, width_out: int) -> None:
         super().__init__()
         self.coarse, self.fine = nn.Linear(coarse, width_out), nn.Linear(fine, width_out)
-        self.after = nn.Sequential(
-            nn.LayerNorm(width_out), nn.ReLU(), nn.Linear(width_out, width_out), nn.ReLU()
-        )
+        self.after = nn.Sequential(nn.LayerNorm(width_out), nn.ReLU(), nn.Linear(width_out, width_out), nn.ReLU())
 
     def forward(self, coarse: Tensor, fine: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         interpolated = (_take(self.coarse(coarse), index) * weight[..., None]).sum(2)
@@ -231,9 +229,7 @@ class ContactNet(nn.Module):
         tokens = torch.cat(
             [
                 coarse + self.place(observation.objects[:, : LEVELS[2], :3]),
-                self.joint(observation.joints)
-                + self.place(observation.joint_positions / LENGTH)
-                + self.joint_name,
+                self.joint(observation.joints) + self.place(observation.joint_positions / LENGTH) + self.joint_name,
             ],
             1,
         )
@@ -328,9 +324,7 @@ class ContactNet(nn.Module):
             latent = self.prior(encoding).draw(noise).flatten(0, 1)
             rows = torch.arange(len(observation.origin), device=latent.device).repeat(len(noise))
             repeated = observation[rows]
-            raw = self.decode(
-                encoding.repeat(len(noise)), repeated, hierarchy[rows], skin, part, latent=latent
-            )
+            raw = self.decode(encoding.repeat(len(noise)), repeated, hierarchy[rows], skin, part, latent=latent)
         return raw.to_field(repeated)
 
 

@@ -45,9 +45,7 @@ class Observation(Record):
 
 
 @torch.no_grad()
-def observe(
-    model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor
-) -> Observation:
+def observe(model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor) -> Observation:
     """Describe ``B`` noisy right hands and the objects beside them.
 
     Args:
@@ -63,17 +61,13 @@ def observe(
     if pose.side != "right":
         raise ValueError("pose: left hands; mirror hands and objects first (HandPose.mirrored).")
     if points.ndim != 3 or points.shape[0] != len(pose) or points.shape[2] != 3:
-        raise ValueError(
-            f"points: got shape {tuple(points.shape)}; expected ({len(pose)}, n, 3), one object per hand."
-        )
+        raise ValueError(f"points: got shape {tuple(points.shape)}; expected ({len(pose)}, n, 3), one object per hand.")
     for name, value, expected in (
         ("normals", normals, points.shape),
         ("thickness", thickness, points.shape[:2]),
     ):
         if value.shape != expected:
-            raise ValueError(
-                f"{name}: got shape {tuple(value.shape)}; expected {tuple(expected)}, as points."
-            )
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}; expected {tuple(expected)}, as points.")
     hand = model(pose)
     rotation = exp_so3(pose.global_orient)
     origin = hand.joints[:, 0]

@@ -33,9 +33,7 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
     vertices = vertices.astype(np.float32).astype(np.float64)
     vertices, faces = _merged(vertices, faces)
     if len(faces) == 0:
-        raise ValueError(
-            "object_mesh: all of its faces are degenerate (zero area): pass a mesh with a surface"
-        )
+        raise ValueError("object_mesh: all of its faces are degenerate (zero area): pass a mesh with a surface")
     if not _oriented(faces):
         import trimesh
 
@@ -59,17 +57,11 @@ def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     if faces.size == 0:
         raise ValueError("object_mesh: it has no faces (a point cloud?): pass a triangle mesh of its surface")
     if faces.ndim != 2 or faces.shape[1] != 3:
-        raise ValueError(
-            f"object_mesh: faces must be triangles of shape (F, 3), got {faces.shape}: triangulate it"
-        )
+        raise ValueError(f"object_mesh: faces must be triangles of shape (F, 3), got {faces.shape}: triangulate it")
     if not np.isfinite(vertices).all():
         bad = int((~np.isfinite(vertices)).any(axis=1).sum())
-        raise ValueError(
-            f"object_mesh: {bad} of its vertices have NaN or infinite coordinates: repair the mesh"
-        )
-    if faces.dtype.kind not in "iuf" or (
-        faces.dtype.kind == "f" and not np.array_equal(faces, np.round(faces))
-    ):
+        raise ValueError(f"object_mesh: {bad} of its vertices have NaN or infinite coordinates: repair the mesh")
+    if faces.dtype.kind not in "iuf" or (faces.dtype.kind == "f" and not np.array_equal(faces, np.round(faces))):
         raise ValueError(f"object_mesh: faces must be integer vertex indices, got {faces.dtype}")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise ValueError(
@@ -128,9 +120,7 @@ def _outward(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> np.nd
     for b in inverted:
         rest = faces[(body != b) & ~np.isin(body, inverted)]
         if len(rest) and is_closed(faces[body == b]):
-            inside = igl.winding_number(
-                vertices, np.ascontiguousarray(rest), vertices[faces[body == b][:1, 0]]
-            )
+            inside = igl.winding_number(vertices, np.ascontiguousarray(rest), vertices[faces[body == b][:1, 0]])
             if abs(inside[0]) > 0.5:
                 continue
         faces[body == b] = faces[body == b][:, ::-1]
@@ -165,9 +155,7 @@ def _united(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> tuple[
     solids = []
     for part in parts:
         own_vertices, own_faces = _compact(vertices, part)
-        solid = manifold3d.Manifold(
-            manifold3d.Mesh(own_vertices.astype(np.float32), own_faces.astype(np.uint32))
-        )
+        solid = manifold3d.Manifold(manifold3d.Mesh(own_vertices.astype(np.float32), own_faces.astype(np.uint32)))
         if solid.status() != manifold3d.Error.NoError or solid.is_empty():
             return vertices, faces
         solids.append(solid)

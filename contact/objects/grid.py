@@ -65,9 +65,7 @@ class SignedDistanceGrid(Record):
             ValueError: shapes that do not fit, or ``which`` missing for a stack.
         """
         if points.ndim != 3 or points.shape[-1] != 3:
-            raise ValueError(
-                f"points must have shape (B, P, 3), got {tuple(points.shape)}: add the missing axis"
-            )
+            raise ValueError(f"points must have shape (B, P, 3), got {tuple(points.shape)}: add the missing axis")
         if which is None:
             if len(self) != 1:
                 raise ValueError(
@@ -75,9 +73,7 @@ class SignedDistanceGrid(Record):
                 )
             which = self.offset.new_zeros(1)
         elif which.shape != points.shape[:1]:
-            raise ValueError(
-                f"which must have shape ({points.shape[0]},) to match points, got {tuple(which.shape)}"
-            )
+            raise ValueError(f"which must have shape ({points.shape[0]},) to match points, got {tuple(which.shape)}")
         if points.requires_grad and torch.is_grad_enabled():
             return _Query.apply(points, self, which)  # type: ignore[return-value]
         return self._lookup(points.detach(), which)
@@ -125,9 +121,7 @@ class SignedDistanceGrid(Record):
             ValueError: no grid is given.
         """
         starts = accumulate((grid.values.numel() for grid in parts), initial=0)
-        moved = [
-            replace(grid, offset=grid.offset + start) for grid, start in zip(parts, starts, strict=False)
-        ]
+        moved = [replace(grid, offset=grid.offset + start) for grid, start in zip(parts, starts, strict=False)]
         return replace(super().cat(moved), values=torch.cat([grid.values for grid in parts]))
 
     def mirrored(self) -> SignedDistanceGrid:

@@ -99,9 +99,7 @@ def _layout(vertices: np.ndarray, resolution: int, margin: float) -> tuple[np.nd
     return origin, spacing, shape
 
 
-def _fill(
-    vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray
-) -> np.ndarray:
+def _fill(vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray) -> np.ndarray:
     """Node values (nx, ny, nz) float32."""
     values = _unsigned(vertices, faces, origin, spacing, shape)
     clear = values > spacing / 2
@@ -258,9 +256,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, float] | None:
             values, origin, spacing = file["values"], file["origin"], float(file["spacing"])
     except Exception:  # whatever is wrong with a cached file, it can be built again
         return None
-    sound = (
-        values.ndim == 3 and values.dtype == np.float32 and origin.shape == (3,) and np.isfinite(values).all()
-    )
+    sound = values.ndim == 3 and values.dtype == np.float32 and origin.shape == (3,) and np.isfinite(values).all()
     return (values, origin.astype(np.float32), spacing) if sound else None
 
 

@@ -197,9 +197,7 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
             vertices = np.array(_array(source[0]), dtype=np.float64)
             faces = np.array(_array(source[1]))
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"object_mesh: vertices and faces must be arrays of numbers ({error})"
-            ) from error
+            raise ValueError(f"object_mesh: vertices and faces must be arrays of numbers ({error})") from error
         return vertices, faces, name
     raise ValueError(
         f"object_mesh: cannot make an object from {type(source).__name__};"
@@ -253,9 +251,7 @@ def _surface(
     return points, normals, local_thickness(vertices, faces, points, face)
 
 
-def local_thickness(
-    vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, face: np.ndarray
-) -> np.ndarray:
+def local_thickness(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, face: np.ndarray) -> np.ndarray:
     """Distance straight inward through the object to its far side.
 
     Args:

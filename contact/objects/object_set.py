@@ -44,9 +44,7 @@ class ObjectSet(ObjectPoints):
         hierarchies = [o.hierarchy for o in objects if o.hierarchy is not None]
         if len(hierarchies) < len(objects):
             counts = ", ".join(str(len(o.points)) for o in objects if o.hierarchy is None)
-            raise ValueError(
-                f"objects: with {counts} points; make them with n_points={LEVELS[0]}, the default."
-            )
+            raise ValueError(f"objects: with {counts} points; make them with n_points={LEVELS[0]}, the default.")
         return ObjectSet(
             torch.stack([o.points for o in objects]),
             torch.stack([o.normals for o in objects]),

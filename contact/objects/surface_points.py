@@ -79,9 +79,7 @@ def corner_normals(
     normal /= np.maximum(area, 1e-300)
     ahead = np.roll(corner, -1, axis=1) - corner
     behind = np.roll(corner, 1, axis=1) - corner
-    angle = np.arctan2(
-        np.linalg.norm(np.cross(ahead, behind), axis=-1), (ahead * behind).sum(axis=-1)
-    ).reshape(-1)
+    angle = np.arctan2(np.linalg.norm(np.cross(ahead, behind), axis=-1), (ahead * behind).sum(axis=-1)).reshape(-1)
 
     # All pairs of corners that share a vertex.
     at_vertex = csr_matrix(

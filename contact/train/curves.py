@@ -49,9 +49,7 @@ def write_curves(log: Path) -> tuple[Path, Path]:
     write_atomically(table, lambda file: file.write(text.getvalue().encode()))
 
     measures = dict.fromkeys(name.split(".")[1] for name in names if "." in name)
-    panels = {
-        m: {n.split(".")[0]: [r.get(n) for r in rows] for n in names if n.endswith(f".{m}")} for m in measures
-    }
+    panels = {m: {n.split(".")[0]: [r.get(n) for r in rows] for n in names if n.endswith(f".{m}")} for m in measures}
     sheet = _draw([row["step"] for row in rows], panels)
     write_atomically(picture, lambda file: sheet.save(file, format="PNG"))
     return table, picture

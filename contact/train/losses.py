@@ -66,8 +66,7 @@ def losses(prediction: Prediction, truth: ContactField, joints: Tensor) -> dict[
     part = cross_entropy(p.part_logits.flatten(0, 1), truth.part.argmax(-1).flatten(), reduction="none")
     return {
         # The distance itself joins its likelihood, which alone would neglect the hard grasps.
-        "joints": gaussian_nll(of_joints, p.joints_var * _CM**2, 3).mean()
-        + 0.3 * (of_joints + 1e-6).sqrt().mean(),
+        "joints": gaussian_nll(of_joints, p.joints_var * _CM**2, 3).mean() + 0.3 * (of_joints + 1e-6).sqrt().mean(),
         "contact": _value_loss(p.contact_logit, p.contact_var, truth.contact),
         "near": bce(p.near_logit, near),
         "part": _mean_where(part.reshape(near.shape), near),

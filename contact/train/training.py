@@ -96,14 +96,10 @@ def evaluate(
         batch = make_batch(model, corpus, part, noise, torch.ones(len(part)), generator).to(device)
         p = network(batch.observation, batch.hierarchy, *_skin(model, batch))
         values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints).items()}
-        values["before_mm"] = 1000 * float(
-            (batch.observation.joint_positions - batch.joints).norm(dim=-1).mean()
-        )
+        values["before_mm"] = 1000 * float((batch.observation.joint_positions - batch.joints).norm(dim=-1).mean())
         values["after_mm"] = 1000 * float((p.joints - batch.joints).norm(dim=-1).mean())
         near = batch.truth.near.bool()
-        values["canonical_mm"] = 1000 * float(
-            (p.canonical - batch.truth.canonical).norm(dim=-1)[near].median()
-        )
+        values["canonical_mm"] = 1000 * float((p.canonical - batch.truth.canonical).norm(dim=-1)[near].median())
         values["contact_f1"] = _f1(p.contact_logit > math.log(0.4 / 0.6), batch.truth.contact > 0.4)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * len(part) / len(index)
@@ -189,9 +185,7 @@ def _without_paths(config: TrainConfig) -> TrainConfig:
     return replace(config, corpus=Path(config.corpus.name), out=Path(config.out.name), start=start)
 
 
-def _scores(
-    network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor
-) -> dict[str, dict[str, float]]:
+def _scores(network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor) -> dict[str, dict[str, float]]:
     """`evaluate` under each of the protocols that a run reports."""
     return {name: evaluate(network, model, corpus, index, name) for name in ("contactopt", "image", "none")}
 

@@ -122,8 +122,7 @@ def minimize(initial: S, terms: Sequence[Term], termination: Termination = Termi
         damping = (running.damping * factor).clamp_min(1e-6)
         running = _better(better, _Problems(running.index, state, trial, damping), running)
         retire(
-            (better & (decrease < termination.relative_decrease))
-            | (~better & (damping > termination.max_damping)),
+            (better & (decrease < termination.relative_decrease)) | (~better & (damping > termination.max_damping)),
             evaluations + 1,
         )
     stopped = sum(len(part.index) for part in finished)

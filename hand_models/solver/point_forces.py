@@ -94,12 +94,8 @@ def assemble(forces: Sequence[PointForces]) -> NormalEquations:
     total[:, :, 3:] = total[:, :, 3:] @ unknowns
     total[:, 3:] = unknowns.transpose(1, 2) @ total[:, 3:]
     c = torque.unflatten(1, (bones, 3))
-    moment = torch.stack(
-        [c[..., 1, 2] - c[..., 2, 1], c[..., 2, 0] - c[..., 0, 2], c[..., 0, 1] - c[..., 1, 0]], -1
-    )
-    return NormalEquations(
-        cost, torch.cat([push, (moment[..., None, :] @ first.frames).flatten(1)], 1), total
-    )
+    moment = torch.stack([c[..., 1, 2] - c[..., 2, 1], c[..., 2, 0] - c[..., 0, 2], c[..., 0, 1] - c[..., 1, 0]], -1)
+    return NormalEquations(cost, torch.cat([push, (moment[..., None, :] @ first.frames).flatten(1)], 1), total)
 
 
 def _assemble_densely(forces: Sequence[PointForces], cost: Tensor) -> NormalEquations:

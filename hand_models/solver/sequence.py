@@ -195,9 +195,7 @@ class Acceleration:
         rows = (back.transpose(2, 3), -back - ahead.transpose(2, 3), ahead)
         turned = moved.diff(dim=1) / self.turn
         # The others are linear, each unknown by itself.
-        scale = torch.cat(
-            [torch.full_like(transl[0, 0], 1 / self.transl), torch.full_like(bend[0, 0], 1 / self.bend)]
-        )
+        scale = torch.cat([torch.full_like(transl[0, 0], 1 / self.transl), torch.full_like(bend[0, 0], 1 / self.bend)])
         others = [*range(3), *range(6, 6 + bend.shape[2])]
         straight = torch.cat([transl, bend], 2).diff(n=2, dim=1) * scale
         for i, (weight, row) in enumerate(zip((1, -2, 1), rows, strict=True)):

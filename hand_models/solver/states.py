@@ -77,9 +77,7 @@ class HandState(Record):
     with_betas: bool = False
 
     @staticmethod
-    def of(
-        pose: HandPose, model: HandModel, skin_ids: Tensor | None = None, with_betas: bool = False
-    ) -> HandState:
+    def of(pose: HandPose, model: HandModel, skin_ids: Tensor | None = None, with_betas: bool = False) -> HandState:
         """Hands of whose skin nothing is asked, unless ``skin_ids`` are given."""
         none = torch.zeros(0, dtype=torch.long, device=pose.transl.device)
         return HandState(pose, model, none if skin_ids is None else skin_ids, with_betas)

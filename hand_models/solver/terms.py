@@ -86,9 +86,7 @@ class AnglePrior(Record):
     @staticmethod
     def grasping(anatomy: Anatomy, batch: int, wider: float = 1.0) -> AnglePrior:
         """Near what hands do when they grasp, with ``wider`` times the prior's standard deviations."""
-        return AnglePrior(
-            anatomy.mean.expand(batch, 15, 3), (anatomy.std * wider).expand(batch, 15, 3), anatomy
-        )
+        return AnglePrior(anatomy.mean.expand(batch, 15, 3), (anatomy.std * wider).expand(batch, 15, 3), anatomy)
 
     def linearize(self, state: HandState) -> list[NormalEquations]:
         off = self.anatomy.to_anatomical(state.pose.hand_pose, side=state.pose.side) - self.mean

@@ -78,9 +78,7 @@ def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:
     needed = (weights, shipped.card_path(weights))
     for path in needed:
         if not path.is_file():
-            raise FileNotFoundError(
-                f"weights: {path} is not there; train with `regrasp train` or reinstall regrasp."
-            )
+            raise FileNotFoundError(f"weights: {path} is not there; train with `regrasp train` or reinstall regrasp.")
     return {
         "version": _version(),
         "refine": options,

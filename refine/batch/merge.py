@@ -56,9 +56,7 @@ def _merge_npz(stream: IO[bytes], manifest: Manifest, records: Sequence[ShardRec
             _write_member(archive, name, np.empty(0, dtype), parts, shape)
 
 
-def _write_member(
-    archive: zipfile.ZipFile, name: str, like: np.ndarray, parts: Any, shape: tuple[int, ...]
-) -> None:
+def _write_member(archive: zipfile.ZipFile, name: str, like: np.ndarray, parts: Any, shape: tuple[int, ...]) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, header)

@@ -196,9 +196,7 @@ class _Run:
             self._execution.progress(summary["rows"])
             self._finished.append(FileOutcome(item, self._results(item), summary, fresh=False))
             return None
-        rows = pieces(
-            item.path, item.form, self._config.shard_rows, limit=self._config.limit, options=self._options
-        )
+        rows = pieces(item.path, item.form, self._config.shard_rows, limit=self._config.limit, options=self._options)
         existed = [parent for parent in folder.parents if parent.is_dir()]
         if not folder.is_dir():
             rows = itertools.chain([next(rows)], rows)  # before anything is made: most faults show here
@@ -206,9 +204,7 @@ class _Run:
         try:
             manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)
             if manifest is None:
-                manifest = make_manifest(
-                    folder, rows, self._hashes, shard_rows=self._config.shard_rows, **keys
-                )
+                manifest = make_manifest(folder, rows, self._hashes, shard_rows=self._config.shard_rows, **keys)
             if manifest.rows and not any(manifest.objects.values()):
                 wanted, there = next(iter(manifest.objects)), ", ".join(sorted(self._objects)[:5])
                 raise ValueError(
@@ -226,9 +222,7 @@ class _Run:
         known = {"form": item.form}
         for name, value in self._options.items():
             if value is not None and name != "mano_dir":
-                known[name] = (
-                    file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
-                )
+                known[name] = file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
         return known
 
     def _results(self, item: InputFile) -> Path:
@@ -280,9 +274,7 @@ class _Run:
             manifest.meshes.replace(meshes)
         results = self._results(item)
         merged.replace(results)
-        written = write_atomically(
-            manifest.folder / "summary.json", lambda stream: write_json(stream, summary)
-        )
+        written = write_atomically(manifest.folder / "summary.json", lambda stream: write_json(stream, summary))
         written.replace(self._summary(item))
         self._finished.append(FileOutcome(item, results, summary))
         del self._open[manifest.folder]
@@ -290,9 +282,7 @@ class _Run:
         _remove(manifest.folder)
         left = manifest.folder.parent
         if left.is_dir():
-            _log.warning(
-                "%s: holds unfinished work with other options; delete it if you do not need it", left
-            )
+            _log.warning("%s: holds unfinished work with other options; delete it if you do not need it", left)
 
 
 def _remove(folder: Path, keep: Sequence[Path] = ()) -> None:

@@ -115,9 +115,7 @@ def finished(shard: Shard) -> ShardRecord | None:
         if {name: document.pop(name) for name in origin} != origin:
             return None
         document["tally"] = Tally(**document["tally"])
-        document["columns"] = {
-            k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()
-        }
+        document["columns"] = {k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()}
         record = ShardRecord(**document)
         whole = file_sha256(shard.result_file) == record.result_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

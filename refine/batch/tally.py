@@ -59,8 +59,7 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """For a summary file: counts by status, means before and after of each measure, reasons of failure."""
         means = {
-            name: round(self.sums[name] / self.counts[name], 6) if self.counts[name] else None
-            for name in _COLUMNS
+            name: round(self.sums[name] / self.counts[name], 6) if self.counts[name] else None for name in _COLUMNS
         }
         return {
             "schema": "grasp-summary/1",
@@ -73,9 +72,7 @@ class Tally:
 
 def report(summary: dict[str, Any]) -> str:
     """A summary with its ``seconds`` as a few lines for people."""
-    counts = ", ".join(
-        f"{count} {status}" for status, count in sorted(summary["status"].items(), reverse=True)
-    )
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(summary["status"].items(), reverse=True))
     lines = [f"{summary['rows']} rows: {counts or 'nothing to do'}; {summary['seconds']:.1f} s"]
     names = {
         "penetration_mm": "penetration, mm",

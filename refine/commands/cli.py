@@ -132,9 +132,7 @@ def _dispatch(arguments: list[str]) -> int:
     if rest and f"{name} {rest[0]}" in COMMANDS:
         name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
-        print(
-            f"regrasp: error: no command {name!r}; the commands are {', '.join(COMMANDS)}.", file=sys.stderr
-        )
+        print(f"regrasp: error: no command {name!r}; the commands are {', '.join(COMMANDS)}.", file=sys.stderr)
         return BAD_INPUT
     return _run(name, rest)
 

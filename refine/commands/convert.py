@@ -53,9 +53,7 @@ def convert(options: ConvertOptions) -> int:
     for name in options_given:
         if name not in reads and name not in writes:
             flag = "--" + name.replace("_", "-")
-            raise ValueError(
-                f"{flag}: neither {source.name} takes it when read nor {target.name} when written."
-            )
+            raise ValueError(f"{flag}: neither {source.name} takes it when read nor {target.name} when written.")
     if options.output.resolve() == options.input.resolve():
         raise ValueError(f"{options.output}: is the input; write somewhere else.")
     predictions = _placed(read_with(source, options.input, **reads), options, source, target)

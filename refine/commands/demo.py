@@ -91,8 +91,7 @@ def refined_cases(options: DemoOptions) -> Iterator[Case]:
         result = refine_grasp(noisy, mesh, config=config, hand_model=model, seed=options.seed)
         truth = model.joints(clean)
         errors = [
-            1000 * (joints - truth).norm(dim=-1).mean(1)
-            for joints in (result.joints_before, result.joints_after)
+            1000 * (joints - truth).norm(dim=-1).mean(1) for joints in (result.joints_before, result.joints_after)
         ]
         for index, (before, after) in enumerate(zip(*(error.tolist() for error in errors), strict=True)):
             title = name if len(rows) == 1 else f"{name} {index + 1}"
@@ -112,8 +111,7 @@ def table(cases: list[Case]) -> str:
     for case in cases:
         metrics = case.result.metrics
         pairs = [
-            (metrics[f"{name}_before"][case.index], metrics[f"{name}_after"][case.index])
-            for name, _, _ in _COLUMNS
+            (metrics[f"{name}_before"][case.index], metrics[f"{name}_after"][case.index]) for name, _, _ in _COLUMNS
         ]
         numbers.append([case.error_mm, *pairs])
         rows.append([case.title, *_cells(numbers[-1]), case.result.status[case.index].value])

@@ -50,9 +50,7 @@ def _on_command_line(kind: Any) -> Any:
 
 def _meaning(function: Any, name: str) -> str:
     """What the docstring of ``function`` says of its parameter ``name``."""
-    documented = docstring_parser.parse(
-        inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE
-    )
+    documented = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
     text = next((p.description or "" for p in documented.params if p.arg_name == name), "")
     text = " ".join(text.replace("`", "").split()).removesuffix(".")
     return text[:1].upper() + text[1:]

@@ -106,9 +106,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         import torch
 
         if not torch.cuda.is_available():
-            raise ValueError(
-                "--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu."
-            )
+            raise ValueError("--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu.")
     weights = None if options.weights is None else options.weights.resolve()
     config = RefineConfig(method=options.method, weights=weights, device=options.device)
     if options.hypotheses is not None:

@@ -65,9 +65,7 @@ def corner_pose(
         grid: signed distance of the object.
         rounds: of reweighting, so that corners taken for each other count less.
     """
-    orders = (
-        box_symmetries().to(corners.device) if search else torch.arange(_CORNERS, device=corners.device)[None]
-    )
+    orders = box_symmetries().to(corners.device) if search else torch.arange(_CORNERS, device=corners.device)[None]
     weight = sigma.square().reciprocal()
     weight = torch.where(weight.isfinite(), weight, torch.zeros_like(weight))
     given = torch.where(weight[..., None] > 0, corners, torch.zeros_like(corners))

@@ -120,9 +120,7 @@ def graph_points(
     points[:, :21] = p.column("keypoints_3d")[:, :21]
     image = points @ p.column("cam_K").astype(np.float64).transpose(0, 2, 1)
     keypoints = image[..., :2] / image[..., 2:]
-    good = (
-        np.isfinite(points).all((1, 2)) & np.isfinite(keypoints).all((1, 2)) & (points[..., 2] > 0.05).all(1)
-    )
+    good = np.isfinite(points).all((1, 2)) & np.isfinite(keypoints).all((1, 2)) & (points[..., 2] > 0.05).all(1)
     return points, keypoints, edges, good
 
 
@@ -196,7 +194,5 @@ def read_split(folder: Path, split: str) -> GraspSet:
 def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     values = np.load(path, allow_pickle=False)
     if values.shape[1:] != shape or values.dtype.kind != "f":
-        raise ValueError(
-            f"{path}: got {values.dtype} {values.shape}; expected numbers of shape (N, {shape})."
-        )
+        raise ValueError(f"{path}: got {values.dtype} {values.shape}; expected numbers of shape (N, {shape}).")
     return values.astype(np.float32)

@@ -33,9 +33,7 @@ POINT_SIGMA = 0.01
 PIXEL_SIGMA = 5.0
 """The same of keypoints, in pixels of a camera like FHAB's (focal length `FOCAL`)."""
 FOCAL = 1395.75
-_DEPTH_BESIDE = (
-    0.035  # deviation of the hand's depth beside the object's, as a share of it: what lifting leaves
-)
+_DEPTH_BESIDE = 0.035  # deviation of the hand's depth beside the object's, as a share of it: what lifting leaves
 _LEAST = 2.0  # pixels; detectors are not better than this
 
 
@@ -107,9 +105,7 @@ def from_graph(
     trust = _weights("confidence", confidence, batch)
     stated = _weights("sigma", sigma, batch)
     if flat and cam_K is None:
-        raise ValueError(
-            "cam_K: missing; keypoints (B, 29, 2) need the camera's (3, 3) intrinsics, in pixels."
-        )
+        raise ValueError("cam_K: missing; keypoints (B, 29, 2) need the camera's (3, 3) intrinsics, in pixels.")
     if corner_order is None:
         corner_order = "given" if flat else "search"
     if corner_order not in ("given", "search"):
@@ -170,9 +166,7 @@ def _start(
         # Back to the corners' own numbers, on both sides of the name.
         back = order[JOINTS:] - JOINTS
         laid_order = back[laid.order][:, back]
-    return GraphStart(
-        hand, pose, obj, evidence.points, laid_order, prior, _renamed(evidence, laid_order), model
-    )
+    return GraphStart(hand, pose, obj, evidence.points, laid_order, prior, _renamed(evidence, laid_order), model)
 
 
 def lay_on_points(start: GraphStart, joints: Tensor, uncertainty: Tensor) -> Tensor:
@@ -256,9 +250,7 @@ def _mirrored(evidence: PointEvidence, order: Tensor) -> PointEvidence:
 
 def _renamed(evidence: PointEvidence, laid: Tensor) -> PointEvidence:
     """The corners in the object's own order, given which corner each one was."""
-    return _reordered(
-        evidence, torch.cat([torch.arange(JOINTS).expand(len(laid), -1), JOINTS + laid.argsort(1)], 1)
-    )
+    return _reordered(evidence, torch.cat([torch.arange(JOINTS).expand(len(laid), -1), JOINTS + laid.argsort(1)], 1))
 
 
 def _reordered(evidence: PointEvidence, order: Tensor) -> PointEvidence:
@@ -335,9 +327,7 @@ def _check(evidence: PointEvidence) -> None:
     known = evidence.sigma.isfinite()
     joints, corners = known[:, :JOINTS].sum(1), known[:, JOINTS:].sum(1)
     if (joints < 6).any():
-        raise ValueError(
-            f"points: row {int((joints < 6).int().argmax())} has fewer than 6 joints; drop the row."
-        )
+        raise ValueError(f"points: row {int((joints < 6).int().argmax())} has fewer than 6 joints; drop the row.")
     if (corners < 4).any():
         raise ValueError(
             f"points: row {int((corners < 4).int().argmax())} has fewer than 4 of the {CORNERS} corners; drop the row, "
@@ -345,6 +335,4 @@ def _check(evidence: PointEvidence) -> None:
         )
     points = torch.where(known[..., None], evidence.points, torch.zeros_like(evidence.points))
     if points.abs().max() > 20:
-        raise ValueError(
-            "points: lie more than 20 m from the camera; metres are expected, divide millimetres by 1000."
-        )
+        raise ValueError("points: lie more than 20 m from the camera; metres are expected, divide millimetres by 1000.")

@@ -32,9 +32,7 @@ def start_of_rows(predictions: Predictions, object_mesh: ObjectMesh, model: Hand
     )
 
 
-def with_starts(
-    predictions: Predictions, objects: Mapping[str, ObjectEntry], model: HandModel
-) -> Predictions:
+def with_starts(predictions: Predictions, objects: Mapping[str, ObjectEntry], model: HandModel) -> Predictions:
     """The rows that hold points with the poses of hand and object which these start refinement from.
 
     For formats that say poses only: how sure the poses are is lost.

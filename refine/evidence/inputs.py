@@ -60,9 +60,7 @@ def _any_form(value: Any, model: HandModel, side: str) -> HandPose:
     try:
         array = _as_float(value)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"hand_pose: got {type(value).__name__}, not an array of numbers; pass {_FORMS}."
-        ) from None
+        raise ValueError(f"hand_pose: got {type(value).__name__}, not an array of numbers; pass {_FORMS}.") from None
     if array.shape[-2:] == (21, 3) and array.ndim <= 3:
         return _fitted(array.reshape(-1, 21, 3), model, side)
     if array.shape[-1:] in ((51,), (61,)) and array.ndim <= 2:

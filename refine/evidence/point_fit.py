@@ -80,9 +80,7 @@ class PointEvidence(Record):
         """Pseudo-Huber over points: ``residual (B, A, N)`` of A axes each, ``rows (B, D, A, N)``."""
         weight, loss = pseudo_huber((residual**2).sum(1, keepdim=True), self.robust)
         factor = weight.sqrt()
-        return NormalEquations.of(
-            (residual * factor).flatten(1), (rows * factor[:, None]).flatten(2), loss.sum((1, 2))
-        )
+        return NormalEquations.of((residual * factor).flatten(1), (rows * factor[:, None]).flatten(2), loss.sum((1, 2)))
 
 
 def _inverse(sigma: Tensor) -> Tensor:
@@ -105,9 +103,7 @@ def fit_hand(
     terms = [evidence, AnglePrior.grasping(model.anatomy, len(start)), JointLimits(model.anatomy, 0.05)]
     if with_betas:
         terms.append(ShapePrior())
-    return minimize(
-        HandState.of(start, model, with_betas=with_betas), terms, Termination(iterations=iterations)
-    )
+    return minimize(HandState.of(start, model, with_betas=with_betas), terms, Termination(iterations=iterations))
 
 
 def fit_rigid(

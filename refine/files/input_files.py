@@ -83,9 +83,7 @@ def _below(root: Path, files: list[Path], source: str | None) -> list[InputFile]
             continue
         inputs.append(InputFile(path, form, path.relative_to(root).with_suffix("").as_posix()))
     if not inputs:
-        raise FileNotFoundError(
-            f"{root}: holds no prediction files of a known format; say which with --from."
-        )
+        raise FileNotFoundError(f"{root}: holds no prediction files of a known format; say which with --from.")
     if passed_over:
         more = f" and {len(passed_over) - 1} more" if len(passed_over) > 1 else ""
         warnings.warn(f"{passed_over[0]}{more}: passed over, of no known format", stacklevel=2)

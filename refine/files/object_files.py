@@ -67,9 +67,7 @@ def _entry(sidecar: Path, root: Path, object_id: str, value: Any) -> ObjectEntry
     if scale is not None and (
         isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf
     ):
-        raise ValueError(
-            f"{where}: scale is {str(scale)[:40]}; give the factor to metres, e.g. 0.001 for millimetres."
-        )
+        raise ValueError(f"{where}: scale is {str(scale)[:40]}; give the factor to metres, e.g. 0.001 for millimetres.")
     if digest is not None and not (isinstance(digest, str) and len(digest) == 64):
         raise ValueError(f"{where}: sha256 is not 64 hexadecimal digits.")
     mesh = inside(root, value["mesh"], where)
@@ -130,9 +128,7 @@ def load_object(entry: ObjectEntry, side: str = "right") -> ObjectMesh:
         raise FileNotFoundError(f"{entry.path}: there is no such mesh.")
     size = entry.path.stat().st_size
     if size > MAX_MESH_BYTES:
-        raise ValueError(
-            f"{entry.path}: {size >> 20} MB; simplify it to less than {MAX_MESH_BYTES >> 20} MB."
-        )
+        raise ValueError(f"{entry.path}: {size >> 20} MB; simplify it to less than {MAX_MESH_BYTES >> 20} MB.")
     if entry.sha256 is not None:
         digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
         if digest != entry.sha256:

@@ -62,9 +62,7 @@ def _of_suffix(path: Path, functions: Sequence[Callable[..., Any]]) -> Callable[
     """The one of ``functions``, in the order of `SUFFIXES`, for the form of ``path``."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(
-            f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(SUFFIXES)}."
-        )
+        raise ValueError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
     return functions[SUFFIXES.index(suffix)]
 
 
@@ -150,14 +148,10 @@ def _write_npz(stream: IO[bytes], parts: Sequence[Predictions]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     document = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
-        raise ValueError(
-            f'expected {{"schema": "{SCHEMA}", "rows": [{{"object_id": ..., "side": ..., ...}}]}}.'
-        )
+        raise ValueError(f'expected {{"schema": "{SCHEMA}", "rows": [{{"object_id": ..., "side": ..., ...}}]}}.')
     extra = sorted(set(document) - {"schema", "rows"})
     if extra:
-        raise ValueError(
-            f"unknown key {extra[0][:60]!r} beside 'schema' and 'rows'; columns belong in the rows."
-        )
+        raise ValueError(f"unknown key {extra[0][:60]!r} beside 'schema' and 'rows'; columns belong in the rows.")
     rows = document["rows"]
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -175,17 +169,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _json_column(name: str, column: Column, values: list[Any]) -> np.ndarray:
     """Rows of one column as one array; ``null`` and a missing key are NaN, "" or (metric_depth) true."""
-    arrays = [
-        None if value is None else _json_value(name, column, row, value) for row, value in enumerate(values)
-    ]
+    arrays = [None if value is None else _json_value(name, column, row, value) for row, value in enumerate(values)]
     shape = next((array.shape for array in arrays if array is not None), column.shapes[0])
     for row, array in enumerate(arrays):
         if array is None:
             arrays[row] = np.full(shape, _missing(name, column, row))
         elif array.shape != shape:
-            raise ValueError(
-                f"row {row}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it."
-            )
+            raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it.")
     return np.stack(arrays)  # type: ignore[arg-type]  # no None is left
 
 
@@ -206,9 +196,7 @@ def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
         array = None
     kinds = {"float": "fiu", "int": "i", "bool": "b", "str": "Ui"}[column.kind]
     if array is None or (array.size and array.dtype.kind not in kinds):
-        raise ValueError(
-            f"row {row}, column {name!r}: {str(value)[:40]!r} is not {column.kind} of even shape."
-        )
+        raise ValueError(f"row {row}, column {name!r}: {str(value)[:40]!r} is not {column.kind} of even shape.")
     if array.shape not in column.shapes:
         wanted = " or ".join(map(str, column.shapes))
         raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")

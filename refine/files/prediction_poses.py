@@ -31,9 +31,7 @@ def hand_poses(predictions: Predictions, rows: Any, model: HandModel) -> HandPos
     posed = has_pose(p)
     empty = np.flatnonzero(~posed & ~has_joints(p))
     if len(empty):
-        raise ValueError(
-            f"rows: number {empty[0]} of them has neither a finite pose nor finite keypoints_3d."
-        )
+        raise ValueError(f"rows: number {empty[0]} of them has neither a finite pose nor finite keypoints_3d.")
     parts, order = [], []
     if posed.any():
         q = p.take(posed)

@@ -59,15 +59,9 @@ COLUMNS: dict[str, Column] = {
     "metric_depth": Column(((),), "bool", "whether the distance from the camera is metric; true when absent"),
     "confidence": Column(((),), "float", "of the estimator, 0 to 1"),
     "keypoints_2d": Column(((21, 2), (29, 2)), "float", "pixels, OpenPose order (29: and 8 box corners)"),
-    "keypoints_3d": Column(
-        ((21, 3), (29, 3)), "float", "metres, same frame and order; may stand for the pose"
-    ),
-    "keypoint_confidence": Column(
-        ((21,), (29,)), "float", "of each keypoint, 0 to 1, 0 where missing; 1 when absent"
-    ),
-    "corner_order": Column(
-        ((),), "str", "whether to believe the 'given' order of the 8 corners or to 'search' for it"
-    ),
+    "keypoints_3d": Column(((21, 3), (29, 3)), "float", "metres, same frame and order; may stand for the pose"),
+    "keypoint_confidence": Column(((21,), (29,)), "float", "of each keypoint, 0 to 1, 0 where missing; 1 when absent"),
+    "corner_order": Column(((),), "str", "whether to believe the 'given' order of the 8 corners or to 'search' for it"),
     "status": Column(
         ((),),
         "str",
@@ -214,9 +208,7 @@ def _conform(name: str, column: Column, value: Any, rows: int) -> np.ndarray:
         array = np.char.decode(array, "utf-8", errors="replace")
     allowed = {"float": "fiu", "int": "iu", "bool": "b", "str": "Uiu"}[column.kind]
     if array.dtype.kind not in allowed and array.size:
-        raise ValueError(
-            f"column {name!r}: holds {array.dtype}, expected {column.kind}; convert it before writing."
-        )
+        raise ValueError(f"column {name!r}: holds {array.dtype}, expected {column.kind}; convert it before writing.")
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which row_problems reports
         array = array.astype(_DTYPES[column.kind])
     if array.shape in column.shapes:  # one value for all rows
@@ -224,9 +216,7 @@ def _conform(name: str, column: Column, value: Any, rows: int) -> np.ndarray:
     if rows == 0 and array.size == 0:
         array = array.reshape(0, *column.shapes[0])
     if array.ndim and len(array) != rows:
-        raise ValueError(
-            f"column {name!r}: {len(array)} rows, but column 'object_id' has {rows}; make them equal."
-        )
+        raise ValueError(f"column {name!r}: {len(array)} rows, but column 'object_id' has {rows}; make them equal.")
     if array.shape[1:] not in column.shapes:
         hint = _shape_hint(name, column, array.shape[1:])
         raise ValueError(f"column {name!r}: got shape {array.shape}, expected {expected}{hint}.")

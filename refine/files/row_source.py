@@ -47,11 +47,7 @@ def pieces(
     known = get_format(form)
     takes = options_of(known.read)
     given = {k: v for k, v in (options or {}).items() if k in takes or k not in SHARED_OPTIONS}
-    if (
-        form == "grasp"
-        and path.suffix.lower() == ".parquet"
-        and not any(v is not None for v in given.values())
-    ):
+    if form == "grasp" and path.suffix.lower() == ".parquet" and not any(v is not None for v in given.values()):
         yield from parquet_pieces(path, size, limit)
         return
     rows = read_with(known, path, **given)

@@ -27,9 +27,7 @@ def per_grasp(obj: Objects, count: int) -> list[ObjectMesh]:
     return things
 
 
-def iterate_grasps(
-    vertices: Array, faces: Array, obj: Objects
-) -> Iterator[tuple[np.ndarray, np.ndarray, ObjectMesh]]:
+def iterate_grasps(vertices: Array, faces: Array, obj: Objects) -> Iterator[tuple[np.ndarray, np.ndarray, ObjectMesh]]:
     """Hand vertices (V, 3), faces (F, 3) and object of each grasp, as float64 and int64 arrays."""
     hands, triangles = as_numpy(vertices), as_numpy(faces, np.int64)
     if hands.ndim != 3 or hands.shape[-1] != 3:

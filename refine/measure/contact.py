@@ -88,9 +88,7 @@ def signed_distance(vertices: Array, obj: Objects) -> np.ndarray:
     return signed
 
 
-def _contact_counts(
-    predicted: Array, target: Array, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _contact_counts(predicted: Array, target: Array, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers (B,) of true positives, of predicted and of actual contact points."""
     first, second = as_numpy(predicted), as_numpy(target)
     if first.shape != second.shape or first.ndim != 2:

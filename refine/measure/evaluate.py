@@ -56,9 +56,7 @@ def evaluate_predictions(
     rows = measure_rows(predictions, reference, objects, model)
     measured = np.isfinite(rows["mpjpe_root_relative_mm"])
     if not measured.any():
-        raise ValueError(
-            "predictions: no row has a usable hand here and in the reference; see the rows' values."
-        )
+        raise ValueError("predictions: no row has a usable hand here and in the reference; see the rows' values.")
     figures: dict[str, float] = {
         "rows_measured": int(measured.sum()), "rows_unusable": int(len(measured) - measured.sum()),
     }  # fmt: skip
@@ -95,9 +93,7 @@ def measure_rows(
         )
     for object_id in np.unique(predictions.object_id).tolist():
         if object_id and object_id not in objects:
-            raise FileNotFoundError(
-                f"objects: no mesh for object {object_id!r}; the objects are {', '.join(objects)}."
-            )
+            raise FileNotFoundError(f"objects: no mesh for object {object_id!r}; the objects are {', '.join(objects)}.")
     unplaced = np.flatnonzero((point_forms(predictions) != "") | (point_forms(reference) != "")).tolist()
     bad = sorted({*row_problems(predictions), *row_problems(reference), *unplaced})
     if bad:

@@ -106,9 +106,7 @@ def error_in_std(predicted: Array, target: Array, std: Array) -> np.ndarray:
 def _pair(predicted: Array, target: Array) -> tuple[np.ndarray, np.ndarray]:
     first, second = as_numpy(predicted), as_numpy(target)
     if first.shape != second.shape or first.ndim != 3 or first.shape[-1] != 3:
-        raise ValueError(
-            f"predicted and target must both be (B, points, 3), got {first.shape} and {second.shape}"
-        )
+        raise ValueError(f"predicted and target must both be (B, points, 3), got {first.shape} and {second.shape}")
     return first, second
 
 

@@ -75,9 +75,7 @@ def simulation_displacement(
     return np.array(result, dtype=np.float64)
 
 
-def convex_pieces(
-    vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05
-) -> list[np.ndarray]:
+def convex_pieces(vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05) -> list[np.ndarray]:
     """Cover a closed mesh by convex pieces, by CoACD (Wei et al., SIGGRAPH 2022).
 
     Args:

@@ -36,9 +36,7 @@ def intersection_volume(vertices: Array, faces: Array, obj: Objects) -> np.ndarr
     return np.array(result, dtype=np.float64)
 
 
-def intersection_volume_voxels(
-    vertices: Array, faces: Array, obj: Objects, pitch: float = 0.005
-) -> np.ndarray:
+def intersection_volume_voxels(vertices: Array, faces: Array, obj: Objects, pitch: float = 0.005) -> np.ndarray:
     """Volume shared by hand and object, counted in voxels of 5 mm as published (ObMan, ContactOpt); cubic metres.
 
     Number of voxel centres inside both meshes (winding number) times ``pitch``³, metres (Hasson et al., CVPR 2019).

@@ -88,9 +88,7 @@ def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
     return Trials(before, after, error_before, error_after)
 
 
-def held_out_grasps(
-    config: CalibrationConfig, generator: torch.Generator
-) -> tuple[HandPose, list[ObjectMesh], Tensor]:
+def held_out_grasps(config: CalibrationConfig, generator: torch.Generator) -> tuple[HandPose, list[ObjectMesh], Tensor]:
     """Some grasps that training did not see, their objects, and which of these each grasp is on.
 
     Raises:
@@ -122,15 +120,12 @@ def fit_score(
     found = minimise(loss, np.array([1.0, 0.1, 0.1, 0.0]), bounds=[(0, None)] * 3 + [(None, None)])
     error, depth, gap = found.x[:3] / unit
     margin, impossible, probable = (
-        math.log(p / (1 - p)) - float(found.x[3])
-        for p in (confidence, confidence_impossible, confidence_probable)
+        math.log(p / (1 - p)) - float(found.x[3]) for p in (confidence, confidence_impossible, confidence_probable)
     )
     return ScoreWeights(float(error), float(depth), float(gap), margin, impossible, probable)
 
 
-def calibrate(
-    config: CalibrationConfig = CalibrationConfig(), model: HandModel | None = None
-) -> ScoreWeights:
+def calibrate(config: CalibrationConfig = CalibrationConfig(), model: HandModel | None = None) -> ScoreWeights:
     """Fit the score of a network and write it into the card of its weights.
 
     Raises:

@@ -225,9 +225,7 @@ class _Unknowns:
     def points(self) -> Tensor:
         """(B, P, 3) contact points. Turned outside the model, so that no rotation vector comes near pi."""
         turn, shift, hand_pose = self._moved()
-        points = self._model(replace(self._start, hand_pose=hand_pose)).vertices[
-            :, self._model.contact_points
-        ]
+        points = self._model(replace(self._start, hand_pose=hand_pose)).vertices[:, self._model.contact_points]
         return (points - self._pivot) @ turn.transpose(-1, -2) + self._pivot + shift[:, None]
 
     def descend(self, loss: Tensor) -> None:
@@ -245,9 +243,7 @@ class _Unknowns:
         return replace(self._start, global_orient=orient, hand_pose=hand_pose, transl=moved)
 
 
-def _loss(
-    hand: Tensor, surface: _Surface, targets: tuple[Tensor, ...], settings: ContactOptSettings
-) -> Tensor:
+def _loss(hand: Tensor, surface: _Surface, targets: tuple[Tensor, ...], settings: ContactOptSettings) -> Tensor:
     """Loss ``(B,)`` of hand points ``(B, P, 3)``: contact of object and of hand, and penetration."""
     detached = hand.detach()
     to_hand = nearest_index(surface.points.expand(len(hand), -1, -1), detached)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from contact.network.features import Observation, observe
 from contact.objects.hierarchy import PointHierarchy
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose
+from hand_models.record import Record
 
 from ..config import RefineConfig
 
@@ -39,7 +40,7 @@ def _load_network(path: Path, changed: int, device: torch.device) -> ContactNet:
 
 
 @dataclass(frozen=True)
-class EncodedGrasps:
+class EncodedGrasps(Record):
     """What the network has seen of ``B`` noisy right hands, before the latent comes in."""
 
     network: ContactNet
@@ -50,20 +51,11 @@ class EncodedGrasps:
 
     @staticmethod
     @torch.no_grad()
-    def of(
-        network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose
-    ) -> EncodedGrasps:
+    def of(network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose) -> EncodedGrasps:
         """Look at the hands and their objects, object frame."""
         seen = observe(model, pose, objects.points[which], objects.normals[which], objects.thickness[which])
         hierarchy = objects.hierarchy[which]
         return EncodedGrasps(network, model, seen, hierarchy, network.encode(seen, hierarchy))
-
-    def __getitem__(self, rows: slice) -> EncodedGrasps:
-        """Of some of the hands."""
-        encoding = Encoding(*(getattr(self.encoding, f.name)[rows] for f in fields(Encoding)))
-        return replace(
-            self, observation=self.observation[rows], hierarchy=self.hierarchy[rows], encoding=encoding
-        )
 
     @torch.no_grad()
     def mean(self) -> ContactField:

@@ -71,9 +71,7 @@ def field_terms(
     angles = model.anatomy.to_anatomical(pose.hand_pose)
     return FieldTerms(
         which,
-        PointTargets(
-            field.joints, torch.full_like(joints_var, costs.joints), joints_var.sqrt(), points="joints"
-        ),
+        PointTargets(field.joints, torch.full_like(joints_var, costs.joints), joints_var.sqrt(), points="joints"),
         PointTargets(places, weight, spread.gather(1, chosen).sqrt().clamp_min(0.003), on_hand),
         touch,
         AnglePrior(angles, angles.new_tensor(costs.initial_pose).expand_as(angles), model.anatomy),

@@ -91,9 +91,7 @@ def refine_right_hands(
             solve = _solve if config.hypotheses == 1 else solve_hypotheses
             best = solve(grasps, objects, index, given, field, score_weights, config, seed, known)
         stated = any(isinstance(term, PosePrior) for term in evidence)
-        parts.append(
-            _gate(model, objects, index, given, best, field, score_weights, config, stated).to("cpu")
-        )
+        parts.append(_gate(model, objects, index, given, best, field, score_weights, config, stated).to("cpu"))
     return Refined.cat(parts)
 
 

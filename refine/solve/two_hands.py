@@ -61,9 +61,7 @@ def refine_two_hands(
     if config.gate:
         scores = [_everywhere(h, f) for h, f in zip(hands, found, strict=True)]
         before, after = (torch.stack(column) for column in zip(*scores, strict=True))
-        accepted = decide(
-            before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0)
-        )
+        accepted = decide(before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0))
         found = [_gated(h, f, a[h.usable], model) for h, f, a in zip(hands, found, accepted, strict=True)]
     else:
         accepted = torch.stack([hand.usable for hand in hands])
@@ -158,9 +156,7 @@ def _together(
     return list(found), torch.stack([torch.stack(row) for row in overlap]).cpu()
 
 
-def _replaced(
-    found: Refined, rows: Tensor, pose: HandPose, value: Tensor, variance: Tensor, steps: Tensor
-) -> Refined:
+def _replaced(found: Refined, rows: Tensor, pose: HandPose, value: Tensor, variance: Tensor, steps: Tensor) -> Refined:
     """With the hands at ``rows`` solved for anew."""
     return replace(
         found,
@@ -179,7 +175,6 @@ def _spheres(model: HandModel, pose: HandPose) -> Spheres:
 def _overlap(model: HandModel, one: HandPose, other: HandPose) -> Tensor:
     """(N,) metres: how deep the skin of either of two hands is inside the other, 0 when apart."""
     depth = [
-        -_spheres(model, inner).query(model(skin).vertices)[0].amin(1)
-        for skin, inner in ((one, other), (other, one))
+        -_spheres(model, inner).query(model(skin).vertices)[0].amin(1) for skin, inner in ((one, other), (other, one))
     ]
     return torch.maximum(*depth).clamp_min(0)

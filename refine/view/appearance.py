@@ -54,9 +54,7 @@ def contact_colours(values: np.ndarray, base: tuple[float, float, float] = OBJEC
     return _ramp(values, _HEAT, base)
 
 
-def uncertainty_colours(
-    metres: np.ndarray, base: tuple[float, float, float] = SKIN, full: float = 0.015
-) -> np.ndarray:
+def uncertainty_colours(metres: np.ndarray, base: tuple[float, float, float] = SKIN, full: float = 0.015) -> np.ndarray:
     """Colour map of a standard deviation: `base` at 0, deep violet at `full` metres and above.
 
     metres: (...,). Returns (..., 3) sRGB.
@@ -73,9 +71,7 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7)
     scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
     place = np.round(vertices / scale * 1e6).astype(np.int64)
     _, first, merged = np.unique(place, axis=0, return_index=True, return_inverse=True)
-    normals = surface_points.corner_normals(
-        vertices[first] / scale, merged.reshape(-1)[faces], crease, by_area=True
-    )
+    normals = surface_points.corner_normals(vertices[first] / scale, merged.reshape(-1)[faces], crease, by_area=True)
     return normals.astype(np.float32)
 
 
@@ -126,9 +122,7 @@ def subdivide(
     tri = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)][parent]
     corner = fine_v[fine_f]
     with np.errstate(divide="ignore", invalid="ignore"):  # slivers without area, shaded evenly below
-        bary = np.stack(
-            [trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1
-        )
+        bary = np.stack([trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1)
     fine_n = unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
     return fine_v.astype(np.float32), fine_f.astype(np.int64), fine_n.astype(np.float32)
 

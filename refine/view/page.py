@@ -142,9 +142,7 @@ def _first_view(view: GraspView, upright: np.ndarray, points: np.ndarray) -> dic
         fov = 0.6
         above = 0.4 * np.linalg.norm(towards) * np.asarray(view.up)
         pose = look_at(towards + above, np.zeros(3), view.up, fov).pose
-        pose[:3, 3] = upright.T @ points.mean(0) - pose[:3, 2] * np.ptp(points, axis=0).max() / np.tan(
-            fov / 2
-        )
+        pose[:3, 3] = upright.T @ points.mean(0) - pose[:3, 2] * np.ptp(points, axis=0).max() / np.tan(fov / 2)
     forward, eye = upright @ pose[:3, 2], upright @ pose[:3, 3]
     away = float((points.mean(0) - eye) @ forward)
     return {

@@ -73,9 +73,7 @@ def render(
     return np.round(to_srgb(pixels) * 255).astype(np.uint8)
 
 
-def _occlusion(
-    scene: Scene, hit: Hits, axes: np.ndarray, lights: Lights, width: int, rays: int = 3
-) -> np.ndarray:
+def _occlusion(scene: Scene, hit: Hits, axes: np.ndarray, lights: Lights, width: int, rays: int = 3) -> np.ndarray:
     """(N, 2): share of the sky that is open, and of the key lamp that is seen, at each hit.
 
     A tile of 8 x 8 samples shares one low-discrepancy set (R2), so the mean over any 8 x 8 window of a

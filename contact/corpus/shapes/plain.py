@@ -137,11 +137,7 @@ def lemon(radius: float, length: float, tip: float) -> Manifold:
     def distance(direction: np.ndarray) -> np.ndarray:
         along = direction[:, 0]
         polar = np.arccos(np.clip(np.abs(along), 0, 1))
-        return (
-            radius
-            * (1 + tip * np.exp(-((polar / 0.22) ** 2)))
-            / np.sqrt(1 - along**2 + (along / length) ** 2)
-        )
+        return radius * (1 + tip * np.exp(-((polar / 0.22) ** 2))) / np.sqrt(1 - along**2 + (along / length) ** 2)
 
     return star(distance)
 
@@ -149,9 +145,7 @@ def lemon(radius: float, length: float, tip: float) -> Manifold:
 def pear(radius: float, height: float, neck: float) -> Manifold:
     """Pear standing on z: `height` in radii, `neck` the width of its upper part in radii."""
     z = np.linspace(0, 1, 40)
-    width = monotone(
-        [0, 0.02, 0.12, 0.36, 0.7, 0.9, 0.98, 1], [0, 0.35, 0.75, 1, neck, 0.8 * neck, 0.4 * neck, 0], z
-    )
+    width = monotone([0, 0.02, 0.12, 0.36, 0.7, 0.9, 0.98, 1], [0, 0.35, 0.75, 1, neck, 0.8 * neck, 0.4 * neck, 0], z)
     return revolve(np.stack([radius * width, radius * height * z], axis=1), 1.0)
 
 
@@ -174,9 +168,7 @@ def banana(rng: np.random.Generator) -> Manifold:
     angle = uniform(rng, 0.7, 1.6) if rng.random() < 0.6 else uniform(rng, 0.02, 0.2)
     ends = (uniform(rng, 0.35, 0.75), uniform(rng, 0.35, 0.9))
     t = np.linspace(-0.5, 0.5, 40)
-    path = np.stack(
-        [length / angle * np.sin(angle * t), length / angle * (1 - np.cos(angle * t)), 0 * t], axis=1
-    )
+    path = np.stack([length / angle * np.sin(angle * t), length / angle * (1 - np.cos(angle * t)), 0 * t], axis=1)
     # The last 3 % of either end close to a blunt tip.
     width = monotone([-0.5, -0.47, -0.36, 0, 0.36, 0.47, 0.5], [0.2, ends[0], 0.9, 1, 0.9, ends[1], 0.2], t)
     ridged = superellipse(thickness / 2, thickness / 2, uniform(rng, 1.85, 2.5), 32)

@@ -67,9 +67,7 @@ def monotone(knots: Sequence[float], values: Sequence[float], at: np.ndarray) ->
 # ---------------------------------------------------------------- solids
 
 
-def revolve(
-    profile: Sequence[Sequence[float]] | np.ndarray, fillet: float = 0.0, segments: int = 56
-) -> Manifold:
+def revolve(profile: Sequence[Sequence[float]] | np.ndarray, fillet: float = 0.0, segments: int = 56) -> Manifold:
     """Solid of revolution about z of the (radius, height) polygon, its corners rounded by `fillet`.
 
     The profile is mirrored before rounding, so that the axis itself stays unrounded.
@@ -111,9 +109,7 @@ def rounded_box(size: Sequence[float], radius: float, segments: int = 12) -> Man
     return Manifold.batch_hull([corner.translate(half * np.array(sign)) for sign in signs])
 
 
-def capsule(
-    start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None
-) -> Manifold:
+def capsule(start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None) -> Manifold:
     """Convex hull of two spheres: a capsule, tapered if the radii differ."""
     first = Manifold.sphere(radius, 20).translate(np.asarray(start, dtype=np.float64))
     second = Manifold.sphere(radius if end_radius is None else end_radius, 20)
@@ -149,9 +145,7 @@ def loft_upright(
     """Solid through superelliptic sections, see `superellipse`, at the given heights."""
     outline = zip(half_widths, half_depths, exponents, strict=True)
     rings = [superellipse(a, b, exponent, segments) for a, b, exponent in outline]
-    return loft(
-        np.stack([np.column_stack([r, np.full(segments, z)]) for r, z in zip(rings, heights, strict=True)])
-    )
+    return loft(np.stack([np.column_stack([r, np.full(segments, z)]) for r, z in zip(rings, heights, strict=True)]))
 
 
 def sweep(
@@ -173,9 +167,7 @@ def sweep(
     return loft(path[:, None] + flat[..., :1] * across[:, None] + flat[..., 1:] * upward[:, None])
 
 
-def star(
-    radius: Callable[[np.ndarray], np.ndarray], segments: int = 72, axes: np.ndarray | float = 1.0
-) -> Manifold:
+def star(radius: Callable[[np.ndarray], np.ndarray], segments: int = 72, axes: np.ndarray | float = 1.0) -> Manifold:
     """Star-shaped solid: `radius` maps unit directions (n, 3) to distances (n,) from the origin.
 
     Directions are taken on the ellipsoid with half axes `axes`, so that long shapes are not starved of triangles.
@@ -196,11 +188,7 @@ def plate_of(section: CrossSection, thickness: float, edge: float) -> Manifold:
         return section.extrude(thickness).translate((0.0, 0.0, -thickness / 2))
     core = section.extrude(thickness - 2 * edge).translate((0.0, 0.0, edge - thickness / 2))
     # A stack of two insets per side stands in for a rounded rim: nearly flush, and no sharp corner.
-    inset = (
-        section.offset(-edge / 2)
-        .extrude(thickness - 0.6 * edge)
-        .translate((0.0, 0.0, 0.3 * edge - thickness / 2))
-    )
+    inset = section.offset(-edge / 2).extrude(thickness - 0.6 * edge).translate((0.0, 0.0, 0.3 * edge - thickness / 2))
     innermost = section.offset(-edge).extrude(thickness).translate((0.0, 0.0, -thickness / 2))
     return union([core, inset, innermost])
 
@@ -344,9 +332,7 @@ def _split(vertices: np.ndarray, faces: np.ndarray, middle: np.ndarray) -> np.nd
     parts += [np.stack(t, axis=1)[one] for t in ((a, ab, c), (ab, b, c))]
     parts += [np.stack(t, axis=1)[three] for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
     # Two split edges leave the quadrilateral a, b, bc, ca, cut along its shorter diagonal.
-    flat = np.linalg.norm(vertices[a] - vertices[bc], axis=1) <= np.linalg.norm(
-        vertices[b] - vertices[ca], axis=1
-    )
+    flat = np.linalg.norm(vertices[a] - vertices[bc], axis=1) <= np.linalg.norm(vertices[b] - vertices[ca], axis=1)
     parts += [np.stack((ca, bc, c), axis=1)[two]]
     parts += [np.stack(t, axis=1)[two & flat] for t in ((a, b, bc), (a, bc, ca))]
     parts += [np.stack(t, axis=1)[two & ~flat] for t in ((a, b, ca), (b, bc, ca))]

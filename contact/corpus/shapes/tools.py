@@ -31,25 +31,19 @@ from contact.corpus.shapes.solids import (
 def screwdriver(rng: np.random.Generator) -> Manifold:
     """Screwdrivers, awls, files with a handle: 95 to 290 long, handle Ø 18 to 36, shaft Ø 4 to 9."""
     grip = uniform(rng, 60, 115)
-    return shafted_driver(
-        grip, uniform(rng, 18, 36), uniform(rng, 45, 170), uniform(rng, 4, 9), rng.random() < 0.5
-    )
+    return shafted_driver(grip, uniform(rng, 18, 36), uniform(rng, 45, 170), uniform(rng, 4, 9), rng.random() < 0.5)
 
 
 def shafted_driver(grip: float, diameter: float, shaft: float, thickness: float, flat: bool) -> Manifold:
     """Driver along x: a fluted grip of that length and diameter, a round shaft, a flat or a pointed tip."""
     t = np.linspace(0, 1, 40)
-    width = monotone(
-        [0, 0.02, 0.1, 0.45, 0.72, 0.84, 0.93, 1], [0.5, 0.75, 0.95, 1, 0.92, 0.66, 0.8, 0.62], t
-    )
+    width = monotone([0, 0.02, 0.1, 0.45, 0.72, 0.84, 0.93, 1], [0.5, 0.75, 0.95, 1, 0.92, 0.66, 0.8, 0.62], t)
     angle = np.arange(48) * (2 * np.pi / 48)
     rings = []
     for s, w in zip(t, width, strict=True):
         flute = 1 - 0.06 * np.sin(np.pi * np.clip(s / 0.75, 0, 1)) * (1 + np.cos(6 * angle)) / 2
         radius = diameter / 2 * w * flute
-        rings.append(
-            np.stack([np.full(48, s * grip), radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-        )
+        rings.append(np.stack([np.full(48, s * grip), radius * np.cos(angle), radius * np.sin(angle)], axis=1))
     half = thickness / 2
     tip = min(14.0, 0.2 * shaft)
     rod = revolve(
@@ -76,9 +70,7 @@ def hammer(rng: np.random.Generator) -> Manifold:
     if rng.random() < 0.3:
         face, head = uniform(rng, 42, 62), uniform(rng, 75, 110)
         return _handle_bar(length, grip) + _mallet_head(head, face).translate((length, 0.0, 0.0))
-    return _handle_bar(length, grip) + _hammer_head(head, face, rng.random() < 0.6).translate(
-        (length, 0.0, 0.0)
-    )
+    return _handle_bar(length, grip) + _hammer_head(head, face, rng.random() < 0.6).translate((length, 0.0, 0.0))
 
 
 def _handle_bar(length: float, grip: float) -> Manifold:
@@ -108,14 +100,10 @@ def _hammer_head(head: float, face: float, claw: bool) -> Manifold:
     points = [(0, 0, 0), (0, 0.25 * head, 0), (-0.03 * head, 0.42 * head, 0), (-0.14 * head, 0.6 * head, 0)]
     path = smooth_path(points, 24)
     # (across in the plane of the hammer, out of it)
-    scale = np.stack(
-        [np.linspace(0.36, 0.11, 24) * face, np.linspace(0.4, 0.5 if claw else 0.34, 24) * face], axis=1
-    )
+    scale = np.stack([np.linspace(0.36, 0.11, 24) * face, np.linspace(0.4, 0.5 if claw else 0.34, 24) * face], axis=1)
     wedge = sweep(path, superellipse(1, 1, 4, 32), scale)
     if claw:
-        notch = polygon([(-0.16 * face, 0.75 * head), (0.16 * face, 0.75 * head), (0, 0.3 * head)]).extrude(
-            2 * head
-        )
+        notch = polygon([(-0.16 * face, 0.75 * head), (0.16 * face, 0.75 * head), (0, 0.3 * head)]).extrude(2 * head)
         wedge -= notch.translate((0.0, 0.0, -head)).rotate((0.0, 90.0, 0.0))
     return union([poll, middle, wedge])
 
@@ -146,9 +134,7 @@ def drill(rng: np.random.Generator) -> Manifold:
     path = np.stack([top - rake * t, 0 * t, -height * t], axis=1)
     swell = monotone([0, 0.35, 0.7, 1], [1.05, 0.92, 1.0, 1.0], t)
     grip = sweep(path, superellipse(thick / 2, width / 2, 2.6, 32), swell, up=(1, 0, 0))
-    trigger = rounded_box((0.45 * width, 0.4 * thick, 26), 4).translate(
-        (top + 0.5 * width, 0.0, -0.35 * barrel - 18)
-    )
+    trigger = rounded_box((0.45 * width, 0.4 * thick, 26), 4).translate((top + 0.5 * width, 0.0, -0.35 * barrel - 18))
     parts = [body, grip, trigger]
     if rng.random() < 0.65:
         foot = rounded_box((uniform(rng, 75, 110), uniform(rng, 48, 66), uniform(rng, 24, 45)), 5)
@@ -173,9 +159,7 @@ def spray_bottle(rng: np.random.Generator) -> Manifold:
             rounded_box((22, 17, 14), 4).translate((38.0, 0.0, height + 30)),
         ]
     )
-    path = smooth_path(
-        [(20, 0, height + 24), (33, 0, height + 8), (30, 0, height - 12), (38, 0, height - 30)], 24
-    )
+    path = smooth_path([(20, 0, height + 24), (33, 0, height + 8), (30, 0, height - 12), (38, 0, height - 30)], 24)
     trigger = sweep(path, superellipse(6, 3.5, 2.5, 20), up=(0, 1, 0))
     nozzle = capsule((46, 0, height + 30), (53, 0, height + 30), 6, 5)
     body = loft_upright(t * height, wide, deep, bend_to_round, 48)
@@ -186,9 +170,7 @@ def scissors(rng: np.random.Generator) -> Manifold:
     """Scissors and pliers, lying: 120 to 225 long, 5 to 16 thick, finger loops Ø 32 to 60 or two bowed arms."""
     if rng.random() < 0.5:
         return _pliers(uniform(rng, 130, 205), uniform(rng, 10, 16), uniform(rng, 3.0, 13.0))
-    return _shears(
-        uniform(rng, 60, 110), uniform(rng, 6.5, 10.0), uniform(rng, 18, 27), uniform(rng, 1.1, 1.6)
-    )
+    return _shears(uniform(rng, 60, 110), uniform(rng, 6.5, 10.0), uniform(rng, 18, 27), uniform(rng, 1.1, 1.6))
 
 
 def _shears(blade: float, thick: float, loop: float, stretch: float) -> Manifold:
@@ -218,9 +200,7 @@ def _shears(blade: float, thick: float, loop: float, stretch: float) -> Manifold
         outer = CrossSection([superellipse(loop * stretch, loop, 2.2, 48)]).translate(centre)
         hole = CrossSection([superellipse(loop * stretch - 6.5, loop - 6.5, 2.2, 48)]).translate(centre)
         handle = plate_of(rounded(outer + arm, 2, 4) - hole, thick, 0.3 * thick)
-        blade_part = plate_of(rounded(edge, 0.8, 0), 0.5 * thick, 0.4).translate(
-            (0.0, 0.0, 0.2 * side * thick)
-        )
+        blade_part = plate_of(rounded(edge, 0.8, 0), 0.5 * thick, 0.4).translate((0.0, 0.0, 0.2 * side * thick))
         halves.append(handle + blade_part)
     return union(
         [

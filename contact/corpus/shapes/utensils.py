@@ -33,9 +33,7 @@ def spatula(rng: np.random.Generator) -> Manifold:
             uniform(rng, 90, 115),
         )
     tilt = uniform(rng, 0.0, 18.0)
-    outline = CrossSection([superellipse(blade / 2, width / 2, uniform(rng, 2.2, 7.0), 64)]).translate(
-        (blade / 2, 0.0)
-    )
+    outline = CrossSection([superellipse(blade / 2, width / 2, uniform(rng, 2.2, 7.0), 64)]).translate((blade / 2, 0.0))
     slots = int(rng.integers(2)) * 3 if thick < 5 and width > 55 else 0
     for slot in range(slots):
         hole = CrossSection.square((0.5 * blade, 0.07 * width), True).translate(
@@ -77,9 +75,7 @@ def capped_marker(length: float, radius: float, cap: float) -> Manifold:
         (radius, split),
     ]
     profile += [(radius, length - 5), (0.75 * radius, length), (0, length)]
-    clip = rounded_box((2.5, 4, 0.7 * cap * length), 1).translate(
-        (radius + 1.5, 0.0, split + 0.55 * cap * length)
-    )
+    clip = rounded_box((2.5, 4, 0.7 * cap * length), 1).translate((radius + 1.5, 0.0, split + 0.55 * cap * length))
     root = rounded_box((5, 4, 4), 1).translate((radius, 0.0, split + 0.87 * cap * length))
     return union([revolve(profile, 0.6, 36), clip, root])
 
@@ -94,9 +90,7 @@ def blade(rng: np.random.Generator) -> Manifold:
         outline = CrossSection.square((uniform(rng, 80, 150), uniform(rng, 50, 72)), True)
         return plate_of(rounded(outline, uniform(rng, 3, 8), 0.0), uniform(rng, 2.0, 9.0), 0.7)
     length = uniform(rng, 80, 190)
-    return knife(
-        length, uniform(rng, 18, 46), uniform(rng, 1.8, 3.0), uniform(rng, 85, 120), uniform(rng, 18, 30)
-    )
+    return knife(length, uniform(rng, 18, 46), uniform(rng, 1.8, 3.0), uniform(rng, 85, 120), uniform(rng, 18, 30))
 
 
 def knife(length: float, width: float, spine: float, handle: float, grip: float) -> Manifold:
@@ -104,9 +98,7 @@ def knife(length: float, width: float, spine: float, handle: float, grip: float)
     t = np.linspace(0, 1, 24)
     belly = -width * np.sqrt(np.clip(1 - t**3, 0, 1)) + 0.0
     back = -0.1 * width * t**2
-    outline = np.concatenate(
-        [np.stack([t * length, belly], axis=1), np.stack([t * length, back], axis=1)[::-1][1:]]
-    )
+    outline = np.concatenate([np.stack([t * length, belly], axis=1), np.stack([t * length, back], axis=1)[::-1][1:]])
     flat = polygon(outline).extrude(spine).translate((0.0, 0.0, -spine / 2))
     # Thins towards the edge, but stays thick enough to be seen by a distance grid.
     flat = bend(
@@ -169,14 +161,10 @@ def _fork_head(length: float, width: float, thick: float) -> Manifold:
     outline = CrossSection([superellipse(0.62 * length, width / 2, 2.6, 48)]).translate((0.55 * length, 0.0))
     outline ^= CrossSection.square((length, 2 * width)).translate((0.0, -width))
     for tine in (-1, 0, 1):
-        gap = CrossSection.square((length, 0.12 * width)).translate(
-            (0.48 * length, (0.25 * tine - 0.06) * width)
-        )
+        gap = CrossSection.square((length, 0.12 * width)).translate((0.48 * length, (0.25 * tine - 0.06) * width))
         outline -= gap
     flat = plate_of(rounded(outline, 0.04 * width, 0.03 * width), thick, 0.3)
     return bend(
         flat,
-        lambda v: (
-            v + np.column_stack([np.zeros((len(v), 2)), -0.12 * length * np.sin(np.pi * v[:, 0] / length)])
-        ),
+        lambda v: v + np.column_stack([np.zeros((len(v), 2)), -0.12 * length * np.sin(np.pi * v[:, 0] / length)]),
     )

@@ -248,10 +248,7 @@ def jug(rng: np.random.Generator) -> Manifold:
     t = np.array([0, 0.01, 0.04, *np.linspace(0.1, 0.9, 12), 0.94, 0.97, 0.985, 1.0])
     grow = monotone([0, 0.04, 0.5, 0.9, 1], [0.93, 1, 1, uniform(rng, 0.75, 1.0), 0.6], t)
     section = superellipse(width / 2, depth / 2, uniform(rng, 2.0, 5.0), 56)
-    rings = [
-        np.column_stack([section * g, np.full(len(section), z)])
-        for z, g in zip(t * height, grow, strict=True)
-    ]
+    rings = [np.column_stack([section * g, np.full(len(section), z)]) for z, g in zip(t * height, grow, strict=True)]
     body = loft(np.stack(rings))
     rise, thick = uniform(rng, 38, 60), uniform(rng, 13, 22)
     span = 0.24 * width

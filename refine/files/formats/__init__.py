@@ -74,9 +74,7 @@ def _from_other_packages() -> dict[str, Format]:
     for point in entry_points(group=ENTRY_POINTS):
         owner = point.dist.name if point.dist else point.value
         if point.name in BUILT_IN or point.name in found:
-            warnings.warn(
-                f"{owner}: its format {point.name!r} is left out, there is one of that name.", stacklevel=3
-            )
+            warnings.warn(f"{owner}: its format {point.name!r} is left out, there is one of that name.", stacklevel=3)
             continue
         try:
             form = point.load()

@@ -74,9 +74,7 @@ def read(
     )
 
 
-def _hand(
-    path: Path, values: dict[str, Any], side: str, mano_dir: Any, to_camera: np.ndarray | None
-) -> Columns:
+def _hand(path: Path, values: dict[str, Any], side: str, mano_dir: Any, to_camera: np.ndarray | None) -> Columns:
     part = values.get(side)
     orient = field(path, part, "rot", None, 3)
     count = len(orient)

@@ -41,9 +41,7 @@ def frame_columns(names: Sequence[str]) -> Columns:
     return {
         "frame_id": np.array(names, np.str_),
         "sequence_id": np.array(sequences, np.str_),
-        "frame_index": np.array(
-            [row if (n := whole(t)) is None else n for row, t in enumerate(tails)], np.int64
-        ),
+        "frame_index": np.array([row if (n := whole(t)) is None else n for row, t in enumerate(tails)], np.int64),
     }
 
 

@@ -91,9 +91,7 @@ def write(path: Path, predictions: Predictions, *, mano_dir: str | Path | None =
         for row in range(len(predictions))
     ]  # fmt: skip
     document = hands[0] if len(hands) == 1 else hands
-    return write_atomically(
-        path, lambda stream: stream.write(json.dumps(document, indent=1).encode() + b"\n")
-    )
+    return write_atomically(path, lambda stream: stream.write(json.dumps(document, indent=1).encode() + b"\n"))
 
 
 def sniff(path: Path) -> bool:

@@ -116,9 +116,7 @@ def _sequence(file: Path, camera: Path, object_id: str | None, side: str | None,
         ids, grasped = _list(meta_file, meta, "ycb_ids"), meta.get("ycb_grasp_ind")
         numbers = all(type(i) is int and 1 <= i <= len(OBJECTS) for i in ids)
         if not (numbers and type(grasped) is int and 0 <= grasped < len(ids)):
-            raise ValueError(
-                f"{meta_file}: ycb_ids and ycb_grasp_ind do not name a DexYCB object; give object_id."
-            )
+            raise ValueError(f"{meta_file}: ycb_ids and ycb_grasp_ind do not name a DexYCB object; give object_id.")
         object_id = OBJECTS[ids[grasped] - 1]
     if side is None:
         side = (_list(meta_file, meta, "mano_sides") or [""])[0]
@@ -129,9 +127,7 @@ def _sequence(file: Path, camera: Path, object_id: str | None, side: str | None,
     else:
         names = _list(meta_file, meta, "mano_calib") if meta else []
         shape = _calibrated_betas(folder, str(names[0])) if names else np.zeros(10)
-    return _Sequence(
-        grasped, {"object_id": object_id, "side": side, "betas": shape, "cam_K": _camera(camera)}
-    )
+    return _Sequence(grasped, {"object_id": object_id, "side": side, "betas": shape, "cam_K": _camera(camera)})
 
 
 def _list(path: Path, meta: dict[str, Any], name: str) -> list[Any]:
@@ -177,9 +173,7 @@ def _label(path: Path, sequence: _Sequence) -> list[dict[str, Any]]:
     hands = field(path, values, "pose_m", None, 51)
     objects = field(path, values, "pose_y", None, 3, 4)
     if sequence.grasped >= len(objects):
-        raise ValueError(
-            f"{path}: field 'pose_y' has {len(objects)} objects; meta.yml asks for {sequence.grasped}."
-        )
+        raise ValueError(f"{path}: field 'pose_y' has {len(objects)} objects; meta.yml asks for {sequence.grasped}.")
     joints = {name: field(path, values, name, None, 21, d) for name, d in (("joint_3d", 3), ("joint_2d", 2))}
     if any(len(value) != len(hands) for value in joints.values()):
         raise ValueError(f"{path}: 'joint_3d', 'joint_2d' and 'pose_m' have different numbers of hands.")
@@ -200,11 +194,7 @@ def _label(path: Path, sequence: _Sequence) -> list[dict[str, Any]]:
 def _nothing(path: Path, sequence: _Sequence) -> dict[str, Any]:
     """The hand of a frame that cannot be read."""
     shapes = {"pose": 51, "keypoints_3d": (21, 3), "keypoints_2d": (21, 2), "object_pose": (4, 4)}
-    return (
-        {name: np.full(shape, np.nan) for name, shape in shapes.items()}
-        | {"name": _name(path)}
-        | sequence.shared
-    )
+    return {name: np.full(shape, np.nan) for name, shape in shapes.items()} | {"name": _name(path)} | sequence.shared
 
 
 def _name(path: Path) -> str:
@@ -223,9 +213,7 @@ def _predictions(rows: list[dict[str, Any]], mano_dir: Any) -> Predictions:
         if of_side.any():
             p, betas = pose[of_side], columns["betas"][of_side]
             options = {"components": True, "add_mean": True}
-            parts.append(
-                (of_side, mano_columns(side, p[:, :3], p[:, 3:48], betas, p[:, 48:], mano_dir, **options))
-            )
+            parts.append((of_side, mano_columns(side, p[:, :3], p[:, 3:48], betas, p[:, 48:], mano_dir, **options)))
     columns |= pose_columns(len(rows), parts) | frame_columns(names)
     return Predictions.from_columns(columns | {"image_size": np.tile(_IMAGE, (len(rows), 1))})
 

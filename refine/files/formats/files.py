@@ -98,11 +98,7 @@ def _check_size(path: Path, limit: int = MAX_FILE_BYTES) -> None:
 def _array(where: str, raw: bytes) -> Any:
     """The array in the bytes of a .npy file, or the object pickled in it."""
     value = parse_npy(where, raw, unpickle=lambda stream: unpickle(stream, where, _REFUSED))
-    return (
-        value.item()
-        if isinstance(value, np.ndarray) and value.dtype == object and value.shape == ()
-        else value
-    )
+    return value.item() if isinstance(value, np.ndarray) and value.dtype == object and value.shape == () else value
 
 
 def read_table(path: Path, width: int, *, separator: str | None = None) -> tuple[list[str], np.ndarray]:
@@ -115,9 +111,7 @@ def read_table(path: Path, width: int, *, separator: str | None = None) -> tuple
     for number, line in text_lines(path):
         cells = line.split(separator)
         if len(cells) != width + 1:
-            raise ValueError(
-                f"{path}: line {number} has {len(cells)} cells; expected a label and {width} numbers."
-            )
+            raise ValueError(f"{path}: line {number} has {len(cells)} cells; expected a label and {width} numbers.")
         rows.append(floats(path, number, cells[1:]))
         labels.append(cells[0].strip())
     return labels, np.array(rows, np.float64).reshape(-1, width)
@@ -185,9 +179,7 @@ def numbers(path: Path | str, what: str, value: Any, *shape: int | None) -> np.n
         array = array.astype(np.float64)
     except Exception as error:  # stand-ins of damaged pickles raise whatever their state lacks
         raise ValueError(f"{path}: {what} is not an array of numbers ({str(error)[:120]}).") from None
-    fits = len(shape) == array.ndim and all(
-        n is None or n == m for n, m in zip(shape, array.shape, strict=True)
-    )
+    fits = len(shape) == array.ndim and all(n is None or n == m for n, m in zip(shape, array.shape, strict=True))
     if shape and not fits:
         wanted = "(" + ", ".join("N" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{path}: {what} has shape {array.shape}; expected {wanted}.")

@@ -82,9 +82,7 @@ def _params(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
     return part["params"]
 
 
-def _hand(
-    path: Path, values: dict[str, Any], side: str, frames: int, mano_dir: Any, template: Any
-) -> Columns:
+def _hand(path: Path, values: dict[str, Any], side: str, frames: int, mano_dir: Any, template: Any) -> Columns:
     params = _params(path, values, _HANDS[side])
     transl = field(path, params, "transl", frames, 3)
     betas, wrist, root = np.zeros(10), None, mean_root() * ([-1, 1, 1] if side == "left" else [1, 1, 1])
@@ -93,9 +91,7 @@ def _hand(
         pose = pca_pose(coefficients, side, mano_dir, flat_hand_mean=True)
         vertices = _template(path, values[_HANDS[side]].get("vtemp"), template)
         if vertices is None:
-            warnings.warn(
-                f"{path}: the subject's {side} template is not there; betas are zero.", stacklevel=3
-            )
+            warnings.warn(f"{path}: the subject's {side} template is not there; betas are zero.", stacklevel=3)
         else:
             betas, wrist, root = template_betas(vertices, side, mano_dir)
     except MissingManoError:

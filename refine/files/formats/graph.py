@@ -88,9 +88,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _columns(
-    path: Path, entry: dict[str, Any], object_id: str | None, side: str | None
-) -> dict[str, np.ndarray]:
+def _columns(path: Path, entry: dict[str, Any], object_id: str | None, side: str | None) -> dict[str, np.ndarray]:
     """The columns of one object of the file."""
     flat = "keypoints_3d" not in entry
     field = "keypoints_2d" if flat else "keypoints_3d"
@@ -120,9 +118,7 @@ def _columns(
     if entry.get("confidence") is not None:
         confidence = numbers(path, "confidence", entry["confidence"])
         if confidence.size != rows * 29 or (confidence < 0).any():
-            raise ValueError(
-                f"{path}: confidence has shape {confidence.shape}; expected ({rows}, 29), none negative."
-            )
+            raise ValueError(f"{path}: confidence has shape {confidence.shape}; expected ({rows}, 29), none negative.")
         columns["keypoint_confidence"] = confidence.reshape(rows, 29)
     if flat and entry.get("cam_K") is None:
         raise ValueError(f"{path}: cam_K: missing; keypoints_2d need the camera's 3×3 intrinsics, in pixels.")

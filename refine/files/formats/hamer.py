@@ -78,9 +78,7 @@ def read(
             assumed = np.full(rows, float(focal))
         columns |= _camera(assumed, size)
     elif rows and focal is not None:
-        raise ValueError(
-            f"{path}: focal: the assumed focal length is unknown; save img_size or scaled_focal_length."
-        )
+        raise ValueError(f"{path}: focal: the assumed focal length is unknown; save img_size or scaled_focal_length.")
     return Predictions.from_columns(
         columns | {"object_id": np.full(rows, object_id), "object_pose": rigid(object_pose, rows)}
     )

@@ -149,17 +149,13 @@ def template_betas(
     mano = _mano(mano_dir, "right")
     flip = _MIRROR if side == "left" else np.ones(3)
     if template.shape != mano.template.shape or not np.isfinite(template).all():
-        raise ValueError(
-            f"template: got shape {template.shape}; expected {mano.template.shape}, finite, as MANO's."
-        )
+        raise ValueError(f"template: got shape {template.shape}; expected {mano.template.shape}, finite, as MANO's.")
     offset = (template * flip - mano.template).ravel()
     betas = np.linalg.lstsq(mano.shapedirs.reshape(-1, 10), offset, rcond=None)[0]
     return betas, mano.joint_regressor[0] @ template, _root(mano, betas[None])[0] * flip
 
 
-def pca_pose(
-    coefficients: np.ndarray, side: str, mano_dir: str | Path | None, *, flat_hand_mean: bool
-) -> np.ndarray:
+def pca_pose(coefficients: np.ndarray, side: str, mano_dir: str | Path | None, *, flat_hand_mean: bool) -> np.ndarray:
     """Principal components ``(N, n)`` to absolute angles ``(N, 15, 3)``, by MANO's file of that side.
 
     Args:
@@ -172,9 +168,7 @@ def pca_pose(
     pca = load_mano_pca(mano_dir, side)
     components = pca.components.double().numpy()
     if coefficients.shape[1] > len(components):
-        raise ValueError(
-            f"{coefficients.shape[1]} PCA coefficients, but MANO has {len(components)} components."
-        )
+        raise ValueError(f"{coefficients.shape[1]} PCA coefficients, but MANO has {len(components)} components.")
     pose = coefficients @ components[: coefficients.shape[1]]
     if not flat_hand_mean:
         pose = pose + pca.mean.double().numpy()

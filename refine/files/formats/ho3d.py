@@ -104,21 +104,14 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
     size = path.stat().st_size
     if size > MAX_PRED_BYTES:
         raise ValueError(f"{path}: {size >> 20} MB; a pred.json has less than {MAX_PRED_BYTES >> 20} MB.")
-    expected = (
-        f"{path}: expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json"
-    )
+    expected = f"{path}: expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json"
     try:
         text = path.read_text(encoding="utf-8").strip()
         decoder = json.JSONDecoder()
         start = text.index("[", 1)
         joints, end = decoder.raw_decode(text, start)
         rest = text[end : end + 64].lstrip()
-        if (
-            text[:1] != "["
-            or text[1:start].strip()
-            or rest[:1] != ","
-            or not re.search(r"\]\s*\]$", text[-64:])
-        ):
+        if text[:1] != "[" or text[1:start].strip() or rest[:1] != "," or not re.search(r"\]\s*\]$", text[-64:]):
             raise ValueError("other brackets")
         vertices = decoder.raw_decode(text, text.index("[", end))[0] if with_vertices else None
     except (ValueError, RecursionError) as error:
@@ -189,9 +182,7 @@ def write(
         for k, points in enumerate((joints, vertices * _FLIP)):
             stream.write(b"[" if k == 0 else b", [")
             for row, frame in enumerate(points):
-                stream.write(
-                    (", " if row else "").encode() + json.dumps(np.round(frame, 7).tolist()).encode()
-                )
+                stream.write((", " if row else "").encode() + json.dumps(np.round(frame, 7).tolist()).encode())
             stream.write(b"]")
         stream.write(b"]\n")
 

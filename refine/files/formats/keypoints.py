@@ -83,9 +83,7 @@ def read(
         columns[name] = _label(path, name, value, rows)
     if (side is not None and "side" in labels) or (object_id is not None and "object_id" in labels):
         raise ValueError(f"{path}: names side or object itself; leave the option out.")
-    return Predictions.from_columns(
-        columns | {"keypoints_3d": points, "object_pose": rigid(object_pose, rows)}
-    )
+    return Predictions.from_columns(columns | {"keypoints_3d": points, "object_pose": rigid(object_pose, rows)})
 
 
 def _label(path: Path, name: str, value: Any, rows: int) -> np.ndarray:
@@ -226,9 +224,7 @@ def sniff(path: Path) -> bool:
     if suffix == ".csv":
         first = head(path).partition("\n")[0]
         names = _cells(first, max(",;\t", key=first.count))
-        return len([name for name in names if name not in _LABELS]) == 63 and any(
-            "x" in n.lower() for n in names
-        )
+        return len([name for name in names if name not in _LABELS]) == 63 and any("x" in n.lower() for n in names)
     start = head(path).lstrip()
     if suffix == ".json" and not json_names(path, ("grasp/1", "graph/1")):
         bare = start.replace(" ", "")[:3] == "[[[" and not path.stem.startswith("pred")

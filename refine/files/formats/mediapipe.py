@@ -168,14 +168,10 @@ def _image_size(path: Path, where: str, frame: dict[str, Any], given: Any) -> np
     if value is None:
         value = frame.get("image_size", [frame.get("width"), frame.get("height")])
     if value == [None, None]:
-        raise ValueError(
-            f"{path}: {where}: the size of the image is unknown; give image_size (width, height)."
-        )
+        raise ValueError(f"{path}: {where}: the size of the image is unknown; give image_size (width, height).")
     size = numbers(path, f"{where}, image_size", value, 2)
     if not (np.isfinite(size).all() and (size >= 1).all() and (size < 1e6).all()):
-        raise ValueError(
-            f"{path}: {where}: image_size {size.tolist()} is not a width and a height in pixels."
-        )
+        raise ValueError(f"{path}: {where}: image_size {size.tolist()} is not a width and a height in pixels.")
     return size.astype(np.int64)
 
 
@@ -193,9 +189,7 @@ def _labels(
     for item in found:
         label, score = _handedness(item)
         if side is None and label not in ("left", "right"):
-            raise ValueError(
-                f"{path}: {where}: handedness {label[:20]!r} is neither Left nor Right; give side."
-            )
+            raise ValueError(f"{path}: {where}: handedness {label[:20]!r} is neither Left nor Right; give side.")
         labels.append((side or ("right" if (label == "right") != swap else "left"), score))
     return labels
 

@@ -76,9 +76,7 @@ def read(
         for k in range(len(part["pose"]))
     ]
     shape = _shapes(path, parts, betas, rows)
-    columns = mano_columns(
-        side, pose[:, :3], pose[:, 3:], shape, transl, mano_dir, add_mean=not flat_hand_mean
-    )
+    columns = mano_columns(side, pose[:, :3], pose[:, 3:], shape, transl, mano_dir, add_mean=not flat_hand_mean)
     if pivot == "wrist":
         columns["transl"] = transl - root_joints(columns["betas"], columns["side"], mano_dir)
     if object_pose is not None or not all("tsl" in values for _, values in frames):
@@ -109,12 +107,8 @@ def _arrays(path: Path, values: dict[str, Any]) -> dict[str, Any]:
         if name is None:
             raise ValueError(f"{path}: no {what} under any of {', '.join(names)}.")
         array = numbers(path, f"field {name!r}", values[name])
-        if array.size % width or (
-            array.size != width and (array.ndim < 2 or array.size != len(array) * width)
-        ):
-            raise ValueError(
-                f"{path}: field {name!r} has shape {array.shape}; expected ({width},) or (N, {width})."
-            )
+        if array.size % width or (array.size != width and (array.ndim < 2 or array.size != len(array) * width)):
+            raise ValueError(f"{path}: field {name!r} has shape {array.shape}; expected ({width},) or (N, {width}).")
         found[what] = array.reshape(-1, width)
     if len(found["pose"]) != len(found["transl"]):
         raise ValueError(f"{path}: {len(found['pose'])} poses, but {len(found['transl'])} translations.")
