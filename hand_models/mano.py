@@ -21,7 +21,7 @@ from .model import PARENTS, HandModel
 from .pose import check_side
 from .safe_pickle import load_pickle, to_array
 from .skeleton import TIP_VERTICES
-from .surface import cap_boundaries, palm_vertices, signed_volume, spread_points
+from .surface import cap_boundaries, signed_volume, spread_points
 
 REGISTRATION = "https://mano.is.tue.mpg.de"
 MAX_CONTACT_POINTS = 800
@@ -297,7 +297,7 @@ def build_model(
     fix_left_shapedirs: bool = False,
     name: str = "mano",
 ) -> HandModel:
-    """A `HandModel` from MANO's arrays: caps the wrist, chooses contact points, finds the palm."""
+    """A `HandModel` from MANO's arrays: caps the wrist, chooses contact points."""
     count = len(fields.template)
     shapedirs = fields.shapedirs * np.array([-1.0, 1.0, 1.0])[:, None] if fix_left_shapedirs else fields.shapedirs
     faces = fields.faces
@@ -325,10 +325,6 @@ def build_model(
         faces=whole(faces),
         closed_faces=whole(closed),
         tip_regressor=real(tip_regressor),
-        tips=whole(tip_ids),
         contact_points=whole(spread_points(fields.template, MAX_CONTACT_POINTS)),
-        palm=whole(
-            palm_vertices(fields.template, closed, fields.joint_regressor @ fields.template, fields.weights, side)
-        ),
         parents=fields.parents,
     )

@@ -77,10 +77,6 @@ class HandModel:
     """(5, V) thumb, index, middle, ring, pinky; applied to posed vertices"""
     contact_points: Tensor
     """(P,) vertex ids spread over the skin, at most 800, in farthest-point order: prefixes are spread too"""
-    palm: Tensor
-    """vertex ids of the skin of the palm"""
-    tips: Tensor
-    """(5,) vertex ids at the finger pads, thumb to pinky"""
     parents: tuple[int, ...] = PARENTS
 
     def to(self, *args: object, **kwargs: object) -> HandModel:

@@ -6,6 +6,7 @@ Cut from MakeHuman's base mesh and laid on MANO's rest skeleton by ``tools/build
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def load_open_hand() -> HandModel:
     if not ASSET.is_file():
         raise FileNotFoundError(f"open hand: {ASSET} is missing; reinstall the package (it ships this file).")
     with np.load(ASSET, allow_pickle=False) as data:
-        arrays = {name: data[name] for name in data.files if data[name].dtype.kind in "fiu"}
+        known = {field.name for field in fields(HandModel)}
+        arrays = {name: data[name] for name in known.intersection(data.files) if data[name].dtype.kind in "fiu"}
     tensors = {
         name: torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
         for name, array in arrays.items()

@@ -1,4 +1,4 @@
-"""Small operations on a hand's triangle mesh: closing the wrist, spreading points, finding the palm."""
+"""Small operations on a hand's triangle mesh: closing the wrist, spreading points."""
 
 from __future__ import annotations
 
@@ -88,16 +88,6 @@ def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, averages of the adjoining faces' weighted by area; zero where there is no face."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = np.cross(b - a, c - a)
-    normals = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(normals, faces[:, k], area)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-
-
 def spread_points(vertices: np.ndarray, count: int) -> np.ndarray:
     """Ids of at most ``count`` vertices spread evenly over the surface; all of them when there are no more.
 
@@ -111,34 +101,3 @@ def spread_points(vertices: np.ndarray, count: int) -> np.ndarray:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.linalg.norm(vertices - vertices[chosen[-1]], axis=1))
     return np.array(chosen)
-
-
-def palm_direction(joints: np.ndarray, side: str) -> np.ndarray:
-    """(3,) unit vector out of the palm, from 16 rest joints in MANO order: about -y at rest."""
-    index, pinky = joints[1] - joints[0], joints[7] - joints[0]
-    normal = np.cross(index, pinky) * (1.0 if side == "right" else -1.0)
-    return normal / max(float(np.linalg.norm(normal)), 1e-12)
-
-
-def palm_vertices(
-    vertices: np.ndarray, closed_faces: np.ndarray, joints: np.ndarray, weights: np.ndarray, side: str
-) -> np.ndarray:
-    """Ids of the palm's skin: moved by the wrist or the thumb's base, facing out, past the wrist.
-
-    Args:
-        vertices: ``(V, 3)`` at rest, metres.
-        closed_faces: ``(F', 3)`` outward.
-        joints: ``(16, 3)`` at rest, MANO order.
-        weights: ``(V, 16)``.
-        side: ``"right"`` or ``"left"``.
-    """
-    part = weights.argmax(1)
-    outward = palm_direction(joints, side)
-    along = joints[[1, 4, 7, 10]].mean(0) - joints[0]
-    reach = (vertices - joints[0]) @ along / max(float(along @ along), 1e-12)  # 0 at the wrist, 1 at the knuckles
-    facing = vertex_normals(vertices, closed_faces) @ outward
-    mask = np.isin(part, (0, 13)) & (facing > 0.3) & (reach > 0.1)
-    if not mask.any():  # a mesh unlike a hand: the most palmar of the wrist's own vertices
-        own = np.flatnonzero(part == 0) if (part == 0).any() else np.arange(len(vertices))
-        return np.sort(own[np.argsort(-facing[own], kind="stable")[: max(1, len(own) // 4)]])
-    return np.flatnonzero(mask)

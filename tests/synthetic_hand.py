@@ -30,8 +30,6 @@ def random_hand(*, side: str = "right", posedirs: bool = True, vertices: int = 6
         closed_faces=every.flip(0)[: 3 * (vertices // 3)].reshape(-1, 3),
         tip_regressor=tips,
         contact_points=every[::2],
-        palm=every[:5],
-        tips=every[-5:],
     )
 
 

@@ -67,8 +67,7 @@ def make_stick_hand(seed: int = 0) -> HandModel:
     return HandModel(
         name="stick", side="right", template=as_float(template), shapedirs=as_float(shape), posedirs=None,
         joint_regressor=as_float(regressor), weights=as_float(np.array(weights)),
-        faces=faces, closed_faces=faces, tip_regressor=as_float(tip_regressor), contact_points=every, palm=every[:8],
-        tips=torch.tensor([ids[0] for ids in tips]),
+        faces=faces, closed_faces=faces, tip_regressor=as_float(tip_regressor), contact_points=every,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from open_hand_mesh import (
     vertex_areas,
     vertex_normals,
 )
-from open_hand_points import fit_joint_regressor, fit_tip_regressor, pad_vertices, palm_vertices, skin_density
+from open_hand_points import fit_joint_regressor, fit_tip_regressor, skin_density
 from open_hand_rest import (
     WRIST,
     RestWarp,
@@ -112,8 +112,6 @@ def build(wheel: Path | None, n_vertices: int = 1100, n_samples: int = 1200, see
         "closed_faces": closed,
         "tip_regressor": fit_tip_regressor(template, tips, weights),
         "contact_points": points[spread_points(template[points], len(points))],  # farthest first
-        "palm": palm_vertices(template, normals, weights),
-        "tips": pad_vertices(template, normals, tips, joints, weights),
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from open_hand_centres import PALMAR, THUMB_PALMAR, across, interior_point
-from open_hand_rest import PARENTS, TIP_PARENT, WRIST
+from open_hand_centres import PALMAR, THUMB_PALMAR, interior_point
+from open_hand_rest import PARENTS, TIP_PARENT
 
 _TIPS_THUMB_FIRST = (4, 0, 1, 3, 2)  # rows of (index, middle, pinky, ring, thumb) in thumb ... pinky order
 
@@ -47,28 +47,3 @@ def skin_density(vertices: np.ndarray, normals: np.ndarray, weights: np.ndarray)
     tips = weights[:, list(TIP_PARENT)].sum(1)
     side = np.clip(0.5 + 0.8 * palm_side(normals, weights), 0, 1)
     return (0.3 + 0.7 * side) * (1 + 0.6 * fingers + 0.6 * tips)
-
-
-def palm_vertices(template: np.ndarray, normals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Skin of the palm with the ball of the thumb: facing the palm's side, in front of the wrist."""
-    of_palm = weights[:, [0, 13]].sum(1) > 0.5
-    return np.flatnonzero(of_palm & (palm_side(normals, weights) > 0.4) & (template[:, 0] < WRIST[0] - 0.012))
-
-
-def pad_vertices(
-    template: np.ndarray, normals: np.ndarray, tips: np.ndarray, joints: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """The vertex in the middle of each finger pad's end (5,), thumb ... pinky.
-
-    It is the one nearest to a ray that leaves the finger's axis 6 mm short of the tip towards the palmar side.
-    """
-    out = []
-    for finger in _TIPS_THUMB_FIRST:
-        j = TIP_PARENT[finger]
-        axis = tips[finger] - joints[j]
-        axis = axis / np.linalg.norm(axis)
-        palmar = across(THUMB_PALMAR if j == 15 else PALMAR, axis)
-        ids = np.flatnonzero((weights[:, j] > 0.5) & (normals @ palmar > 0.3))
-        seen = template[ids] - (tips[finger] - 0.006 * axis)
-        out.append(ids[np.linalg.norm(seen - np.outer(seen @ palmar, palmar), axis=1).argmin()])
-    return np.array(out)
