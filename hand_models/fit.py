@@ -13,11 +13,11 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
+from .arguments import as_floats
 from .fit_start import start_from_joints, start_from_vertices
 from .model import HandModel
 from .pose import HandPose, check_side
@@ -247,11 +247,7 @@ def _rescaled(model: HandModel, factor: float) -> HandModel:
 def _points(name: str, value: Any, count: int, model: HandModel) -> Tensor:
     """``(B, count, 3)`` in the model's type and on its device."""
     like = model.template
-    try:
-        points = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value))
-        points = points.detach().to(device=like.device, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: not an array of numbers ({error}).") from None
+    points = as_floats(name, value, torch.float64).to(like.device)
     if points.ndim == 2:
         points = points[None]
     if points.ndim != 3 or points.shape[1:] != (count, 3):
@@ -263,7 +259,7 @@ def _points(name: str, value: Any, count: int, model: HandModel) -> Tensor:
 def _confidence(weights: Any, target: Tensor) -> Tensor:
     if weights is None:
         return torch.ones_like(target[..., 0])
-    w = torch.as_tensor(weights if isinstance(weights, Tensor) else np.asarray(weights)).to(target)
+    w = as_floats("weights", weights, target.dtype).to(target.device)
     if w.shape not in (target.shape[:2], target.shape[1:2]):
         expected = tuple(target.shape[:2])
         raise ValueError(f"weights: got shape {tuple(w.shape)}; expected {expected}, one per point.")
@@ -275,7 +271,7 @@ def _confidence(weights: Any, target: Tensor) -> Tensor:
 def _fixed_betas(betas: Any, batch: int, model: HandModel) -> Tensor | None:
     if betas is None:
         return None
-    b = torch.as_tensor(betas if isinstance(betas, Tensor) else np.asarray(betas)).to(model.template)
+    b = as_floats("betas", betas, model.template.dtype).to(model.template.device)
     if b.shape not in ((batch, 10), (1, 10), (10,)) or not b.isfinite().all():
         shape = tuple(b.shape)
         raise ValueError(f"betas: got shape {shape}; expected finite ({batch}, 10) or (10,), or None to fit them.")

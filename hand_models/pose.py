@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import as_floats
 from .record import Record
 from .rotations import exp_so3, log_so3, mirror_axis_angle
 
@@ -25,20 +26,9 @@ def check_side(side: str) -> str:
     return side
 
 
-def _as_floats(name: str, value: Any) -> Tensor:
-    """Any array-like of real numbers as a float32 tensor."""
-    try:
-        tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
-        if tensor.is_complex():
-            raise TypeError("complex numbers")
-        return tensor.to(torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: not an array of numbers ({error}).") from None
-
-
 def _as_rows(name: str, value: Any) -> Tensor:
     """Any array-like of parameters as float32 ``(B, *shape)``; a missing batch dimension is added."""
-    tensor = _as_floats(name, value)
+    tensor = as_floats(name, value)
     shape = _SHAPES[name]
     width = int(np.prod(shape))
     if tensor.shape == shape or tensor.shape == (width,):
@@ -51,7 +41,7 @@ def _as_rows(name: str, value: Any) -> Tensor:
 
 def _as_rotations(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
     """Rotation matrices as float32 ``(B, *shape, 3, 3)``; a missing batch dimension is added."""
-    tensor = _as_floats(name, value)
+    tensor = as_floats(name, value)
     if tensor.shape == (*shape, 3, 3):
         tensor = tensor[None]
     dims = tuple(tensor.shape)
@@ -146,8 +136,8 @@ class HandPose(Record):
         Raises:
             ValueError: naming the argument whose shape is wrong.
         """
-        c = torch.atleast_2d(_as_floats("coefficients", coefficients))
-        basis = _as_floats("components", components)
+        c = torch.atleast_2d(as_floats("coefficients", coefficients))
+        basis = as_floats("components", components)
         if basis.ndim != 2 or basis.shape[1] != 45:
             raise ValueError(f"components: got shape {tuple(basis.shape)}; expected rows of 45, MANO's are (45, 45).")
         if c.ndim != 2:
@@ -156,7 +146,7 @@ class HandPose(Record):
             raise ValueError(f"coefficients: {c.shape[1]} per hand, but only {len(basis)} components are known.")
         pose = c @ basis[: c.shape[1]]
         if not flat_hand_mean:
-            offset = _as_floats("mean", mean)
+            offset = as_floats("mean", mean)
             if offset.numel() != 45:
                 raise ValueError(f"mean: got shape {tuple(offset.shape)}; expected (45,).")
             pose = pose + offset.reshape(45)

@@ -67,78 +67,32 @@ _SMPLX = _MANO_16 + _tips(*FINGERS)
 _FHAB = ("wrist", *(f"{f}1" for f in FINGERS), *(joint for f in FINGERS for joint in _finger(f)[1:]))
 _INTERHAND = (*(joint for f in FINGERS for joint in reversed(_finger(f))), "wrist")
 
-ORDERS: Mapping[str, JointOrder] = MappingProxyType(
-    {
-        order.name: order
-        for order in (
-            JointOrder(
-                "openpose", JOINT_NAMES,
-                "OpenPose, doc/output.md, hand output format",
-            ),
-            JointOrder(
-                "mano16", _MANO_16,
-                "MANO, rows of J_regressor and of kintree_table (Romero et al., SIGGRAPH Asia 2017)",
-                "No fingertips: MANO has no tip joints, they are vertices (TIP_VERTICES).",
-            ),
-            JointOrder(
-                "manopth", JOINT_NAMES,
-                "hassony2/manopth, manopth/manolayer.py, last reordering of th_jtr",
-                "Millimetres.",
-            ),
-            JointOrder(
-                "smplx", _SMPLX,
-                "vchoutas/smplx, body_models.py MANO with vertex_joint_selector, vertex_ids.py 'mano'",
-                "As released smplx returns the first 16 (mano16); the tips come when the selector is on.",
-            ),
-            JointOrder(
-                "ho3d", _SMPLX,
-                "shreyashampali/ho3d, vis_HO3D.py jointsMapManoToSimple and setup_mano.py",
-                "HO-3D, H2O-3D: OpenGL camera (y up, z backwards); negate y and z for OpenCV.",
-            ),
-            JointOrder(
-                "freihand", JOINT_NAMES,
-                "lmb-freiburg/freihand, utils/mano_utils.py",
-            ),
-            JointOrder(
-                "dexycb", JOINT_NAMES,
-                "NVlabs/dex-ycb-toolkit, dex_ycb_toolkit/dex_ycb.py _MANO_JOINTS",
-            ),
-            JointOrder(
-                "fhab", _FHAB,
-                "guiggh/hand_pose_action, README.md, hand pose data",
-                "First-Person Hand Action (FHAB, FPHA): millimetres, world coordinates.",
-            ),
-            JointOrder(
-                "contactpose", JOINT_NAMES,
-                "facebookresearch/ContactPose, docs/doc.md, 21 joint format",
-            ),
-            JointOrder(
-                "contactpose_mano", _chain(*_MANO_FINGERS),
-                "facebookresearch/ContactPose, utilities/mano_fitting.py openpose2mano",
-                "ContactPose's and ContactOpt's internal order: MANO's fingers, each with its tip.",
-            ),
-            JointOrder(
-                "h2o", JOINT_NAMES,
-                "taeinkwon/h2odataset, issue 22 (the author: OpenPose format, supplementary figure S2b)",
-                "hand_pose files: left hand first, each preceded by one flag.",
-            ),
-            JointOrder(
-                "arctic", _SMPLX,
-                "zc-alexfan/arctic, common/body_models.py: smplx MANO patched to return 21 joints",
-            ),
-            JointOrder(
-                "mediapipe", JOINT_NAMES,
-                "MediaPipe, HandLandmark enumeration",
-                "Points lie on the skin seen in the image rather than at joint centres.",
-            ),
-            JointOrder(
-                "interhand26m", _INTERHAND,
-                "facebookresearch/InterHand2.6M, annotations/skeleton.txt (one hand)",
-                "Tip first. Millimetres; right hand first, then left.",
-            ),
-        )
-    }
+_ORDERS = (
+    ("openpose", JOINT_NAMES, "OpenPose, doc/output.md, hand output format", ""),
+    ("mano16", _MANO_16, "MANO, rows of J_regressor and of kintree_table (Romero et al., SIGGRAPH Asia 2017)",
+     "No fingertips: MANO has no tip joints, they are vertices (TIP_VERTICES)."),
+    ("manopth", JOINT_NAMES, "hassony2/manopth, manopth/manolayer.py, last reordering of th_jtr", "Millimetres."),
+    ("smplx", _SMPLX, "vchoutas/smplx, body_models.py MANO with vertex_joint_selector, vertex_ids.py 'mano'",
+     "As released smplx returns the first 16 (mano16); the tips come when the selector is on."),
+    ("ho3d", _SMPLX, "shreyashampali/ho3d, vis_HO3D.py jointsMapManoToSimple and setup_mano.py",
+     "HO-3D, H2O-3D: OpenGL camera (y up, z backwards); negate y and z for OpenCV."),
+    ("freihand", JOINT_NAMES, "lmb-freiburg/freihand, utils/mano_utils.py", ""),
+    ("dexycb", JOINT_NAMES, "NVlabs/dex-ycb-toolkit, dex_ycb_toolkit/dex_ycb.py _MANO_JOINTS", ""),
+    ("fhab", _FHAB, "guiggh/hand_pose_action, README.md, hand pose data",
+     "First-Person Hand Action (FHAB, FPHA): millimetres, world coordinates."),
+    ("contactpose", JOINT_NAMES, "facebookresearch/ContactPose, docs/doc.md, 21 joint format", ""),
+    ("contactpose_mano", _chain(*_MANO_FINGERS),
+     "facebookresearch/ContactPose, utilities/mano_fitting.py openpose2mano",
+     "ContactPose's and ContactOpt's internal order: MANO's fingers, each with its tip."),
+    ("h2o", JOINT_NAMES, "taeinkwon/h2odataset, issue 22 (the author: OpenPose format, supplementary figure S2b)",
+     "hand_pose files: left hand first, each preceded by one flag."),
+    ("arctic", _SMPLX, "zc-alexfan/arctic, common/body_models.py: smplx MANO patched to return 21 joints", ""),
+    ("mediapipe", JOINT_NAMES, "MediaPipe, HandLandmark enumeration",
+     "Points lie on the skin seen in the image rather than at joint centres."),
+    ("interhand26m", _INTERHAND, "facebookresearch/InterHand2.6M, annotations/skeleton.txt (one hand)",
+     "Tip first. Millimetres; right hand first, then left."),
 )  # fmt: skip
+ORDERS: Mapping[str, JointOrder] = MappingProxyType({row[0]: JointOrder(*row) for row in _ORDERS})
 """Every known order by name."""
 
 _ALIASES = MappingProxyType(
@@ -163,33 +117,18 @@ class TipVertices:
         return self.left if side == "left" else self.right
 
 
-TIP_VERTICES: Mapping[str, TipVertices] = MappingProxyType(
-    {
-        tips.name: tips
-        for tips in (
-            TipVertices(
-                "smplx", (744, 320, 443, 554, 671), (744, 320, 443, 554, 671),
-                "vchoutas/smplx, smplx/vertex_ids.py 'mano'; also ARCTIC, HaMeR and WiLoR",
-            ),
-            TipVertices(
-                "manopth", (745, 317, 444, 556, 673), (745, 317, 445, 556, 673),
-                "hassony2/manopth, manopth/manolayer.py; also DexYCB",
-            ),
-            TipVertices(
-                "freihand", (744, 320, 443, 555, 672), (744, 320, 443, 555, 672),
-                "lmb-freiburg/freihand, utils/mano_utils.py kpId2vertices",
-            ),
-            TipVertices(
-                "ho3d", (744, 333, 444, 555, 672), (744, 333, 444, 555, 672),
-                "shreyashampali/ho3d, setup_mano.py",
-            ),
-            TipVertices(
-                "contactpose", (745, 333, 444, 555, 672), (745, 333, 444, 555, 672),
-                "facebookresearch/ContactPose, utilities/mano_fitting.py fingertip_idxs",
-            ),
-        )
-    }
+_TIP_VERTICES = (
+    ("smplx", (744, 320, 443, 554, 671), (744, 320, 443, 554, 671),
+     "vchoutas/smplx, smplx/vertex_ids.py 'mano'; also ARCTIC, HaMeR and WiLoR"),
+    ("manopth", (745, 317, 444, 556, 673), (745, 317, 445, 556, 673),
+     "hassony2/manopth, manopth/manolayer.py; also DexYCB"),
+    ("freihand", (744, 320, 443, 555, 672), (744, 320, 443, 555, 672),
+     "lmb-freiburg/freihand, utils/mano_utils.py kpId2vertices"),
+    ("ho3d", (744, 333, 444, 555, 672), (744, 333, 444, 555, 672), "shreyashampali/ho3d, setup_mano.py"),
+    ("contactpose", (745, 333, 444, 555, 672), (745, 333, 444, 555, 672),
+     "facebookresearch/ContactPose, utilities/mano_fitting.py fingertip_idxs"),
 )  # fmt: skip
+TIP_VERTICES: Mapping[str, TipVertices] = MappingProxyType({row[0]: TipVertices(*row) for row in _TIP_VERTICES})
 """Which MANO vertices each source calls the fingertips. They lie some millimetres apart."""
 
 

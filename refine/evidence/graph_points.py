@@ -15,6 +15,7 @@ from torch import Tensor
 from contact.objects import ObjectMesh
 from contact.objects.box import box_corners
 from hand_models import HandModel, HandPose, load_hand_model
+from hand_models.arguments import as_floats
 from hand_models.fit import FitConfig, solve_joints
 from hand_models.pose import TANGENT_DIM, check_side
 from hand_models.rotations import skew
@@ -114,7 +115,7 @@ def from_graph(
     if flat:
         from pose_graph.weights import load_network
 
-        camera = check_camera(_floats("cam_K", cam_K), batch)
+        camera = check_camera(as_floats("cam_K", cam_K), batch)
         lifted = lift(
             network or load_network(), given, camera, confidence=trust, box=box[7] - box[0], side=side
         )  # fmt: skip
@@ -292,15 +293,8 @@ def _pixel_sigma(confidence: Tensor) -> Tensor:
 # Checking arguments ---------------------------------------------------------------------------------
 
 
-def _floats(name: str, value: Any) -> Tensor:
-    try:
-        return torch.as_tensor(value).detach().to("cpu", torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: not an array of numbers ({error}).") from None
-
-
 def _points(value: Any) -> Tensor:
-    points = _floats("points", value)
+    points = as_floats("points", value)
     points = points[None] if points.ndim == 2 else points
     if points.ndim != 3 or points.shape[1] != NODES or points.shape[2] not in (2, 3) or len(points) == 0:
         raise ValueError(
@@ -313,7 +307,7 @@ def _points(value: Any) -> Tensor:
 def _weights(name: str, value: Any, batch: int) -> Tensor:
     if value is None:
         return torch.ones(batch, NODES)
-    weights = _floats(name, value)
+    weights = as_floats(name, value)
     weights = weights[None] if weights.ndim == 1 else weights
     if weights.shape != (batch, NODES):
         raise ValueError(f"{name}: got shape {tuple(weights.shape)}; expected ({batch}, {NODES}).")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from contact.objects import ObjectMesh
 from contact.objects.hierarchy import LEVELS
 from hand_models import HandModel, HandPose, fit_joints
+from hand_models.arguments import as_floats
 from hand_models.pose import check_side
 
 from ..files.object_files import object_for
@@ -58,8 +58,8 @@ def _any_form(value: Any, model: HandModel, side: str) -> HandPose:
     if isinstance(value, str | bytes) or value is None:
         raise ValueError(f"hand_pose: got {type(value).__name__}; pass {_FORMS}.")
     try:
-        array = _as_float(value)
-    except (TypeError, ValueError, RuntimeError):
+        array = as_floats("hand_pose", value).cpu()
+    except ValueError:
         raise ValueError(f"hand_pose: got {type(value).__name__}, not an array of numbers; pass {_FORMS}.") from None
     if array.shape[-2:] == (21, 3) and array.ndim <= 3:
         return _fitted(array.reshape(-1, 21, 3), model, side)
@@ -72,26 +72,16 @@ def _any_form(value: Any, model: HandModel, side: str) -> HandPose:
     raise ValueError(f"hand_pose: got shape {tuple(array.shape)}; pass {_FORMS}.")
 
 
-def _as_float(value: Any) -> Tensor:
-    """An array of numbers as a float32 tensor on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", torch.float32)
-    return torch.from_numpy(np.array(value, dtype=np.float32))
-
-
 def _fitted(joints: Tensor, model: HandModel, side: str) -> HandPose:
     """Hands fitted to ``(B, 21, 3)`` joints; NaN where these are not finite."""
-    usable = joints.isfinite().flatten(1).all(1)
-    shapes = {name: array.shape for name, array in HandPose.zeros(len(joints)).as_arrays().items()}
-    fields = {name: torch.full(shape, torch.nan) for name, shape in shapes.items()}
-    if usable.any():
-        try:
-            fitted = fit_joints(joints[usable], model, side=side)
-        except ValueError as error:
-            raise ValueError(f"hand_pose: {error}") from None
-        for name, values in fields.items():
-            values[usable] = getattr(fitted, name).to("cpu", torch.float32)
-    return HandPose(side, **fields)
+    usable = joints.isfinite().flatten(1).all(1).nonzero()[:, 0]
+    pose = HandPose.zeros(len(joints), side=side).map(lambda t: torch.full_like(t, torch.nan))
+    if len(usable) == 0:
+        return pose
+    try:
+        return pose.fill(usable, fit_joints(joints[usable], model, side=side).to("cpu", torch.float32))
+    except ValueError as error:
+        raise ValueError(f"hand_pose: {error}") from None
 
 
 def is_pair(hand_pose: Any) -> bool:
@@ -120,8 +110,8 @@ def as_object_pose(value: Any, batch: int) -> Tensor:
         ValueError: wrong shape, not finite, or not a rigid motion.
     """
     try:
-        pose = _as_float(value)
-    except (TypeError, ValueError, RuntimeError):
+        pose = as_floats("object_pose", value).cpu()
+    except ValueError:
         raise ValueError("object_pose: not numbers; pass a 4×4 object-to-camera matrix.") from None
     if pose.shape[-2:] != (4, 4) or pose.ndim > 3 or (pose.ndim == 3 and len(pose) not in (1, batch)):
         raise ValueError(f"object_pose: got shape {tuple(pose.shape)}; expected (4, 4) or ({batch}, 4, 4).")
