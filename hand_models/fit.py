@@ -4,7 +4,7 @@ Both are batched damped Gauss-Newton on the pose manifold with the model's analy
 (`least_squares.minimize`), started from a closed form (`fit_start`). The cost is a negative log posterior:
 points with Gaussian errors, betas ~ N(0, 1), the anatomical grasping prior, and stiff walls at the limits of
 the range of motion. Where points leave something open, such as the twist of the last phalanges or a joint
-that is missing, the prior settles it; where points are good, it is outweighed.
+that is missing, the prior decides; where points are good, it is outweighed.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class RefineConfig:
     hypotheses: int = 1
     """plausible contact fields tried per grasp; the solution that scores best is taken"""
     finalists: int = 1
-    """of the hypotheses, how many are settled on the surface: those that score best before"""
+    """of the hypotheses, for how many contact is resolved: those that score best before"""
     batch_size: int = 64
     """problems solved together, which bounds memory: grasps times hypotheses"""
     device: str = "cpu"

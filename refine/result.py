@@ -170,7 +170,7 @@ class TwoHandResult:
     hands: tuple[RefineResult, RefineResult]
     """as they were given"""
     overlap_mm_before: np.ndarray
-    """(B,) how deep the skin of either hand is in the flesh of the other: 0 where they are apart, NaN where one
+    """(B,) how deep the skin of either hand is inside the other: 0 where they are apart, NaN where one
     of them failed"""
     overlap_mm_after: np.ndarray
     """(B,)"""
