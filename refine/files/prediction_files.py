@@ -18,7 +18,7 @@ import numpy as np
 
 from hand_models.atomic import write_atomically
 
-from .predictions import COLUMNS, SCHEMA, Column, Predictions
+from .predictions import COLUMNS, KINDS, SCHEMA, Column, Predictions
 
 MAX_NPZ_BYTES = 8 << 30
 """An npz that unpacks to more than this is refused; write one file per sequence, or Parquet."""
@@ -158,35 +158,38 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"row {index}: expected an object of columns, got {type(row).__name__}.")
     columns: dict[str, Any] = {"schema": document.get("schema", SCHEMA)}
     for name in dict.fromkeys(key for row in rows for key in row):
-        if name not in COLUMNS:
-            columns[name] = []  # from_columns names it and suggests the nearest
-            continue
-        columns[name] = _json_column(name, COLUMNS[name], [row.get(name) for row in rows])
+        columns[name] = _from_cells(name, [row.get(name) for row in rows])
     if not rows:
         columns |= {"object_id": [], "side": [], "keypoints_3d": []}
     return columns
 
 
-def _json_column(name: str, column: Column, values: list[Any]) -> np.ndarray:
-    """Rows of one column as one array; ``null`` and a missing key are NaN, "" or (metric_depth) true."""
-    arrays = [None if value is None else _json_value(name, column, row, value) for row, value in enumerate(values)]
+def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool = False) -> Any:
+    """Rows of one column as one array; None in place of a cell is what `KINDS` says.
+
+    Args:
+        start: number of the first row, for errors.
+        flat: whether cells of several dimensions may be lists of all their numbers.
+    """
+    if name not in COLUMNS:
+        return []  # `Predictions.from_columns` names it and suggests the nearest
+    column = COLUMNS[name]
+    arrays = [None if v is None else _cell(row, name, column, v, flat) for row, v in enumerate(cells, start)]
     shape = next((array.shape for array in arrays if array is not None), column.shapes[0])
-    for row, array in enumerate(arrays):
+    missing = KINDS[column.kind].missing
+    for k, array in enumerate(arrays):
+        if array is None and missing is None:
+            raise ValueError(f"row {start + k}, column {name!r}: is missing; give it in every row or in none.")
         if array is None:
-            arrays[row] = np.full(shape, _missing(name, column, row))
+            arrays[k] = np.full(shape, missing)
         elif array.shape != shape:
-            raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it.")
-    return np.stack(arrays)  # type: ignore[arg-type]  # no None is left
+            raise ValueError(
+                f"row {start + k}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it."
+            )
+    return np.stack(arrays) if arrays else []  # type: ignore[arg-type]  # no None is left
 
 
-def _missing(name: str, column: Column, row: int) -> Any:
-    """What stands for a value that is not there."""
-    if column.kind == "int":
-        raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
-    return {"float": np.nan, "str": "", "bool": True}[column.kind]
-
-
-def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
+def _cell(row: int, name: str, column: Column, value: Any, flat: bool) -> np.ndarray:
     """One cell as an array of one of the column's shapes."""
     try:
         array = np.asarray(value)
@@ -194,9 +197,12 @@ def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
             array = array.astype(np.float64)  # numbers with null among them
     except (ValueError, TypeError, OverflowError):
         array = None
-    kinds = {"float": "fiu", "int": "i", "bool": "b", "str": "Ui"}[column.kind]
-    if array is None or (array.size and array.dtype.kind not in kinds):
+    # Python's whole numbers become unsigned where they are too large for int64.
+    too_large = column.kind == "int" and array is not None and array.dtype == np.uint64
+    if array is None or too_large or (array.size and array.dtype.kind not in KINDS[column.kind].accepts):
         raise ValueError(f"row {row}, column {name!r}: {str(value)[:40]!r} is not {column.kind} of even shape.")
+    if flat:
+        array = array.reshape(next((s for s in column.shapes if math.prod(s) == array.size), array.shape))
     if array.shape not in column.shapes:
         wanted = " or ".join(map(str, column.shapes))
         raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")
@@ -219,9 +225,7 @@ def write_json_rows(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
 def _plain(value: np.ndarray) -> Any:
     """A cell as lists and numbers; NaN and infinity, which JSON does not have, become null."""
     if value.dtype.kind == "f" and not np.isfinite(value).all():
-        cells = np.array(value, dtype=object)
-        cells[~np.isfinite(value)] = None
-        return cells.tolist()
+        return np.where(np.isfinite(value), value.astype(object), None).tolist()
     return value.tolist()
 
 
@@ -256,12 +260,8 @@ def _pyarrow() -> Any:
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    pyarrow = _pyarrow()
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except Exception as error:  # pyarrow has a dozen kinds for a damaged file
-        raise ValueError(f"not a readable Parquet file ({_brief(error)}).") from None
-    return _arrow_columns(table, (table.schema.metadata or {}).get(b"schema"))
+    (piece,) = parquet_pieces(path, 1 << 40)
+    return piece.columns()
 
 
 def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[Predictions]:
@@ -276,51 +276,31 @@ def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             total = file.metadata.num_rows if limit is None else min(limit, file.metadata.num_rows)
-            schema = (file.schema_arrow.metadata or {}).get(b"schema")
             start, waiting = 0, file.schema_arrow.empty_table()
-            for batch in file.iter_batches(batch_size=size):
-                # Row groups end where they like, so batches are put together to full pieces.
+            if total == 0:
+                yield Predictions.from_columns(_arrow_columns(waiting, 0))
+            # Row groups end where they like, so batches are put together to full pieces.
+            for batch in file.iter_batches(batch_size=size) if total else ():
                 waiting = pyarrow.concat_tables([waiting, pyarrow.Table.from_batches([batch])])
                 while start < total and waiting.num_rows >= (count := min(size, total - start)):
-                    columns = _arrow_columns(waiting.slice(0, count), schema, start)
-                    numbers = np.arange(start, start + count)  # as if the file had been read whole
-                    yield Predictions.from_columns({"frame_id": numbers, "frame_index": numbers} | columns)
+                    yield Predictions.from_columns(_arrow_columns(waiting.slice(0, count), start))
                     start, waiting = start + count, waiting.slice(count)
                 if start >= total:
                     break
     except Exception as error:  # pyarrow has a dozen kinds for a damaged file
-        message = str(error) if isinstance(error, ValueError) else _brief(error)
+        message = str(error) if isinstance(error, ValueError) else f"not a readable Parquet file ({_brief(error)})."
         raise ValueError(f"{path}: {message[:300]}") from None
-    if total == 0:
-        yield read_predictions(path)
 
 
-def _arrow_columns(table: Any, schema: bytes | None, start: int = 0) -> dict[str, Any]:
-    columns: dict[str, Any] = {} if schema is None else {"schema": schema}
+def _arrow_columns(table: Any, start: int) -> dict[str, Any]:
+    """Columns of ``table``, whose first row is number ``start`` of the file."""
+    numbers = np.arange(start, start + table.num_rows)  # of rows without a name, as if the file had been read whole
+    columns: dict[str, Any] = {"frame_id": numbers, "frame_index": numbers}
+    schema = (table.schema.metadata or {}).get(b"schema")
+    columns |= {} if schema is None else {"schema": schema}
     for name in table.column_names:
-        try:
-            # An unknown column goes on as it is: from_columns names it and suggests the nearest.
-            columns[name] = [] if name not in COLUMNS else _arrow_column(name, table.column(name), start)
-        except (ValueError, TypeError, _pyarrow().ArrowException) as error:
-            message = str(error) if name in str(error) else f"column {name!r}: {_brief(error)}"
-            raise ValueError(f"{message.removesuffix('.')}; write it with write_predictions.") from None
+        columns[name] = _from_cells(name, table.column(name).to_pylist(), start, flat=True)
     return columns
-
-
-def _arrow_column(name: str, column: Any, start: int) -> np.ndarray:
-    wanted = COLUMNS[name]
-    if wanted.shapes == ((),):
-        if wanted.kind == "float" or (wanted.kind == "int" and not column.null_count):
-            return column.to_numpy(zero_copy_only=False)
-        values = column.to_pylist()
-        filled = [_missing(name, wanted, row) if v is None else v for row, v in enumerate(values, start)]
-        return np.array(filled, dtype=np.str_) if wanted.kind == "str" else np.asarray(filled)
-    if column.null_count:
-        raise ValueError("rows without a value; use NaN")
-    flat = np.array(column.to_pylist(), dtype=np.float64)  # lists of equal length, flattened per row
-    shape = next((s for s in wanted.shapes if math.prod(s) == flat.shape[-1]), wanted.shapes[0])
-    flat = flat.reshape(-1, *shape)
-    return flat.astype(np.int64) if wanted.kind == "int" else flat
 
 
 def write_parquet_pieces(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
