@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from ..predictions import Predictions
+from .files import naming
 from .format import Format, accepted, options_of
 
 __all__ = [
@@ -114,18 +115,13 @@ def read_with(form: Format, path: str | Path, **options: Any) -> Predictions:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file.")
     try:
-        with np.errstate(all="ignore"):  # overflowing numbers come out as infinite and are reported by row
+        with naming(path), np.errstate(all="ignore"):  # overflowing numbers become infinite, which rows report
             return form.read(path, **accepted(form, form.read, options))
-    except (FileNotFoundError, PermissionError, ImportError):
+    except (ValueError, FileNotFoundError, PermissionError, ImportError):
         raise
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # what nobody thought of is still the file's fault, and must name it
-        raise ValueError(
-            f"{path}: not readable as {form.name} ({type(error).__name__}: {str(error)[:160]})."
-        ) from error
+        what = f"{type(error).__name__}: {str(error)[:160]}"
+        raise ValueError(f"{path}: not readable as {form.name} ({what}).") from error
 
 
 def write_with(form: Format, path: str | Path, predictions: Predictions, **options: Any) -> Path:

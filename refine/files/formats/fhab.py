@@ -56,24 +56,23 @@ def read(
     """
     file = path / "skeleton.txt" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{path}: holds no skeleton.txt.")
+        raise ValueError("holds no skeleton.txt.")
     labels, values = read_table(file, 63)
     numbers = _frame_numbers(file, labels)
     joints = skeleton.convert(values.reshape(-1, 21, 3) / 1000, source="fhab", target="openpose")
     folders = file.resolve().parent.parts[-3:]
-    rows = len(labels)
     poses = _object_poses(file, object_pose, numbers)
     if object_id is None:
         object_id = next((name for name in OBJECTS if name in "_".join(folders)), "")
     return Predictions.from_columns(
         frame_columns(["/".join([*folders, label]) for label in labels])
         | {
-            "object_id": np.full(rows, object_id),
-            "side": np.full(rows, side),
+            "object_id": object_id,
+            "side": side,
             "keypoints_3d": joints @ WORLD_TO_CAMERA[:3, :3].T + WORLD_TO_CAMERA[:3, 3],
             "object_pose": WORLD_TO_CAMERA @ poses,
-            "cam_K": np.tile(CAMERA, (rows, 1, 1)),
-            "image_size": np.tile(IMAGE, (rows, 1)),
+            "cam_K": CAMERA,
+            "image_size": IMAGE,
         }
     )
 

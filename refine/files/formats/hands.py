@@ -15,13 +15,12 @@ from scipy.spatial.transform import Rotation
 from hand_models import HandPose, MissingManoError, find_mano, load_hand_model, load_mano, load_mano_pca
 from hand_models.mano import ManoFields, read_fields
 
-from ..predictions import Predictions, has_joints, has_pose
-from .columns import POSE, Columns
+from ..predictions import Predictions, are_rotations, has_joints, has_pose
+from .columns import POSE, Columns, by_side
 
 FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 """Between OpenGL's camera (y up, z backwards) and OpenCV's, either way."""
 _MIRROR = np.array([-1.0, 1.0, 1.0])
-_NOT_A_ROTATION = 0.01  # largest entry of R Rᵀ - 1 that is let pass
 
 
 def matrices(rotation: np.ndarray) -> np.ndarray:
@@ -33,12 +32,17 @@ def matrices(rotation: np.ndarray) -> np.ndarray:
 def axis_angle(rotation: np.ndarray) -> np.ndarray:
     """``(..., 3, 3)`` matrices to ``(..., 3)``; NaN where one is not orthonormal to 0.01 or mirrors."""
     rotation = np.asarray(rotation, np.float64)
-    with np.errstate(all="ignore"):
-        off = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max((-1, -2), initial=0)
-        proper = (off < _NOT_A_ROTATION) & (np.linalg.det(np.nan_to_num(rotation)) > 0)
+    proper = are_rotations(rotation)
     vectors = np.full(rotation.shape[:-1], np.nan)
     vectors[proper] = Rotation.from_matrix(rotation[proper]).as_rotvec()
     return vectors
+
+
+def motions(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """``(..., 4, 4)`` of ``(..., 3, 3)`` and ``(..., 3)``."""
+    full = np.broadcast_to(np.eye(4), (*np.shape(shift)[:-1], 4, 4)).copy()
+    full[..., :3, :3], full[..., :3, 3] = rotation, shift
+    return full
 
 
 def mirrored(rotation: np.ndarray) -> np.ndarray:
@@ -87,8 +91,7 @@ def root_joints(betas: np.ndarray, sides: np.ndarray, mano_dir: str | Path | Non
         MissingManoError: ``mano_dir`` is given and holds no MANO.
     """
     try:
-        mano = _mano(mano_dir, "right")
-        roots = _root(mano, betas)
+        roots = _root(_mano(mano_dir, "right"), betas)
     except MissingManoError:
         if mano_dir is not None:
             raise
@@ -155,57 +158,47 @@ def template_betas(
     return betas, mano.joint_regressor[0] @ template, _root(mano, betas[None])[0] * flip
 
 
-def pca_pose(coefficients: np.ndarray, side: str, mano_dir: str | Path | None, *, flat_hand_mean: bool) -> np.ndarray:
-    """Principal components ``(N, n)`` to absolute angles ``(N, 15, 3)``, by MANO's file of that side.
+def finger_angles(
+    fingers: np.ndarray, side: str, mano_dir: str | Path | None, *, components: bool = False, add_mean: bool = False
+) -> np.ndarray:
+    """Absolute angles ``(N, 15, 3)`` of fingers as MANO's file of that side gives them.
 
     Args:
-        flat_hand_mean: True where the source does not add MANO's mean pose.
+        fingers: ``(N, n)`` principal components or ``(N, 45)`` angles.
+        components: whether ``fingers`` are principal components.
+        add_mean: whether the source adds MANO's mean pose (``flat_hand_mean=False``).
 
     Raises:
-        MissingManoError: they cannot be read without MANO; says how to get it.
+        MissingManoError: components or mean are needed, and MANO is not there; says how to get it.
         ValueError: more coefficients than components.
     """
-    pca = load_mano_pca(mano_dir, side)
-    components = pca.components.double().numpy()
-    if coefficients.shape[1] > len(components):
-        raise ValueError(f"{coefficients.shape[1]} PCA coefficients, but MANO has {len(components)} components.")
-    pose = coefficients @ components[: coefficients.shape[1]]
-    if not flat_hand_mean:
-        pose = pose + pca.mean.double().numpy()
-    return pose.reshape(-1, 15, 3)
-
-
-def mean_pose(side: str, mano_dir: str | Path | None) -> np.ndarray:
-    """MANO's mean pose ``(15, 3)``, radians. Raises ``MissingManoError`` without the file of that side."""
-    return load_mano_pca(mano_dir, side).mean.double().numpy().reshape(15, 3)
+    if components or add_mean:
+        pca = load_mano_pca(mano_dir, side)
+        if components:
+            basis = pca.components.double().numpy()
+            if fingers.shape[1] > len(basis):
+                raise ValueError(f"{fingers.shape[1]} PCA coefficients, but MANO has {len(basis)} components.")
+            fingers = fingers @ basis[: fingers.shape[1]]
+        if add_mean:
+            fingers = fingers + pca.mean.double().numpy()
+    return fingers.reshape(-1, 15, 3)
 
 
 def mano_columns(
     side: str, orient: np.ndarray, fingers: np.ndarray, betas: np.ndarray, transl: np.ndarray,
-    mano_dir: str | Path | None, *, components: bool = False, add_mean: bool = False,
+    mano_dir: str | Path | None, **convention: bool,
 ) -> Columns:  # fmt: skip
-    """`side` and pose of hands of one side as MANO's own file of that side gives them.
+    """`side` and pose of hands of one side; left ones become those of `our_left`.
 
     Args:
-        orient, betas, transl: ``(N, 3)``, ``(N, 10)``, ``(N, 3)``; left ones as in `our_left`.
-        fingers: ``(N, n)`` principal components or ``(N, 45)`` angles.
-        mano_dir: the user's MANO.
-        components: whether ``fingers`` are principal components.
-        add_mean: whether MANO's mean pose is to be added to ``fingers``.
-
-    Raises:
-        MissingManoError: components or mean are needed, and MANO is not there.
+        orient, betas, transl: ``(N, 3)``, ``(N, 10)``, ``(N, 3)``.
+        fingers, convention: as in `finger_angles`, whose errors are raised.
     """
-    if components:
-        angles = pca_pose(fingers, side, mano_dir, flat_hand_mean=not add_mean)
-    else:
-        angles = fingers.reshape(-1, 15, 3) + (mean_pose(side, mano_dir) if add_mean else 0)
+    angles = finger_angles(fingers, side, mano_dir, **convention)
     if side == "left":
         betas, transl = our_left(betas, transl, mano_dir)
-    return {
-        "side": np.full(len(orient), side), "global_orient": orient, "hand_pose": angles, "betas": betas,
-        "transl": transl,
-    }  # fmt: skip
+    sides = np.full(len(orient), side)
+    return {"side": sides, "global_orient": orient, "hand_pose": angles, "betas": betas, "transl": transl}
 
 
 def hand_sized(points: np.ndarray) -> np.ndarray:
@@ -232,7 +225,8 @@ def joints_of(predictions: Predictions, mano_dir: str | Path | None, tips: str) 
     posed = has_pose(predictions)
     for name in ("mano", "open"):
         rows = np.flatnonzero(posed & (predictions.hand_model == name))
-        joints[rows] = _forward(predictions, rows, name, mano_dir, tips)[1] if len(rows) else 0
+        if len(rows):
+            joints[rows] = _forward(predictions, rows, name, mano_dir, tips)[1]
     rest = ~posed & has_joints(predictions)
     if rest.any():
         joints[rest] = predictions.column("keypoints_3d")[rest, :21]
@@ -257,13 +251,9 @@ def _forward(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and joints of ``rows``, in chunks that bound memory."""
     model = load_mano(mano_dir, tips=tips) if name == "mano" else load_hand_model(name)
-    count = len(model.template)
-    vertices, joints = np.zeros((len(rows), count, 3)), np.zeros((len(rows), 21, 3))
-    for side in ("right", "left"):
-        of_side = np.flatnonzero(predictions.side[rows] == side)
+    vertices, joints = np.zeros((len(rows), len(model.template), 3)), np.zeros((len(rows), 21, 3))
+    for side, of_side in by_side(predictions.side[rows]):
         for chunk in np.array_split(of_side, range(256, len(of_side), 256)):
-            if not len(chunk):
-                continue
             p = predictions.take(rows[chunk])
             hand = model(HandPose.from_arrays({name: p.column(name) for name in POSE}, side=side))
             vertices[chunk], joints[chunk] = hand.vertices.numpy(), hand.joints.numpy()

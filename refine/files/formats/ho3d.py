@@ -29,10 +29,10 @@ from hand_models.atomic import write_atomically
 from hand_models.fit import fit_vertices
 
 from ..predictions import Predictions
-from .columns import POSE, Columns, each_file, frame_columns, pose_columns, stacked
+from .columns import POSE, each_file, frame_columns, pose_columns, stacked
 from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, rigid, text_lines
 from .format import Format, Numbers
-from .hands import FLIP_YZ, hand_sized, joints_of, matrices, moved, root_joints, vertices_of
+from .hands import FLIP_YZ, hand_sized, joints_of, matrices, motions, moved, root_joints, vertices_of
 
 MAX_PRED_BYTES = 4 * MAX_FILE_BYTES
 """``pred.json`` of version 3 has 20,137 frames and about 1 GB."""
@@ -63,39 +63,39 @@ def read(
     if path.suffix.lower() == ".json":
         return _read_pred(path, object_id, object_pose, frames, mano_dir)
     if frames is not None or object_pose is not None:
-        raise ValueError(f"{path}: frames and object_pose are for pred.json; annotations have their own.")
+        raise ValueError("frames and object_pose are for pred.json; annotations have their own.")
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("*.pkl") if path.name == "meta" else path.glob("**/meta/*.pkl"))
         if not files:
-            raise ValueError(f"{path}: holds no annotations meta/*.pkl.")
-    return _read_annotations(path, files, object_id)
+            raise ValueError("holds no annotations meta/*.pkl.")
+    return _read_annotations(files, object_id)
 
 
 # pred.json ------------------------------------------------------------------------------------------
 
 
-def _read_pred(
-    path: Path, object_id: str, object_pose: Any, frames: Any, mano_dir: Any
-) -> Predictions:  # fmt: skip
+def _read_pred(path: Path, object_id: str, object_pose: Any, frames: Any, mano_dir: Any) -> Predictions:
     joints, vertices = _pred_lists(path, with_vertices=mano_dir is not None)
-    joints = numbers(path, "the first list", joints) if joints else np.zeros((0, 21, 3))
-    if joints.ndim != 3 or joints.shape[1:] != (21, 3):
-        raise ValueError(f"{path}: the joints have shape {joints.shape}; expected (frames, 21, 3).")
-    points = skeleton.convert(joints, source="ho3d", target="openpose") * _FLIP
-    rows = len(points)
+    joints = numbers("the list of joints", joints or np.zeros((0, 21, 3)), None, 21, 3)
+    rows = len(joints)
     columns: dict[str, Any] = {
-        "object_id": np.full(rows, object_id),
-        "side": np.full(rows, "right"),
-        "keypoints_3d": points,
+        "object_id": object_id,
+        "side": "right",
+        "keypoints_3d": skeleton.convert(joints, source="ho3d", target="openpose") * _FLIP,
         "object_pose": rigid(object_pose, rows),
-        "image_size": np.tile(_IMAGE, (rows, 1)),
+        "image_size": _IMAGE,
     }
     if frames is not None:
-        columns |= frame_columns(_frame_names(Path(frames), rows, path))
-    if vertices is not None:
-        surface = numbers(path, "the second list", vertices, rows, 778, 3) * _FLIP
-        columns |= _fitted(surface, mano_dir)
+        names = [name for _, name in _named_frames(Path(frames))]
+        if len(names) != rows:
+            raise ValueError(f"{path}: has {rows} frames, {frames} names {len(names)}.")
+        columns |= frame_columns(names)
+    if vertices is not None:  # poses whose MANO surface comes closest; NaN where that is no hand
+        surface = numbers("the list of vertices", vertices or np.zeros((0, 778, 3)), rows, 778, 3) * _FLIP
+        shown, model = hand_sized(surface), load_mano(mano_dir, tips="ho3d")
+        parts = [(shown, fit_vertices(surface[shown], model).as_arrays())] if shown.any() else []
+        columns |= pose_columns(rows, parts)
     return Predictions.from_columns(columns)
 
 
@@ -104,7 +104,7 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
     size = path.stat().st_size
     if size > MAX_PRED_BYTES:
         raise ValueError(f"{path}: {size >> 20} MB; a pred.json has less than {MAX_PRED_BYTES >> 20} MB.")
-    expected = f"{path}: expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json"
+    expected = "expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json"
     try:
         text = path.read_text(encoding="utf-8").strip()
         decoder = json.JSONDecoder()
@@ -119,21 +119,6 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
     if not isinstance(joints, list) or not (vertices is None or isinstance(vertices, list)):
         raise ValueError(f"{expected}.")
     return joints, vertices
-
-
-def _fitted(surface: np.ndarray, mano_dir: Any) -> Columns:
-    """Pose columns whose MANO surface comes closest to ``surface (N, 778, 3)``; NaN where that is no hand."""
-    model = load_mano(mano_dir, tips="ho3d")
-    shown = hand_sized(surface)
-    parts = [(shown, fit_vertices(surface[shown], model).as_arrays())] if shown.any() else []
-    return pose_columns(len(surface), parts)
-
-
-def _frame_names(frames: Path, rows: int, path: Path) -> list[str]:
-    names = [name for _, name in _named_frames(frames)]
-    if len(names) != rows:
-        raise ValueError(f"{path}: has {rows} frames, {frames} names {len(names)}.")
-    return names
 
 
 def _named_frames(frames: Path) -> list[tuple[int, str]]:
@@ -159,14 +144,16 @@ def write(
         ValueError: a left hand, a hand of the open model, a row without a finite pose, or frames that are missing.
     """
     if frames is not None:
-        predictions = predictions.take(_order(predictions, Path(frames)))
+        place = {name: row for row, name in enumerate(predictions.frame_id.tolist())}
+        order = _named_frames(Path(frames))
+        for number, name in order:
+            if name not in place:
+                raise ValueError(f"frames {frames}: line {number}: no row has frame_id {name[:60]!r}.")
+        predictions = predictions.take([place[name] for _, name in order])
     for wrong, what in (
         (predictions.side != "right", "is a left hand; the challenge has right hands only"),
         (predictions.hand_model != "mano", "is not MANO's, whose vertices the challenge wants"),
-        (
-            np.full(len(predictions), predictions.object_pose is None),
-            "is in the object frame; give object_pose",
-        ),
+        (np.full(len(predictions), predictions.object_pose is None), "is in the object frame; give object_pose"),
     ):
         if wrong.any():
             raise ValueError(f"row {int(np.argmax(wrong))}: {what}.")
@@ -189,63 +176,49 @@ def write(
     return write_atomically(path, dump)
 
 
-def _order(predictions: Predictions, frames: Path) -> list[int]:
-    place = {name: row for row, name in enumerate(predictions.frame_id.tolist())}
-    named = _named_frames(frames)
-    for number, name in named:
-        if name not in place:
-            raise ValueError(f"frames {frames}: line {number}: no row has frame_id {name[:60]!r}.")
-    return [place[name] for _, name in named]
-
-
 # Annotations ----------------------------------------------------------------------------------------
 
 
-def _read_annotations(path: Path, files: list[Path], object_id: str) -> Predictions:
-    found = each_file(files, lambda file: _annotation(file, object_id), _row)
+def _read_annotations(files: list[Path], object_id: str) -> Predictions:
+    found = each_file(files, lambda file: _annotation(file, object_id), lambda file: _labels(file, ""))
     rows = [row for row in found if row is not None]
     if not rows:
-        raise ValueError(f"{path}: none of its {len(files)} annotations has an object.")
-    columns = stacked(rows)
+        raise ValueError(f"none of its {len(files)} annotations has an object.")
+    columns = stacked(rows, POSE | {"wrist": (3,), "object_pose": (4, 4), "cam_K": (3, 3)})
     columns |= frame_columns(columns.pop("name").tolist())
     roots = columns.pop("wrist") - columns["transl"]  # J0 of the shape, since the wrist lies at J0 + transl
     unknown = ~np.isfinite(roots).all(1) & np.isfinite(columns["transl"]).all(1)
     if unknown.any():
         roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
-    columns = moved(columns, roots, FLIP_YZ)
-    return Predictions.from_columns(columns | {"image_size": np.tile(_IMAGE, (len(rows), 1))})
+    return Predictions.from_columns(moved(columns, roots, FLIP_YZ) | {"image_size": _IMAGE})
 
 
 def _annotation(path: Path, object_id: str) -> dict[str, Any] | None:
-    """One frame, still in OpenGL's camera but for the object; None where nothing is annotated."""
+    """What is known of one frame, still in OpenGL's camera but for the object; None where nothing is annotated."""
     values = read_tree(path)
     if not isinstance(values, dict) or "objRot" not in values:
-        raise ValueError(f"{path}: not an HO-3D annotation: field 'objRot' is missing.")
-    if values["objRot"] is None or values.get("objTrans") is None:
+        raise ValueError("not an HO-3D annotation: field 'objRot' is missing.")
+    there = {name for name, value in values.items() if value is not None}
+    if not {"objRot", "objTrans"} <= there:
         return None
-    pose = np.full((4, 4), np.nan)
-    pose[:3, :3] = FLIP_YZ @ matrices(field(path, values, "objRot").reshape(-1)[:3])
-    pose[:3, 3] = _FLIP * field(path, values, "objTrans").reshape(-1)[:3]
-    pose[3] = (0, 0, 0, 1)
-    known: dict[str, Any] = {"object_id": str(values.get("objName") or object_id)[:200], "object_pose": pose}
-    if values.get("handPose") is not None:
-        full = field(path, values, "handPose", 48)
+    turn, shift = (field(values, name).reshape(-1)[:3] for name in ("objRot", "objTrans"))
+    known = _labels(path, str(values.get("objName") or object_id)[:200])
+    known["object_pose"] = motions(FLIP_YZ @ matrices(turn), _FLIP * shift)
+    if "handPose" in there:
+        full = field(values, "handPose", 48)
         known |= {"global_orient": full[:3], "hand_pose": full[3:].reshape(15, 3)}
-        known |= {"betas": field(path, values, "handBeta", 10), "transl": field(path, values, "handTrans", 3)}
-    if values.get("handJoints3D") is not None:
-        wrist = field(path, values, "handJoints3D").reshape(-1)[:3]
+        known |= {"betas": field(values, "handBeta", 10), "transl": field(values, "handTrans", 3)}
+    if "handJoints3D" in there:
+        wrist = field(values, "handJoints3D").reshape(-1)[:3]
         known |= {"wrist": wrist} if len(wrist) == 3 else {}
-    if values.get("camMat") is not None:
-        known["cam_K"] = field(path, values, "camMat", 3, 3)
-    return _row(path, **known)
+    if "camMat" in there:
+        known["cam_K"] = field(values, "camMat", 3, 3)
+    return known
 
 
-def _row(path: Path, **known: Any) -> dict[str, Any]:
-    """The columns of one frame; what is not known is NaN."""
-    shapes = POSE | {"wrist": (3,), "object_pose": (4, 4), "cam_K": (3, 3)}
-    nothing = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
-    name = f"{path.parent.parent.name}/{path.stem}"
-    return {"name": name, "object_id": "", "side": "right"} | nothing | known
+def _labels(path: Path, object_id: str) -> dict[str, Any]:
+    """What a frame is called, and its object."""
+    return {"name": f"{path.parent.parent.name}/{path.stem}", "object_id": object_id, "side": "right"}
 
 
 def sniff(path: Path) -> bool:
