@@ -42,10 +42,6 @@ def read(
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the beginning of the file's name when None.
         view: camera to use instead of the world, 1 to 8 of ``meta/misc.json``.
-
-    Raises:
-        MissingManoError: MANO of a side is not there.
-        ValueError: a field is missing or misshapen.
     """
     values = read_tree(path)
     if not isinstance(values, dict):

@@ -33,10 +33,6 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
         path: .json.
         mano_dir: the user's MANO, for principal components.
         object_id: name of the object; the file's stem when None.
-
-    Raises:
-        MissingManoError: MANO is needed and not there.
-        ValueError: not such a file; names the field.
     """
     hands = table_of(read_json(path), "a hand with pose, beta and trans")
     poses = [field(hand, "pose", None) for hand in hands]

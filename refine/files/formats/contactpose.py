@@ -32,10 +32,6 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
         path: ``mano_fits_NN.json``, or the folder with it (the one with most components is taken).
         mano_dir: the user's MANO, of each side that is there.
         object_id: name of the object; the folder's when None.
-
-    Raises:
-        MissingManoError: MANO of a side is not there.
-        ValueError: not such a file; names the field.
     """
     file = path
     if path.is_dir():

@@ -77,10 +77,6 @@ def read(
         object_pose: object to camera for an HPE file, see `files.rigid`; labels have their own.
         side: instead of ``meta.yml``'s; "right" for an HPE file when None.
         betas: ten coefficients of shape or a file of them, instead of the calibration's.
-
-    Raises:
-        MissingManoError: MANO of that side is not there.
-        ValueError: a file does not fit; names the field.
     """
     if path.suffix.lower() in (".txt", ".csv"):
         return _read_hpe(path, object_id or "", object_pose, side or "right")

@@ -50,9 +50,6 @@ def read(
         object_id: name of the object; found in the action's name (the folder above the repetition's) when None.
         object_pose: ``object_pose.txt``, or poses in the world in metres as in `files.rigid`.
         side: the dataset's hands are right ones.
-
-    Raises:
-        ValueError: a line of another length; names it.
     """
     file = path / "skeleton.txt" if path.is_dir() else path
     if not file.is_file():

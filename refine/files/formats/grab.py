@@ -44,10 +44,6 @@ def read(
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the file's ``obj_name`` when None.
         template: the subject's hand, a .ply of 778 vertices; needs ``side``.
-
-    Raises:
-        MissingManoError: ``mano_dir`` is given and lacks a side.
-        ValueError: a field is missing or misshapen.
     """
     if template is not None and side is None:
         raise ValueError("template: is of one hand; say which with side.")

@@ -40,9 +40,6 @@ def read(path: Path, *, object_id: str | None = None, side: Side | None = None) 
         path: .json, see above.
         object_id: object of all hands, where the file does not say.
         side: of all hands, where the file does not say; "right" when None.
-
-    Raises:
-        ValueError: a field is missing, unknown or of another shape; names it.
     """
     parts = [_columns(entry, object_id, side) for entry in _entries(path)]
     if len({"keypoints_2d" in part for part in parts}) > 1:  # each row has one of the two; the other is NaN

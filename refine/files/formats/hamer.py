@@ -63,9 +63,6 @@ def read(
         focal: true focal length, pixels; depth becomes metric up to the size of the hand.
         right_hand_space: whether left hands are given as the right hands of the flipped image. None: matrices
             are, the axis-angle vectors of WiLoR-mini are not, others must say.
-
-    Raises:
-        ValueError: a field is missing or misshapen, or what a left hand means is unclear.
     """
     records = _records(read_tree(path))
     if focal is not None and not 0 < focal < np.inf:

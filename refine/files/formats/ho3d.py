@@ -56,9 +56,6 @@ def read(
         object_pose: its pose in OpenCV's camera, see `files.rigid`; annotations have their own.
         frames: ``evaluation.txt``, the names of the frames of a ``pred.json``.
         mano_dir: folder with the user's MANO_RIGHT.pkl; here to fit poses to the vertices of a ``pred.json``.
-
-    Raises:
-        ValueError: not such a file; names what does not fit.
     """
     if path.suffix.lower() == ".json":
         return _read_pred(path, object_id, object_pose, frames, mano_dir)

@@ -58,9 +58,6 @@ def read(
         side: of all hands, where the file does not say; "right" when None.
         object_id: object of all hands, where the file does not say.
         object_pose: object to camera, see `files.rigid`.
-
-    Raises:
-        ValueError: not 21 joints, not numbers, an unknown order or unit; names the line or field.
     """
     suffix = path.suffix.lower()
     if suffix == ".csv":

@@ -68,10 +68,6 @@ def read(
         object_id: name of the object.
         object_pose: object to camera, see `files.rigid`.
         mano_dir: fit the user's MANO; None: the open hand.
-
-    Raises:
-        MissingManoError: ``mano_dir`` holds no MANO.
-        ValueError: no landmarks, or of another shape; names the frame.
     """
     if focal is not None and not 0 < focal < np.inf:
         raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
@@ -209,19 +205,15 @@ def _place(points: np.ndarray, image: np.ndarray, cameras: np.ndarray) -> np.nda
 
     ``f (X + t) = (u - c) (Z + t_z)`` is linear in t. NaN where the hand would not stand before the camera.
     """
+    ray = (image - cameras[:, None, :2, 2]) / cameras[:, :1, :1]
+    known = ray * points[..., 2:] - points[..., :2]
+    system = np.concatenate([np.broadcast_to(np.eye(2), (*ray.shape, 2)), -ray[..., None]], -1)
     places = np.full((len(points), 3), np.nan)
-    for row, (x, uv, camera) in enumerate(zip(points, image, cameras, strict=True)):
-        ray = (uv - camera[:2, 2]) / camera[0, 0]
-        if not (np.isfinite(x).all() and np.isfinite(ray).all()):
-            continue
-        system = np.zeros((42, 3))
-        system[:21, 0] = system[21:, 1] = 1
-        system[:, 2] = -ray.T.ravel()
-        known = (ray * x[:, 2:] - x[:, :2]).T.ravel()
-        place = np.linalg.lstsq(system, known, rcond=None)[0]
-        if 0 < place[2] < _MOST_FAR:
-            places[row] = place
-    return places
+    fine = np.isfinite(known).all((1, 2))
+    inverse = np.linalg.pinv(system[fine].reshape(-1, 42, 3))
+    places[fine] = (inverse @ known[fine].reshape(-1, 42, 1))[..., 0]
+    before = (places[:, 2] > 0) & (places[:, 2] < _MOST_FAR)
+    return np.where(before[:, None], places, np.nan)
 
 
 def sniff(path: Path) -> bool:

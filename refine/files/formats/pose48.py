@@ -62,10 +62,6 @@ def read(
         pivot: what translations say; "wrist": where the wrist is (``center_idx=0``); "root": how far MANO's mesh is
             moved that was posed about its wrist joint.
         mano_dir: the user's MANO: exact wrists of shapes, and the mean pose.
-
-    Raises:
-        MissingManoError: MANO is needed and not there.
-        ValueError: a field is missing or misshapen.
     """
     side = side or ("left" if "left" in path.stem.lower() else "right")
     frames = _frames(read_tree(path))
