@@ -34,11 +34,13 @@ def read_predictions(path: str | Path) -> Predictions:
         ValueError: it is not a readable `grasp/1` file; the message names the file, the column and the mend.
     """
     path = Path(path)
-    reader = _of_suffix(path, (read_npz, _read_json, _read_parquet))
+    suffix = _known_suffix(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}.")
+    if suffix == ".parquet":
+        return next(parquet_pieces(path, 1 << 40))
     try:
-        return Predictions.from_columns(reader(path))
+        return Predictions.from_columns(read_npz(path) if suffix == ".npz" else _read_json(path))
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(str(path)) else f"{path}: {message}") from None
@@ -54,16 +56,18 @@ def write_predictions(path: str | Path, predictions: Predictions) -> Path:
         ImportError: `.parquet` without pyarrow.
     """
     path = Path(path)
-    writer = _of_suffix(path, (_write_npz, write_json_rows, write_parquet_pieces))
+    if _known_suffix(path) == ".npz":
+        columns = {"schema": np.array(SCHEMA), **predictions.columns()}
+        return write_atomically(path, lambda stream: np.savez_compressed(stream, allow_pickle=False, **columns))
+    writer = write_json_rows if path.suffix.lower() == ".json" else write_parquet_pieces
     return write_atomically(path, lambda stream: writer(stream, [predictions]))
 
 
-def _of_suffix(path: Path, functions: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
-    """The one of ``functions``, in the order of `SUFFIXES`, for the form of ``path``."""
+def _known_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
-    return functions[SUFFIXES.index(suffix)]
+    return suffix
 
 
 # npz ------------------------------------------------------------------------------------------------
@@ -116,30 +120,23 @@ def parse_npy(what: str, raw: bytes, unpickle: Callable[[IO[bytes]], Any] | None
     try:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[version](stream)
+        shape, _, dtype = readers[version](stream)
     except Exception as error:  # a damaged header raises whatever the parser stumbles over
         raise ValueError(f"{what}: not a readable array ({_brief(error)}).") from None
     if dtype.hasobject and unpickle is not None:
         return unpickle(stream)
     if dtype.hasobject or dtype.names:
         raise ValueError(f"{what}: holds Python objects (a pickle), which is never read; save plain arrays.")
-    count = math.prod(shape)
-    body = raw[stream.tell() :]
-    if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
-        raise ValueError(f"{what}: {len(body)} bytes do not make an array of shape {shape} of {dtype}.")
+    size = len(raw) - stream.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"{what}: {size} bytes do not make an array of shape {shape} of {dtype}.")
     try:
-        array = np.frombuffer(body, dtype, count) if body else np.zeros(count, dtype)
-        array = array.reshape(shape, order="F" if fortran else "C")
+        array = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
         if dtype.kind == "U":
             array.tolist()  # raises on code points that are none
         return array
     except (ValueError, MemoryError, OverflowError) as error:
         raise ValueError(f"{what}: not a readable array ({_brief(error)}).") from None
-
-
-def _write_npz(stream: IO[bytes], parts: Sequence[Predictions]) -> None:
-    (predictions,) = parts
-    np.savez_compressed(stream, allow_pickle=False, schema=np.array(SCHEMA), **predictions.columns())
 
 
 # JSON -----------------------------------------------------------------------------------------------
@@ -173,20 +170,17 @@ def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool =
     """
     if name not in COLUMNS:
         return []  # `Predictions.from_columns` names it and suggests the nearest
-    column = COLUMNS[name]
-    arrays = [None if v is None else _cell(row, name, column, v, flat) for row, v in enumerate(cells, start)]
-    shape = next((array.shape for array in arrays if array is not None), column.shapes[0])
-    missing = KINDS[column.kind].missing
-    for k, array in enumerate(arrays):
-        if array is None and missing is None:
-            raise ValueError(f"row {start + k}, column {name!r}: is missing; give it in every row or in none.")
-        if array is None:
-            arrays[k] = np.full(shape, missing)
-        elif array.shape != shape:
-            raise ValueError(
-                f"row {start + k}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it."
-            )
-    return np.stack(arrays) if arrays else []  # type: ignore[arg-type]  # no None is left
+    column, arrays = COLUMNS[name], []
+    missing, shape = KINDS[column.kind].missing, None
+    for row, value in enumerate(cells, start):
+        if value is None and missing is None:
+            raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
+        arrays.append(None if value is None else _cell(row, name, column, value, flat))
+        if value is not None and arrays[-1].shape != (shape := shape or arrays[-1].shape):
+            was = arrays[-1].shape
+            raise ValueError(f"row {row}, column {name!r}: got shape {was}, but {shape} in the rows before it.")
+    nothing = np.full(shape or column.shapes[0], missing)
+    return np.stack([nothing if array is None else array for array in arrays]) if arrays else []
 
 
 def _cell(row: int, name: str, column: Column, value: Any, flat: bool) -> np.ndarray:
@@ -214,19 +208,18 @@ def write_json_rows(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
     stream.write(f'{{"schema": "{SCHEMA}", "rows": ['.encode())
     separator = b""
     for part in parts:
-        columns = part.columns()
-        for row in range(len(part)):
-            cells = {name: _plain(value[row]) for name, value in columns.items()}
-            stream.write(separator + json.dumps(cells, allow_nan=False, ensure_ascii=False).encode())
+        for cells in zip(*map(_plain, part.columns().values()), strict=True):
+            row = dict(zip(part.columns(), cells, strict=True))
+            stream.write(separator + json.dumps(row, allow_nan=False, ensure_ascii=False).encode())
             separator = b", "
     stream.write(b"]}\n")
 
 
-def _plain(value: np.ndarray) -> Any:
-    """A cell as lists and numbers; NaN and infinity, which JSON does not have, become null."""
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        return np.where(np.isfinite(value), value.astype(object), None).tolist()
-    return value.tolist()
+def _plain(column: np.ndarray) -> list[Any]:
+    """Cells as lists and numbers; NaN and infinity, which JSON does not have, become null."""
+    if column.dtype.kind == "f" and not np.isfinite(column).all():
+        return np.where(np.isfinite(column), column.astype(object), None).tolist()
+    return column.tolist()
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
@@ -257,11 +250,6 @@ def _pyarrow() -> Any:
     except ImportError:
         raise ImportError("Parquet needs pyarrow: pip install 'regrasp[ray]', or use .npz.") from None
     return pyarrow
-
-
-def _read_parquet(path: Path) -> dict[str, Any]:
-    (piece,) = parquet_pieces(path, 1 << 40)
-    return piece.columns()
 
 
 def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[Predictions]:
@@ -305,26 +293,17 @@ def _arrow_columns(table: Any, start: int) -> dict[str, Any]:
 
 def write_parquet_pieces(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
     """The Parquet form of the rows of one or more ``parts``, one after the other."""
-    pyarrow = _pyarrow()
-    writer = None
+    pyarrow, writer = _pyarrow(), None
     try:
         for part in parts:
-            table = _arrow_table(part)
+            arrays = {}
+            for name, value in part.columns().items():
+                flat = pyarrow.array(value.ravel().tolist() if value.dtype.kind == "U" else value.ravel())
+                width = math.prod(value.shape[1:])
+                arrays[name] = flat if value.ndim == 1 else pyarrow.FixedSizeListArray.from_arrays(flat, width)
+            table = pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})
             writer = writer or pyarrow.parquet.ParquetWriter(stream, table.schema)
             writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
-
-
-def _arrow_table(predictions: Predictions) -> Any:
-    import pyarrow
-
-    arrays = {}
-    for name, value in predictions.columns().items():
-        if value.ndim == 1:
-            arrays[name] = pyarrow.array(value.tolist() if value.dtype.kind == "U" else value)
-        else:
-            width = math.prod(value.shape[1:])
-            arrays[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(value.ravel()), width)
-    return pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})
