@@ -79,7 +79,16 @@ def read(
         betas: ten coefficients of shape or a file of them, instead of the calibration's.
     """
     if path.suffix.lower() in (".txt", ".csv"):
-        return _read_hpe(path, object_id or "", object_pose, side or "right")
+        labels, values = read_table(path, 63, separator=",")
+        return Predictions.from_columns(
+            {
+                "object_id": object_id or "",
+                "side": side or "right",
+                "frame_id": np.array(labels, np.str_),
+                "keypoints_3d": values.reshape(-1, 21, 3) / 1000,
+                "object_pose": rigid(object_pose, len(labels)),
+            }
+        )
     if object_pose is not None:
         raise ValueError("object_pose is for HPE files; labels have their own.")
     files = [path]
@@ -109,9 +118,7 @@ def read(
     )
 
 
-def _recording(
-    camera: Path, object_id: str | None, side: str | None, betas: Any
-) -> tuple[int, dict[str, Any]]:  # fmt: skip
+def _recording(camera: Path, object_id: str | None, side: str | None, betas: Any) -> tuple[int, dict[str, Any]]:
     """Row of ``pose_y`` that is the grasped object, and the columns that all frames of the folder ``camera`` share.
 
     Options first, then ``meta.yml`` of the recording above.
@@ -121,19 +128,22 @@ def _recording(
     meta = read_yaml(file) if file.is_file() else {}
     if not meta and (object_id is None or side is None):
         raise ValueError(f"there is no {file}, which names object and hand; give object_id and side (and betas).")
-    grasped, shape = 0, np.zeros(10)
+    grasped, shape, people = 0, np.zeros(10), meta.get("mano_calib")
     with naming(file):
         if object_id is None:
-            ids, grasped = _list(meta, "ycb_ids"), meta.get("ycb_grasp_ind")
-            known = all(type(i) is int and 1 <= i <= len(OBJECTS) for i in ids)
-            if not (known and type(grasped) is int and 0 <= grasped < len(ids)):
-                raise ValueError("ycb_ids and ycb_grasp_ind do not name a DexYCB object; give object_id.")
-            object_id = OBJECTS[ids[grasped] - 1]
+            grasped = meta.get("ycb_grasp_ind")
+            try:
+                number = meta["ycb_ids"][grasped] if type(grasped) is int and grasped >= 0 else None
+                object_id = dict(enumerate(OBJECTS, 1))[number]
+            except (KeyError, IndexError, TypeError):
+                raise ValueError("ycb_ids and ycb_grasp_ind do not name a DexYCB object; give object_id.") from None
         if side is None:
-            side = (_list(meta, "mano_sides") or [""])[0]
+            sides = meta.get("mano_sides")
+            side = sides[0] if isinstance(sides, list) and sides else None
         if side not in ("right", "left"):
             raise ValueError(f"mano_sides is {str(side)[:20]!r}; expected right or left.")
-        people = _list(meta, "mano_calib") if meta and betas is None else []
+        if meta and betas is None and not isinstance(people, list):
+            raise ValueError("key 'mano_calib' is missing or no list.")
     if betas is not None:
         shape = per_hand("betas", given_numbers(betas), 1, 10)[0]
     elif people:
@@ -142,13 +152,6 @@ def _recording(
     lens = f"intrinsics/{camera.name}_{_IMAGE[0]}x{_IMAGE[1]}.yml"
     intrinsics = _calibration(folder, lens, str(camera), _intrinsics, np.full((3, 3), np.nan))
     return grasped, {"object_id": object_id, "side": side, "betas": shape, "cam_K": intrinsics}
-
-
-def _list(meta: dict[str, Any], name: str) -> list[Any]:
-    value = meta.get(name)
-    if not isinstance(value, list):
-        raise ValueError(f"key {name!r} is missing or no list.")
-    return value
 
 
 def _calibration(folder: Path, name: str, where: str, parse: Any, otherwise: np.ndarray) -> np.ndarray:
@@ -192,19 +195,6 @@ def _name(path: Path) -> str:
 # Result files ---------------------------------------------------------------------------------------
 
 
-def _read_hpe(path: Path, object_id: str, object_pose: Any, side: str) -> Predictions:
-    labels, values = read_table(path, 63, separator=",")
-    return Predictions.from_columns(
-        {
-            "object_id": object_id,
-            "side": side,
-            "frame_id": np.array(labels, np.str_),
-            "keypoints_3d": values.reshape(-1, 21, 3) / 1000,
-            "object_pose": rigid(object_pose, len(labels)),
-        }
-    )
-
-
 def write(
     path: Path,
     predictions: Predictions,
@@ -232,9 +222,9 @@ def write(
 
 
 def _hpe_lines(predictions: Predictions, mano_dir: Any) -> list[str]:
-    millimetres = joints_of(predictions, mano_dir, "manopth").reshape(len(predictions), 63) * 1000
     lines = []
-    for row, values in enumerate(millimetres):
+    for row, joints in enumerate(joints_of(predictions, mano_dir, "manopth")):
+        values = joints.ravel() * 1000
         image = _whole(row, "frame_id", str(predictions.frame_id[row]), "the image's number in the split")
         if not np.isfinite(values).all():
             raise ValueError(f"row {row}: has no finite joints; HPE needs every image.")

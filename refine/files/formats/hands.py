@@ -71,11 +71,6 @@ def _mano(mano_dir: str | Path | None, side: str) -> ManoFields:
     return read_fields(find_mano(mano_dir, side))
 
 
-def mean_root() -> np.ndarray:
-    """(3,) joint J0 of the right hand of mean shape, metres: that of the open hand, which is laid on MANO's."""
-    return load_hand_model("open").root(HandPose.zeros(1))[0].double().numpy()
-
-
 def root_joints(betas: np.ndarray, sides: np.ndarray, mano_dir: str | Path | None = None) -> np.ndarray:
     """Joint J0 of each shape, ``(N, 3)`` metres: about it the hands of `grasp/1` turn.
 
@@ -101,7 +96,8 @@ def root_joints(betas: np.ndarray, sides: np.ndarray, mano_dir: str | Path | Non
                 "that of the mean shape is used, good to some millimetres (mano_dir makes it exact).",
                 stacklevel=3,
             )
-        roots = np.tile(mean_root(), (len(betas), 1))
+        mean = load_hand_model("open").root(HandPose.zeros(1))  # the open hand is laid on MANO's mean
+        roots = np.tile(mean.double().numpy(), (len(betas), 1))
     return np.where((sides == "left")[:, None], roots * _MIRROR, roots)
 
 

@@ -66,7 +66,17 @@ def read(
         files = sorted(path.glob("*.pkl") if path.name == "meta" else path.glob("**/meta/*.pkl"))
         if not files:
             raise ValueError("holds no annotations meta/*.pkl.")
-    return _read_annotations(files, object_id)
+    found = each_file(files, lambda file: _annotation(file, object_id), lambda file: _labels(file, ""))
+    rows = [row for row in found if row is not None]
+    if not rows:
+        raise ValueError(f"none of its {len(files)} annotations has an object.")
+    columns = stacked(rows, POSE | {"wrist": (3,), "object_pose": (4, 4), "cam_K": (3, 3)})
+    columns |= frame_columns(columns.pop("name").tolist())
+    roots = columns.pop("wrist") - columns["transl"]  # J0 of the shape, since the wrist lies at J0 + transl
+    unknown = ~np.isfinite(roots).all(1) & np.isfinite(columns["transl"]).all(1)
+    if unknown.any():
+        roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
+    return Predictions.from_columns(moved(columns, roots, FLIP_YZ) | {"image_size": _IMAGE})
 
 
 # pred.json ------------------------------------------------------------------------------------------
@@ -101,7 +111,6 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
     size = path.stat().st_size
     if size > MAX_PRED_BYTES:
         raise ValueError(f"{path}: {size >> 20} MB; a pred.json has less than {MAX_PRED_BYTES >> 20} MB.")
-    expected = "expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json"
     try:
         text = path.read_text(encoding="utf-8").strip()
         decoder = json.JSONDecoder()
@@ -110,12 +119,12 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
         rest = text[end : end + 64].lstrip()
         if text[:1] != "[" or text[1:start].strip() or rest[:1] != "," or not re.search(r"\]\s*\]$", text[-64:]):
             raise ValueError("other brackets")
-        vertices = decoder.raw_decode(text, text.index("[", end))[0] if with_vertices else None
+        return joints, decoder.raw_decode(text, text.index("[", end))[0] if with_vertices else None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{expected} ({str(error)[:80]}).") from None
-    if not isinstance(joints, list) or not (vertices is None or isinstance(vertices, list)):
-        raise ValueError(f"{expected}.")
-    return joints, vertices
+        raise ValueError(
+            "expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json "
+            f"({str(error)[:80]})."
+        ) from None
 
 
 def _named_frames(frames: Path) -> list[tuple[int, str]]:
@@ -162,32 +171,16 @@ def write(
     joints = skeleton.convert(joints, source="openpose", target="ho3d") * _FLIP
 
     def dump(stream: IO[bytes]) -> None:
-        stream.write(b"[")
-        for k, points in enumerate((joints, vertices * _FLIP)):
-            stream.write(b"[" if k == 0 else b", [")
-            for row, frame in enumerate(points):
+        for opening, frames in ((b"[[", joints), (b"], [", vertices * _FLIP)):
+            stream.write(opening)
+            for row, frame in enumerate(frames):
                 stream.write((", " if row else "").encode() + json.dumps(np.round(frame, 7).tolist()).encode())
-            stream.write(b"]")
-        stream.write(b"]\n")
+        stream.write(b"]]\n")
 
     return write_atomically(path, dump)
 
 
 # Annotations ----------------------------------------------------------------------------------------
-
-
-def _read_annotations(files: list[Path], object_id: str) -> Predictions:
-    found = each_file(files, lambda file: _annotation(file, object_id), lambda file: _labels(file, ""))
-    rows = [row for row in found if row is not None]
-    if not rows:
-        raise ValueError(f"none of its {len(files)} annotations has an object.")
-    columns = stacked(rows, POSE | {"wrist": (3,), "object_pose": (4, 4), "cam_K": (3, 3)})
-    columns |= frame_columns(columns.pop("name").tolist())
-    roots = columns.pop("wrist") - columns["transl"]  # J0 of the shape, since the wrist lies at J0 + transl
-    unknown = ~np.isfinite(roots).all(1) & np.isfinite(columns["transl"]).all(1)
-    if unknown.any():
-        roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
-    return Predictions.from_columns(moved(columns, roots, FLIP_YZ) | {"image_size": _IMAGE})
 
 
 def _annotation(path: Path, object_id: str) -> dict[str, Any] | None:

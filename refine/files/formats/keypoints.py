@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +105,7 @@ def _read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     separator = max(",;\t", key=first.count)
     rows = [(number, _cells(line, separator)) for number, line in lines]
     names = rows[0][1] if rows else []
-    if len(names) in (63, 64) and all(map(_is_number, names[-63:])):
+    if len(names) in (63, 64) and _are_numbers(names[-63:]):
         names = ["frame_id", *map(str, range(63))][-len(names) :]
     else:
         rows = rows[1:]
@@ -125,12 +126,10 @@ def _read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return np.array(points, np.float64).reshape(-1, 21, 3), labels
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _are_numbers(cells: list[str]) -> bool:
+    with suppress(ValueError):
+        return bool([float(cell) for cell in cells])
+    return False
 
 
 def _cells(line: str, separator: str) -> list[str]:
