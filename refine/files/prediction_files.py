@@ -76,11 +76,9 @@ def _known_suffix(path: Path) -> str:
 def read_npz(
     path: Path, only: Collection[str] | None = None, parse: Callable[[str, bytes], Any] | None = None
 ) -> dict[str, Any]:
-    """Arrays of an .npz file by name, never more than `MAX_NPZ_BYTES`.
+    """Arrays of an .npz file by name, or ``only`` some, never more than `MAX_NPZ_BYTES`.
 
-    Args:
-        only: names to read; None for all.
-        parse: what becomes of a name and the bytes of its member; `parse_npy`, naming the column, when None.
+    ``parse`` makes something of a name and the bytes of its member; `parse_npy`, naming the column, when None.
 
     Raises:
         ValueError: damaged, too large, or of other content; begins with the path.
@@ -112,9 +110,8 @@ def read_npz(
 def parse_npy(what: str, raw: bytes, unpickle: Callable[[IO[bytes]], Any] | None = None) -> Any:
     """An array from the bytes of a .npy file; unlike ``numpy.load``, never allocates more than is there.
 
-    Args:
-        what: begins every error.
-        unpickle: reads Python objects, of which the stream holds the pickle; they are refused when None.
+    Errors begin with ``what``. ``unpickle`` reads Python objects, whose pickle its stream holds; without it they are
+    refused.
     """
     stream = io.BytesIO(raw)
     try:
@@ -164,9 +161,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool = False) -> Any:
     """Rows of one column as one array; None in place of a cell is what `KINDS` says.
 
-    Args:
-        start: number of the first row, for errors.
-        flat: whether cells of several dimensions may be lists of all their numbers.
+    ``start`` is the number of the first row, for errors; ``flat`` cells are lists of all their numbers.
     """
     if name not in COLUMNS:
         return []  # `Predictions.from_columns` names it and suggests the nearest
@@ -255,8 +250,7 @@ def _pyarrow() -> Any:
 def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[Predictions]:
     """As `read_predictions`, but ``size`` rows at a time and never more in memory; at least one piece.
 
-    Args:
-        limit: only the first so many rows.
+    With a ``limit`` only the first so many rows.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")

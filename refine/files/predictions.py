@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,7 @@ def _column(kind: str, meaning: str, *shapes: tuple[int, ...], absent: Any = Non
     return field(default=None, metadata={"column": Column(kind, meaning, shapes or ((),), absent, is_result)})
 
 
-def _result(kind: str, meaning: str, *shapes: tuple[int, ...]) -> Any:
-    return _column(kind, meaning, *shapes, is_result=True)
+_result = partial(_column, is_result=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +167,10 @@ class Predictions:
         schema = np.unique(np.asarray(columns.pop("schema", SCHEMA)).astype(str))
         if schema.tolist() != [SCHEMA]:
             raise ValueError(f"schema: got {', '.join(schema)[:60]!r}; this version reads {SCHEMA!r}.")
-        for name in columns:
-            if name not in COLUMNS:
-                near = difflib.get_close_matches(str(name), COLUMNS, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(COLUMNS)}."
-                raise ValueError(f"column {str(name)[:60]!r} is not part of {SCHEMA}: {hint}")
+        for name in columns.keys() - COLUMNS.keys():
+            near = difflib.get_close_matches(str(name), COLUMNS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(COLUMNS)}."
+            raise ValueError(f"column {str(name)[:60]!r} is not part of {SCHEMA}: {hint}")
         return Predictions(**columns)
 
 
@@ -245,11 +244,9 @@ def row_problems(predictions: Predictions) -> dict[int, str]:
     missing = "holds NaN or infinity"
     metres = "metres are expected, so divide millimetres by 1000."
     posed, joints, points = has_pose(p), has_joints(p), point_forms(p) != ""
-    for name in (*_POSE, "betas"):
-        value = getattr(p, name)
-        if value is not None:
-            text = f"{missing}, and there are no keypoints_3d in its place; drop the row or fill it in."
-            report(~_finite(value) & ~joints & ~points, name, text)
+    for name in (*_POSE, "betas") if p.transl is not None else ():
+        text = f"{missing}, and there are no keypoints_3d in its place; drop the row or fill it in."
+        report(~_finite(p.column(name)) & ~joints & ~points, name, text)
     report(
         ~posed & ~joints & ~points,
         "keypoints_3d" if p.keypoints_3d is not None else "keypoints_2d",
@@ -296,10 +293,9 @@ def validate(predictions: Predictions) -> None:
 
 def has_pose(predictions: Predictions) -> np.ndarray:
     """``(N,)`` bool: rows whose pose columns are all finite."""
-    values = [getattr(predictions, name) for name in (*_POSE, "betas")]
-    if any(value is None for value in values):
+    if predictions.transl is None:
         return np.zeros(len(predictions), bool)
-    return np.all([_finite(value) for value in values], axis=0)
+    return np.all([_finite(predictions.column(name)) for name in (*_POSE, "betas")], axis=0)
 
 
 def has_joints(predictions: Predictions) -> np.ndarray:
@@ -322,12 +318,10 @@ def point_forms(predictions: Predictions) -> np.ndarray:
     lacking = ~has_pose(p) & ~_finite(p.object_pose)
 
     def known(points: np.ndarray | None) -> np.ndarray:
-        there = np.zeros((len(p), 29), bool)
-        if points is not None and points.shape[1] == 29:
-            there = np.isfinite(points).all(2)
-            if p.keypoint_confidence is not None and p.keypoint_confidence.shape[1] == 29:
-                there &= p.keypoint_confidence > 0
-        return there
+        if points is None or points.shape[1] != 29:
+            return np.zeros((len(p), 29), bool)
+        sure = p.keypoint_confidence is None or p.keypoint_confidence.shape[1] != 29 or p.keypoint_confidence > 0
+        return np.isfinite(points).all(2) & sure
 
     if p.cam_K is not None:
         forms[lacking & _finite(p.cam_K) & (known(p.keypoints_2d).sum(1) >= 6)] = "picture"
@@ -338,12 +332,10 @@ def point_forms(predictions: Predictions) -> np.ndarray:
 
 def pose_columns(predictions: Predictions) -> dict[str, np.ndarray]:
     """Copies of the columns of the hand's pose and of `object_pose`, to be filled in; NaN where they are absent."""
-    return {
-        name: np.full((len(predictions), *COLUMNS[name].shapes[0]), np.nan, np.float32)
-        if (value := getattr(predictions, name)) is None
-        else value.copy()
-        for name in (*_POSE, "betas", *(["object_pose"] if predictions.object_pose is not None else []))
-    }
+    there, rows = predictions.columns(), len(predictions)
+    names = [*_POSE, "betas", *({"object_pose"} & set(there))]
+    empty = {name: np.full((rows, *COLUMNS[name].shapes[0]), np.nan, np.float32) for name in names}
+    return {name: there.get(name, nothing).copy() for name, nothing in empty.items()}
 
 
 def groups(predictions: Predictions, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
@@ -361,6 +353,4 @@ def groups(predictions: Predictions, rows: np.ndarray) -> dict[str, list[np.ndar
 
 
 def _finite(value: np.ndarray) -> np.ndarray:
-    if not len(value):
-        return np.zeros(0, bool)
-    return np.asarray(np.isfinite(value.reshape(len(value), -1)).all(1))
+    return np.isfinite(value).all(tuple(range(1, value.ndim)))

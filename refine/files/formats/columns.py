@@ -48,14 +48,9 @@ def by_side(sides: np.ndarray, among: np.ndarray | bool = True) -> Iterator[tupl
 
 
 def recording(name: str, parts: Sequence[Mapping[str, np.ndarray]], object_poses: np.ndarray) -> Columns:
-    """The hands of a recording, each frame by frame, one after the other.
+    """Columns of a recording's hands, one after the other, each frame by frame.
 
-    Args:
-        parts: columns of each hand.
-        object_poses: ``(F, 4, 4)`` object to camera of each frame.
-
-    Raises:
-        ValueError: the hands have different numbers of frames.
+    ``object_poses (F, 4, 4)`` are object to camera. Raises ``ValueError`` where a hand has another number of frames.
     """
     if any(len(part["side"]) != len(object_poses) for part in parts):
         raise ValueError(
@@ -84,8 +79,7 @@ def whole(text: str) -> int | None:
 def each_file(files: Sequence[Path], read: Callable[[Path], T], otherwise: Callable[[Path], T]) -> list[T]:
     """What ``read`` finds in each file of a folder, or ``otherwise`` where one is damaged, which is warned of.
 
-    Raises:
-        ValueError: the only file is damaged.
+    Raises ``ValueError`` when the only file is damaged.
     """
     found, damaged = [], []
     for file in files:

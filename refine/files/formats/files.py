@@ -62,14 +62,10 @@ def head(path: Path) -> str:
 
 
 def read_tree(path: Path, only: Collection[str] | None = None) -> Any:
-    """The content of a .json, .npz, .npy or pickle (.pkl, .pickle) file: arrays, numbers, text, lists, dictionaries.
+    """The content of a .json, .npz (or ``only`` some names of it), .npy or pickle (.pkl, .pickle) file.
 
-    Pickles, and arrays of objects inside .npz and .npy, go through the unpickler of `hand_models.safe_pickle`,
-    which admits numpy and nothing else.
-
-    Args:
-        path: the file; its suffix says what it is.
-        only: names of an .npz to read; None for all.
+    It is arrays, numbers, text, lists and dictionaries. Pickles, and arrays of objects inside .npz and .npy, go
+    through the unpickler of `hand_models.safe_pickle`, which admits numpy and nothing else.
 
     Raises:
         FileNotFoundError: it is not a file.
@@ -106,8 +102,7 @@ def _array(where: str, raw: bytes) -> Any:
 def read_table(path: Path, width: int, *, separator: str | None = None) -> tuple[list[str], np.ndarray]:
     """Lines of one label and ``width`` numbers: labels and ``(N, width)``. Empty lines are passed over.
 
-    Raises:
-        ValueError: too large, or a line with another count or something that is no number; names the line.
+    Raises ``ValueError`` where a line has another count or something that is no number; names the line.
     """
     labels, rows = [], []
     for number, line in text_lines(path):
@@ -224,10 +219,7 @@ def table_of(tree: Any, what: str) -> list[dict[str, Any]]:
 
 
 def given_numbers(value: Any) -> Any:
-    """An option's value: what is in the .npy, .json or text file when it is a path, else itself.
-
-    Not for what stands in files.
-    """
+    """An option's value: what is in the .npy, .json or text file when it is a path, else itself."""
     if not isinstance(value, str | Path):
         return value
     path = Path(value)
@@ -239,14 +231,11 @@ def given_numbers(value: Any) -> Any:
         return np.loadtxt([re.sub(r"[,;]", " ", line) for _, line in text_lines(path)], ndmin=2)
 
 
-def rigid(value: Any, rows: int, *, unit: float = 1.0) -> np.ndarray:
+def rigid(value: Any, rows: int) -> np.ndarray:
     """Object poses ``(rows, 4, 4)`` from an array or a file, or NaN from None.
 
-    Args:
-        value: None; ``(4, 4)``, ``(3, 4)`` or ``(rows, ...)`` of those, column vectors, object to camera; or the
-            path of such an array as .npy, .json or text of numbers.
-        rows: how many are wanted; one pose serves all.
-        unit: factor that turns its translations into metres.
+    ``value`` is ``(4, 4)`` or ``(3, 4)``, which serves all rows, or ``(rows, ...)`` of those, column vectors, object to
+    camera, metres; or the path of such an array as .npy, .json or text of numbers.
 
     Raises:
         ValueError: another shape or number of poses.
@@ -264,5 +253,4 @@ def rigid(value: Any, rows: int, *, unit: float = 1.0) -> np.ndarray:
         raise ValueError(f"{where}: got shape {pose.shape}; expected (4, 4) or ({rows}, 4, 4).")
     full = np.tile(np.eye(4), (rows, 1, 1))
     full[:, : pose.shape[1]] = pose
-    full[:, :3, 3] *= unit
     return full

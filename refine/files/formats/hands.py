@@ -53,11 +53,8 @@ def mirrored(rotation: np.ndarray) -> np.ndarray:
 def moved(hand: Columns, roots: np.ndarray, rotation: np.ndarray, shift: np.ndarray | float = 0.0) -> Columns:
     """``hand`` after the motion ``x -> rotation x + shift`` of the world.
 
-    Args:
-        hand: columns, `global_orient` and `transl (N, 3)` among them.
-        roots: ``(N, 3)`` joint J0 of each shape, about which hands turn; metres.
-        rotation: ``(3, 3)`` or ``(N, 3, 3)``.
-        shift: ``(3,)`` or ``(N, 3)`` metres.
+    ``rotation (3, 3)`` or ``(N, 3, 3)``, ``shift (3,)`` or ``(N, 3)``; ``roots (N, 3)`` are the joints J0 of each
+    shape, about which hands turn; metres.
     """
     orient, transl = hand["global_orient"], hand["transl"]
     wrist = (rotation @ (roots + transl)[..., None])[..., 0] + shift
@@ -72,15 +69,10 @@ def _mano(mano_dir: str | Path | None, side: str) -> ManoFields:
 
 
 def root_joints(betas: np.ndarray, sides: np.ndarray, mano_dir: str | Path | None = None) -> np.ndarray:
-    """Joint J0 of each shape, ``(N, 3)`` metres: about it the hands of `grasp/1` turn.
+    """Joint J0 of each shape of ``betas (N, 10)``, ``(N, 3)`` metres: about it the hands of `grasp/1` turn.
 
     Exact with the user's MANO. Without it, that of the mean shape, with a warning where betas are not zero: the
-    wrist of a usual shape lies within some millimetres of it.
-
-    Args:
-        betas: ``(N, 10)``.
-        sides: ``(N,)`` "right" or "left"; left hands are mirror images of the right-hand model.
-        mano_dir: as in `hand_models.find_mano`.
+    wrist of a usual shape lies within some millimetres of it. Left hands mirror the right-hand model.
 
     Raises:
         MissingManoError: ``mano_dir`` is given and holds no MANO.
@@ -109,15 +101,12 @@ def _root(mano: ManoFields, betas: np.ndarray) -> np.ndarray:
 def our_left(
     betas: np.ndarray, transl: np.ndarray, mano_dir: str | Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Betas and transl fitted with MANO_LEFT.pkl, as those of a mirrored right hand.
+    """Betas ``(N, 10)`` and transl ``(N, 3)`` fitted with MANO_LEFT.pkl, as those of a mirrored right hand.
 
     The shape directions of the published left hand are not the mirror image of the right one's (smplx, issue 48),
     so its betas give another hand when mirrored. With both files at hand, betas become those whose mirrored
     right hand comes closest at rest (least squares), and transl keeps the wrist where it was. Without MANO_LEFT
     both come back as they are.
-
-    Args:
-        betas, transl: ``(N, 10)`` and ``(N, 3)`` of left hands.
     """
     try:
         left, right = _mano(mano_dir, "left"), _mano(mano_dir, "right")
@@ -134,13 +123,9 @@ def our_left(
 def template_betas(
     template: np.ndarray, side: str, mano_dir: str | Path | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The shape closest to a person's own hand, by least squares over its vertices.
+    """The shape closest to a person's own hand ``template (778, 3)`` at rest, by least squares over its vertices.
 
-    Args:
-        template: ``(778, 3)`` metres, MANO's topology at rest, of ``side``.
-
-    Returns:
-        ``(10,)`` betas, ``(3,)`` the template's wrist and ``(3,)`` joint J0 of those betas, on its side.
+    Returns ``(10,)`` betas, ``(3,)`` the template's wrist and ``(3,)`` joint J0 of those betas, on its side; metres.
 
     Raises:
         MissingManoError: MANO's right hand is not there.
@@ -160,8 +145,7 @@ def finger_angles(
     """Absolute angles ``(N, 15, 3)`` of fingers as MANO's file of that side gives them.
 
     Args:
-        fingers: ``(N, n)`` principal components or ``(N, 45)`` angles.
-        components: whether ``fingers`` are principal components.
+        fingers: ``(N, n)`` principal ``components``, or else ``(N, 45)`` angles.
         add_mean: whether the source adds MANO's mean pose (``flat_hand_mean=False``).
 
     Raises:
@@ -186,9 +170,7 @@ def mano_columns(
 ) -> Columns:  # fmt: skip
     """`side` and pose of hands of one side; left ones become those of `our_left`.
 
-    Args:
-        orient, betas, transl: ``(N, 3)``, ``(N, 10)``, ``(N, 3)``.
-        fingers, convention: as in `finger_angles`, whose errors are raised.
+    ``orient (N, 3)``, ``betas (N, 10)``, ``transl (N, 3)``; ``fingers`` and ``convention`` as in `finger_angles`.
     """
     angles = finger_angles(fingers, side, mano_dir, **convention)
     if side == "left":
@@ -213,9 +195,7 @@ def joints_of(predictions: Predictions, mano_dir: str | Path | None, tips: str) 
 
     Rows with a pose are posed by their own hand model (MANO with the fingertips called ``tips`` in
     `hand_models.skeleton.TIP_VERTICES`); the others give their `keypoints_3d`, NaN when they have none.
-
-    Raises:
-        MissingManoError: a row needs MANO, and it is not there.
+    Raises ``MissingManoError`` where a row needs MANO, and it is not there.
     """
     joints = np.full((len(predictions), 21, 3), np.nan)
     posed = has_pose(predictions)
@@ -232,8 +212,7 @@ def joints_of(predictions: Predictions, mano_dir: str | Path | None, tips: str) 
 def vertices_of(predictions: Predictions, mano_dir: str | Path | None) -> np.ndarray:
     """MANO's 778 vertices of every row ``(N, 778, 3)``, metres, in the file's frame; NaN where it has no MANO pose.
 
-    Raises:
-        MissingManoError: MANO is not there.
+    Raises ``MissingManoError`` when MANO is not there.
     """
     vertices = np.full((len(predictions), 778, 3), np.nan)
     rows = np.flatnonzero(has_pose(predictions) & (predictions.hand_model == "mano"))
