@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .predictions import Predictions
 _OURS = (".refined", ".summary")
 """Ends of the names of our own results, before the suffix; a folder that holds them is not refined again."""
 _MAGIC = frozenset("*?[")
+_HIDDEN = re.compile(r"(^|/)\.|\.shards(/|$)")
 SHARED_OPTIONS = ("mano_dir",)
 """Options that others than the reader need too, and so not refused by formats that have no use for them."""
 
@@ -52,14 +54,15 @@ def find_inputs(sources: Sequence[str | Path], source: str | None = None) -> lis
         FileNotFoundError: there is no such file, or nothing in a folder or glob.
         ValueError: a file that was named is of no known format, or two results would have the same name.
     """
+    forms = all_formats().values() if source is None else [get_format(source)]
     found: list[InputFile] = []
     for given in sources:
         path = Path(given)
         if not path.exists() and _MAGIC & set(str(given)):
             found += _below(_root(path), _glob(path), source)
-        elif path.is_dir() and not _is_input(path, source):
-            files = (p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-            found += _below(path, sorted(files), source)
+        elif path.is_dir() and not any(form.sniff(path) for form in forms):
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            found += _below(path, [p for p in files if not _HIDDEN.search(p.relative_to(path).as_posix())], source)
         else:
             found.append(InputFile(path, _form(path, source), path.stem))
     by_name: dict[str, InputFile] = {}
@@ -127,16 +130,6 @@ def _below(root: Path, files: list[Path], source: str | None) -> list[InputFile]
         more = f" and {len(passed_over) - 1} more" if len(passed_over) > 1 else ""
         warnings.warn(f"{passed_over[0]}{more}: passed over, of no known format", stacklevel=2)
     return inputs
-
-
-def _is_input(folder: Path, source: str | None) -> bool:
-    """Whether a folder is one input rather than a folder of inputs."""
-    forms = all_formats().values() if source is None else [get_format(source)]
-    return any(form.sniff(folder) for form in forms)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part.endswith(".shards") for part in path.parts)
 
 
 def _glob(pattern: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from ..predictions import Predictions
 from .columns import Columns, recording
 from .files import field, naming, numbers, per_hand, read_json, read_tree
 from .format import Format, Side
-from .hands import mano_columns, matrices, motions, moved, root_joints
+from .hands import mano_columns, matrices, motions, moved
 
 _STIFF = 0.05  # radians; articulation that changes by more deserves a word
 
@@ -56,7 +56,7 @@ def read(
     if view is not None:
         sequence += f"/{view}"
         to_camera, image = _camera(path, view)
-        parts = [_moved(part, to_camera, mano_dir) for part in parts]
+        parts = [moved(part, to_camera[:3, :3], to_camera[:3, 3], mano_dir=mano_dir) for part in parts]
         poses = to_camera @ poses
     labels = {"object_id": object_id or stem.split("_")[0]}
     return Predictions.from_columns(recording(sequence, parts, poses) | image | labels)
@@ -68,11 +68,6 @@ def _hand(part: Any, side: str, mano_dir: Any) -> Columns:
     angles, transl = field(part, "pose", count, 45), field(part, "trans", count, 3)
     betas = per_hand("field 'shape'", field(part, "shape"), count, 10)
     return mano_columns(side, orient, angles, betas, transl, mano_dir, add_mean=True)
-
-
-def _moved(hand: Columns, motion: np.ndarray, mano_dir: Any) -> Columns:
-    roots = root_joints(hand["betas"], hand["side"], mano_dir)
-    return moved(hand, roots, motion[:3, :3], motion[:3, 3])
 
 
 def _object_poses(path: Path, count: int) -> np.ndarray:

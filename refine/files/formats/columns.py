@@ -19,7 +19,8 @@ Columns = dict[str, np.ndarray]
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Columns:
-    """The rows of one or more ``parts``, one after the other, of the columns that all of them have."""
+    """The rows of ``parts``, one after the other, of the columns that all have; without parts, no rows of poses."""
+    parts = parts or [{"side": np.zeros(0, np.str_), **pose_columns(0, ())}]
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 

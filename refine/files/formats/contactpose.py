@@ -19,10 +19,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..predictions import Predictions
-from .columns import Columns, frame_columns, joined, pose_columns
+from .columns import Columns, frame_columns, joined
 from .files import field, json_names, naming, read_json
 from .format import Format
-from .hands import mano_columns, motions, moved, root_joints
+from .hands import mano_columns, motions, moved
 
 
 def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | None = None) -> Predictions:
@@ -50,10 +50,9 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
             for side, fit, place in zip(("left", "right"), fits, places, strict=True)
             if fit.get("valid")
         ]
-    columns = joined(parts) if parts else {"side": np.zeros(0, np.str_), **pose_columns(0, ())}
     session = "/".join(folder.parts[-2:])
     names = [f"{session}/{frame}" for part in parts for frame in range(len(part["side"]))]
-    return Predictions.from_columns(columns | frame_columns(names) | {"object_id": object_id or folder.name})
+    return Predictions.from_columns(joined(parts) | frame_columns(names) | {"object_id": object_id or folder.name})
 
 
 def _hand(fit: dict[str, Any], side: str, places: np.ndarray, mano_dir: Any) -> Columns:
@@ -64,10 +63,9 @@ def _hand(fit: dict[str, Any], side: str, places: np.ndarray, mano_dir: Any) -> 
     hand = mano_columns(
         side, pose[None, :3], pose[None, 3:], betas[None], np.zeros((1, 3)), mano_dir, components=True, add_mean=True
     )
-    roots = root_joints(hand["betas"], hand["side"], mano_dir)
     place = places @ np.linalg.inv(_motion(fit.get("mTc"), "mTc"))
     hand = {name: np.repeat(value, len(place), 0) for name, value in hand.items()}
-    return moved(hand, roots, place[:, :3, :3], place[:, :3, 3])
+    return moved(hand, place[:, :3, :3], place[:, :3, 3], mano_dir=mano_dir)
 
 
 def _motion(value: Any, name: str) -> np.ndarray:

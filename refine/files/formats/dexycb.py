@@ -36,7 +36,6 @@ from .files import (
     head,
     naming,
     npz_names,
-    numbers,
     per_hand,
     read_table,
     read_tree,
@@ -148,7 +147,7 @@ def _recording(camera: Path, object_id: str | None, side: str | None, betas: Any
         shape = per_hand("betas", given_numbers(betas), 1, 10)[0]
     elif people:
         name, where = f"mano_{people[0]}/mano.yml", f"{file}: mano_calib"
-        shape = _calibration(folder, name, where, lambda values: field(values, "betas", 10), shape)
+        shape = _calibration(folder, name, where, lambda values: _floats("betas", values.get("betas"), 10), shape)
     lens = f"intrinsics/{camera.name}_{_IMAGE[0]}x{_IMAGE[1]}.yml"
     intrinsics = _calibration(folder, lens, str(camera), _intrinsics, np.full((3, 3), np.nan))
     return grasped, {"object_id": object_id, "side": side, "betas": shape, "cam_K": intrinsics}
@@ -166,8 +165,18 @@ def _calibration(folder: Path, name: str, where: str, parse: Any, otherwise: np.
 
 def _intrinsics(values: dict[str, Any]) -> np.ndarray:
     color = values.get("color")
-    fx, fy, x, y = numbers("fx, fy, ppx, ppy of color", [field(color, name) for name in ("fx", "fy", "ppx", "ppy")], 4)
+    names = ("fx", "fy", "ppx", "ppy")
+    cells = [color.get(name) for name in names] if isinstance(color, dict) else None
+    fx, fy, x, y = _floats(f"{', '.join(names)} of color", cells, 4)
     return np.array([[fx, 0, x], [0, fy, y], [0, 0, 1]])
+
+
+def _floats(what: str, cells: Any, count: int) -> np.ndarray:
+    """Numbers of a YAML file, which takes such as 1e-05 for text."""
+    try:
+        return np.array([float(cell) for cell in cells]).reshape(count)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what}: expected {count} numbers.") from None
 
 
 def _label(path: Path, grasped: int, shared: dict[str, Any]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..predictions import Predictions
-from .columns import Columns, joined, pose_columns
+from .columns import Columns, joined
 from .files import field, json_names, named, npz_names, numbers, per_hand, read_tree, rigid, table_of
 from .format import Format, Numbers, Side
 from .hands import axis_angle, mirrored
@@ -68,7 +68,7 @@ def read(
     if focal is not None and not 0 < focal < np.inf:
         raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
     parts = [_hands(record, side, right_hand_space) for record in records]
-    columns = joined(parts) if parts else {"side": np.zeros(0, np.str_), **pose_columns(0, ())}
+    columns = joined(parts)
     rows = len(columns["side"])
     assumed, size = columns.pop("focal", np.zeros(0)), columns.pop("size", np.zeros((0, 2)))
     known = bool(rows) and bool(np.isfinite(assumed).all())
@@ -121,6 +121,10 @@ def _hands(record: dict[str, Any], side: str | None, right_hand_space: bool | No
     size = _field(record, "img_size", rows, 2, default=np.nan)
     focal = _field(record, "scaled_focal_length", rows, default=np.nan)
     focal = np.where(np.isfinite(focal), focal, FOCAL_PER_PIXEL * size.max(1))
+    frame = named(record, _FRAME)
+    labels = np.atleast_1d(np.asarray(record[frame] if frame else ""))
+    if labels.dtype.kind not in "US" or labels.shape not in ((1,), (rows,)):
+        raise ValueError(f"field {frame!r} is not text, one for each of {rows} hands.")
     left = (~right & bool(flip))[:, None]
     return {
         "side": np.where(right, "right", "left"),
@@ -130,7 +134,7 @@ def _hands(record: dict[str, Any], side: str | None, right_hand_space: bool | No
         "transl": _transl(record, right, size, focal),
         "focal": focal,
         "size": size,
-        "frame_id": _frame_ids(record, rows),
+        "frame_id": np.broadcast_to(labels.astype(np.str_), rows),
     }
 
 
@@ -174,14 +178,6 @@ def _transl(record: dict[str, Any], right: np.ndarray, size: np.ndarray, focal: 
     box = _field(record, "box_size", rows) * camera[:, 0] + 1e-9
     middle = 2 * (_field(record, "box_center", rows, 2) - size / 2) / box[:, None] + camera[:, 1:]
     return np.c_[middle, 2 * focal / box]
-
-
-def _frame_ids(record: dict[str, Any], rows: int) -> np.ndarray:
-    name = named(record, _FRAME)
-    names = np.atleast_1d(np.asarray(record[name] if name else ""))
-    if names.dtype.kind not in "US" or names.size not in (1, rows) or names.ndim != 1:
-        raise ValueError(f"field {name!r} is not text, one for each of {rows} hands.")
-    return np.broadcast_to(names.astype(np.str_), rows)
 
 
 def sniff(path: Path) -> bool:

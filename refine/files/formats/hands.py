@@ -50,13 +50,18 @@ def mirrored(rotation: np.ndarray) -> np.ndarray:
     return rotation * -_MIRROR
 
 
-def moved(hand: Columns, roots: np.ndarray, rotation: np.ndarray, shift: np.ndarray | float = 0.0) -> Columns:
+def moved(
+    hand: Columns, rotation: np.ndarray, shift: np.ndarray | float = 0.0, *, roots: np.ndarray | None = None,
+    mano_dir: str | Path | None = None,
+) -> Columns:  # fmt: skip
     """``hand`` after the motion ``x -> rotation x + shift`` of the world.
 
-    ``rotation (3, 3)`` or ``(N, 3, 3)``, ``shift (3,)`` or ``(N, 3)``; ``roots (N, 3)`` are the joints J0 of each
-    shape, about which hands turn; metres.
+    ``rotation (3, 3)`` or ``(N, 3, 3)``, ``shift (3,)`` or ``(N, 3)`` metres. ``roots (N, 3)`` are the joints J0 of
+    each shape, about which hands turn; those of `root_joints` when None.
     """
     orient, transl = hand["global_orient"], hand["transl"]
+    if roots is None:
+        roots = root_joints(hand["betas"], hand["side"], mano_dir)
     wrist = (rotation @ (roots + transl)[..., None])[..., 0] + shift
     return hand | {"global_orient": axis_angle(rotation @ matrices(orient)), "transl": wrist - roots}
 

@@ -76,7 +76,7 @@ def read(
     unknown = ~np.isfinite(roots).all(1) & np.isfinite(columns["transl"]).all(1)
     if unknown.any():
         roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
-    return Predictions.from_columns(moved(columns, roots, FLIP_YZ) | {"image_size": _IMAGE})
+    return Predictions.from_columns(moved(columns, FLIP_YZ, roots=roots) | {"image_size": _IMAGE})
 
 
 # pred.json ------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def _label(name: str, value: Any, rows: int) -> np.ndarray:
     if len(values) != rows or any(not isinstance(cell, str | int | float) for cell in values):
         raise ValueError(f"{name}: expected one name or number, or {rows} of them.")
     if name == "confidence":
-        return numbers(name, [np.nan if cell == "" else cell for cell in values], rows)
+        return numbers(name, [np.nan if cell == "" else float(cell) for cell in values], rows)
     texts = [str(cell)[:1000] for cell in values]
     if name != "frame_index":
         return np.array(texts, np.str_)

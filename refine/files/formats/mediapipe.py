@@ -71,10 +71,13 @@ def read(
     """
     if focal is not None and not 0 < focal < np.inf:
         raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
-    rows: list[dict[str, Any]] = []
-    for index, frame in enumerate(_frames(read_tree(path))):
+    tree, shared, rows = read_tree(path), {}, []
+    if isinstance(tree, dict) and isinstance(tree.get("frames"), list):
+        shared = {name: tree[name] for name in ("image_size", "width", "height") if name in tree}
+        tree = tree["frames"]
+    for index, frame in enumerate(table_of(tree, "a result of the hand landmarker")):
         try:
-            rows += _hands(index, frame, image_size, focal, side, mirrored)
+            rows += _hands(index, shared | frame, image_size, focal, side, mirrored)
         except ValueError as error:
             raise ValueError(f"{path}: frame {index}: {error}") from None
     model = load_hand_model("open" if mano_dir is None else "mano", mano_dir=mano_dir)
@@ -94,13 +97,6 @@ def read(
 
 
 # The file -------------------------------------------------------------------------------------------
-
-
-def _frames(tree: Any) -> list[dict[str, Any]]:
-    if isinstance(tree, dict) and isinstance(tree.get("frames"), list):
-        shared = {name: tree[name] for name in ("image_size", "width", "height") if name in tree}
-        tree = [shared | frame if isinstance(frame, dict) else frame for frame in tree["frames"]]
-    return table_of(tree, "a result of the hand landmarker")
 
 
 def _hands(
@@ -134,15 +130,14 @@ def _points(what: str, frame: dict[str, Any], names: tuple[str, ...]) -> np.ndar
     hands = frame[name] or []
     if not isinstance(hands, list):
         raise ValueError(f"{what}: expected a list of hands.")
-    return np.array([_landmarks(what, hand) for hand in hands]).reshape(-1, 21, 3)
-
-
-def _landmarks(what: str, hand: Any) -> np.ndarray:
-    points = hand.get("landmark", hand.get("landmarks")) if isinstance(hand, dict) else hand
-    if not isinstance(points, list) or len(points) != 21:
-        raise ValueError(f"{what}: expected 21 landmarks.")
-    cells = [[p.get(axis) for axis in "xyz"] if isinstance(p, dict) else p for p in points]
-    return numbers(what, filled(cells), 21, 3)
+    points = []
+    for hand in hands:
+        marks = hand.get("landmark", hand.get("landmarks")) if isinstance(hand, dict) else hand
+        if not isinstance(marks, list) or len(marks) != 21:
+            raise ValueError(f"{what}: expected 21 landmarks.")
+        cells = [[p.get(axis) for axis in "xyz"] if isinstance(p, dict) else p for p in marks]
+        points.append(numbers(what, filled(cells), 21, 3))
+    return np.array(points).reshape(-1, 21, 3)
 
 
 def _image_size(frame: dict[str, Any], given: Any) -> np.ndarray:

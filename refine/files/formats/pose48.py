@@ -7,15 +7,8 @@ until its wrist is at zero, then translated, so that ``hand_trans`` is where the
 object, centred on its bounding box).
 
 Reads .npz, .json and .pkl: one dictionary with arrays over frames, a dictionary of frames, or a list of them.
-
-===========  ======================================================
-pose 48      ``pose``, ``hand_pose``, ``theta``, ``mano_pose``
-shape 10     ``shape``, ``hand_shape``, ``betas``, ``beta``
-translation  ``tsl``, ``hand_tsl``, ``hand_trans``, ``trans``, ``transl``
-===========  ======================================================
-
-TACO's shapes stand in ``right_hand_shape.pkl`` beside ``right_hand.pkl``. Its pickles hold torch tensors, which run
-code when they are read and are refused; save them with ``.numpy()``.
+Fields go by the names in `_FIELDS`. TACO's shapes stand in ``right_hand_shape.pkl`` beside ``right_hand.pkl``. Its
+pickles hold torch tensors, which run code when they are read and are refused; save them with ``.numpy()``.
 """
 
 from __future__ import annotations
