@@ -18,7 +18,7 @@ import numpy as np
 
 from hand_models.atomic import write_atomically
 
-from .predictions import COLUMNS, KINDS, SCHEMA, Column, Predictions
+from .predictions import COLUMNS, KINDS, SCHEMA, Predictions, converted
 
 MAX_NPZ_BYTES = 8 << 30
 """An npz that unpacks to more than this is refused; write one file per sequence, or Parquet."""
@@ -166,36 +166,26 @@ def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool =
     if name not in COLUMNS:
         return []  # `Predictions.from_columns` names it and suggests the nearest
     column, arrays = COLUMNS[name], []
-    missing, shape = KINDS[column.kind].missing, None
+    missing, shapes = KINDS[column.kind].missing, column.shapes
     for row, value in enumerate(cells, start):
         if value is None and missing is None:
             raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
-        arrays.append(None if value is None else _cell(row, name, column, value, flat))
-        if value is not None and arrays[-1].shape != (shape := shape or arrays[-1].shape):
-            was = arrays[-1].shape
-            raise ValueError(f"row {row}, column {name!r}: got shape {was}, but {shape} in the rows before it.")
-    nothing = np.full(shape or column.shapes[0], missing)
+        if value is None:
+            arrays.append(None)
+            continue
+        try:
+            array = converted(name, value)
+        except ValueError as error:
+            raise ValueError(f"row {row}, {error}") from None
+        if flat:
+            array = array.reshape(next((s for s in shapes if math.prod(s) == array.size), array.shape))
+        if array.shape not in shapes:
+            wanted = " or ".join(map(str, shapes))
+            raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")
+        shapes = (array.shape,)  # of all rows
+        arrays.append(array)
+    nothing = np.full(shapes[0], missing)
     return np.stack([nothing if array is None else array for array in arrays]) if arrays else []
-
-
-def _cell(row: int, name: str, column: Column, value: Any, flat: bool) -> np.ndarray:
-    """One cell as an array of one of the column's shapes."""
-    try:
-        array = np.asarray(value)
-        if column.kind == "float" and array.dtype == object:
-            array = array.astype(np.float64)  # numbers with null among them
-    except (ValueError, TypeError, OverflowError):
-        array = None
-    # Python's whole numbers become unsigned where they are too large for int64.
-    too_large = column.kind == "int" and array is not None and array.dtype == np.uint64
-    if array is None or too_large or (array.size and array.dtype.kind not in KINDS[column.kind].accepts):
-        raise ValueError(f"row {row}, column {name!r}: {str(value)[:40]!r} is not {column.kind} of even shape.")
-    if flat:
-        array = array.reshape(next((s for s in column.shapes if math.prod(s) == array.size), array.shape))
-    if array.shape not in column.shapes:
-        wanted = " or ".join(map(str, column.shapes))
-        raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")
-    return array.astype(np.str_) if column.kind == "str" else array
 
 
 def write_json_rows(stream: IO[bytes], parts: Iterable[Predictions]) -> None:

@@ -126,7 +126,7 @@ class Predictions:
                 f"no hands: give the columns {list(_POSE)}, or 'keypoints_3d' with 21 joints, or 'keypoints_2d' with "
                 "21 joints and 8 corners of the object's box and 'cam_K'."
             )
-        arrays = {name: _array(name, value) for name, value in given.items()}
+        arrays = {name: converted(name, value) for name, value in given.items()}
         rows = next((len(a) for name, a in arrays.items() if a.ndim and a.shape not in COLUMNS[name].shapes), 1)
         if present:
             arrays.setdefault("betas", np.zeros(10, np.float32))
@@ -134,7 +134,7 @@ class Predictions:
             arrays.setdefault("object_pose", np.full((4, 4), np.nan, np.float32))
         for name, column in COLUMNS.items():
             if name not in arrays and column.absent is not None:
-                arrays[name] = _array(name, column.absent(rows) if callable(column.absent) else column.absent)
+                arrays[name] = converted(name, column.absent(rows) if callable(column.absent) else column.absent)
             if name in arrays:
                 object.__setattr__(self, name, _conform(name, arrays[name], rows))
 
@@ -177,18 +177,23 @@ class Predictions:
 COLUMNS: dict[str, Column] = {f.name: f.metadata["column"] for f in fields(Predictions)}
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    """``value`` as the type of column ``name``."""
+def converted(name: str, value: Any) -> np.ndarray:
+    """``value``, of one row or all, as the type of column ``name``; ``ValueError`` where it is of another kind."""
     column = COLUMNS[name]
     kind = KINDS[column.kind]
     try:
         array = np.asarray(value)
-    except ValueError:
-        wanted = " or ".join(str(("rows", *shape)).replace("'", "") for shape in column.shapes)
-        raise ValueError(f"column {name!r}: its rows differ in length; expected shape {wanted}.") from None
+        if column.kind == "float" and array.dtype == object:
+            array = array.astype(np.float64)  # numbers with null among them
+    except (ValueError, TypeError, OverflowError):
+        wanted = " or ".join(map(str, column.shapes))
+        raise ValueError(
+            f"column {name!r}: its rows differ in length or are not {column.kind}; expected {wanted} each."
+        ) from None
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", errors="replace")
-    if array.dtype.kind not in kind.accepts and array.size:
+    too_large = kind.dtype is np.int64 and array.dtype == np.uint64 and (array > np.iinfo(np.int64).max).any()
+    if too_large or (array.dtype.kind not in kind.accepts and array.size):
         raise ValueError(f"column {name!r}: holds {array.dtype}, expected {column.kind}; convert it before writing.")
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which row_problems reports
         return array.astype(kind.dtype)

@@ -30,7 +30,6 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
     """Read the hand, or hands, of a demo file; they are in the object's frame.
 
     Args:
-        path: .json.
         mano_dir: the user's MANO, for principal components.
         object_id: name of the object; the file's stem when None.
     """

@@ -70,7 +70,6 @@ def read(
     """Read labels or an HPE result file.
 
     Args:
-        path: see above.
         mano_dir: the user's MANO, for the principal components of labels.
         object_id: instead of ``meta.yml``'s grasped object; with it the labels must hold one object.
         object_pose: object to camera for an HPE file, see `files.rigid`; labels have their own.
@@ -96,7 +95,8 @@ def read(
         if not files:
             raise ValueError("holds no labels_*.npz.")
     # Recordings first: what is wrong with one is no single frame's fault.
-    recordings = {file.parent: _recording(file.resolve().parent, object_id, side, betas) for file in files}
+    folders = {file.parent: file.resolve().parent for file in files}
+    recordings = {folder: _recording(camera, object_id, side, betas) for folder, camera in folders.items()}
     hands = each_file(
         files,
         lambda file: _label(file, *recordings[file.parent]),
@@ -205,16 +205,11 @@ def _name(path: Path) -> str:
 
 
 def write(
-    path: Path,
-    predictions: Predictions,
-    *,
-    kind: Literal["hpe", "bop"] = "hpe",
-    mano_dir: str | Path | None = None,
+    path: Path, predictions: Predictions, *, kind: Literal["hpe", "bop"] = "hpe", mano_dir: str | Path | None = None
 ) -> Path:
     """Write a result file of the DexYCB benchmarks.
 
     Args:
-        path: the file to write.
         predictions: hands in the camera frame. HPE: `frame_id` is the image's number in the split. BOP:
             `sequence_id` is the scene's number, `frame_index` the image's, `object_id` one of `OBJECTS`.
         kind: which result file: "hpe" for the hands' joints, "bop" for the objects' poses.

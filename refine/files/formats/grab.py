@@ -39,7 +39,6 @@ def read(
     """Read the hands of a sequence, frame by frame.
 
     Args:
-        path: .npz.
         mano_dir: the user's MANO, of each side that is read.
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the file's ``obj_name`` when None.

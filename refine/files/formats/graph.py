@@ -37,7 +37,6 @@ def read(path: Path, *, object_id: str | None = None, side: Side | None = None) 
     """Read graph keypoints: the points and what is known of them; poses are NaN.
 
     Args:
-        path: .json, see above.
         object_id: object of all hands, where the file does not say.
         side: of all hands, where the file does not say; "right" when None.
     """

@@ -56,7 +56,6 @@ def read(
     """Read the outputs of HaMeR or WiLoR.
 
     Args:
-        path: .npz, .pkl or .json, see above.
         side: side of all hands, where the file does not say.
         object_id: name of the object.
         object_pose: object to camera, 4×4, one or one for each row, in metres, see `files.rigid`.

@@ -115,12 +115,10 @@ def our_left(
     """
     try:
         left, right = _mano(mano_dir, "left"), _mano(mano_dir, "right")
-    except (MissingManoError, ValueError):
+        target = (left.shapedirs * _MIRROR[:, None]).reshape(-1, 10)
+        change = np.linalg.lstsq(right.shapedirs.reshape(-1, 10), target, rcond=None)[0]
+    except (MissingManoError, ValueError):  # files of other shapes among them: LinAlgError is a ValueError
         return betas, transl
-    if left.shapedirs.shape != right.shapedirs.shape:
-        return betas, transl
-    target = (left.shapedirs * _MIRROR[:, None]).reshape(-1, 10)
-    change = np.linalg.lstsq(right.shapedirs.reshape(-1, 10), target, rcond=None)[0]
     ours = betas @ change.T
     return ours, transl + _root(left, betas) - _root(right, ours) * _MIRROR
 

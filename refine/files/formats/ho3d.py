@@ -51,7 +51,6 @@ def read(
     """Read ``pred.json``, an annotation, or a folder of annotations.
 
     Args:
-        path: see above.
         object_id: name of the object of all frames of a ``pred.json``; annotations name their own.
         object_pose: its pose in OpenCV's camera, see `files.rigid`; annotations have their own.
         frames: ``evaluation.txt``, the names of the frames of a ``pred.json``.
@@ -140,7 +139,6 @@ def write(
     """Write ``pred.json``: joints and MANO vertices in OpenGL's camera, in HO-3D's order.
 
     Args:
-        path: the file to write.
         predictions: right hands in the camera frame, one for each frame.
         mano_dir: the user's MANO, for the vertices.
         frames: ``evaluation.txt``; rows are put in its order, by `frame_id`. None keeps theirs.

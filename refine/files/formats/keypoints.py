@@ -51,7 +51,6 @@ def read(
     """Read 21 joints of each hand.
 
     Args:
-        path: .csv, .json or .npy, see above.
         order: order of the joints, a name of `hand_models.skeleton.ORDERS` with 21 of them; "openpose" when
             neither given nor in the file.
         unit: unit of the coordinates; "m" when neither given nor in the file.

@@ -59,7 +59,6 @@ def read(
     """Read landmarks and give each hand a pose.
 
     Args:
-        path: .json, see above.
         image_size: width and height, pixels; where the file does not say, as ``image_size`` or ``width`` and
             ``height``.
         focal: focal length, pixels; 1.0 times the longer side when None.

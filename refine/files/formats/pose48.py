@@ -45,7 +45,6 @@ def read(
     """Read poses of 48 numbers.
 
     Args:
-        path: .npz, .json or .pkl, see above.
         side: of the hands; None: "left" where the file's name says so, else "right".
         betas: ten numbers, or a file of them, where the file has none.
         object_id: name of the object.
