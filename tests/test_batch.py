@@ -39,11 +39,10 @@ from refine.batch import Execution, refine_files, rows
 from refine.batch.manifest import lock
 from refine.batch.tally import Tally
 from refine.batch.workers import ATTEMPTS, plain
-from refine.files.input_files import find_inputs
+from refine.files.input_files import find_inputs, pieces
 from refine.files.object_files import find_objects
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
-from refine.files.row_source import pieces
 
 ROOT = Path(__file__).resolve().parents[1]
 

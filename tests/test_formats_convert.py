@@ -19,9 +19,9 @@ from refine.files import formats
 from refine.files.formats import BUILT_IN, all_formats, get_format, read_any, read_with, sniff, write_with
 from refine.files.formats.files import read_yaml, rigid
 from refine.files.formats.format import options_of
+from refine.files.input_files import pieces
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import COLUMNS, Predictions, row_problems
-from refine.files.row_source import pieces
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 

@@ -70,6 +70,17 @@ def one_shape(count: int, side: str) -> Hands:
     return hands(count, side=side, pose=drawn.pose, betas=np.tile(drawn.betas[:1], (count, 1)))
 
 
+def test_calibration_with_numbers_that_yaml_takes_for_text(tmp_path, mano):
+    hand = one_shape(1, "right")
+    folder = dataset(tmp_path, hand)
+    (file,) = tmp_path.glob("calibration/mano_*/mano.yml")
+    text(file, "betas:\n" + "- 1e-05\n" * 10)
+    np.testing.assert_allclose(read_any(folder, mano_dir=mano).betas, np.full((1, 10), 1e-5), rtol=1e-6)
+    text(file, "betas:\n- 1\n")
+    with pytest.raises(ValueError, match=r"mano\.yml: betas: expected 10 numbers"):
+        read_any(folder, mano_dir=mano)
+
+
 def test_labels(tmp_path, mano):
     hand = one_shape(3, "right")
     folder = dataset(tmp_path, hand)

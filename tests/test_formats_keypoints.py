@@ -72,6 +72,14 @@ def test_named_columns_may_be_in_any_order(tmp_path, joints):
     np.testing.assert_allclose(read_any(path).keypoints_3d, joints, atol=1e-6)
 
 
+def test_confidence_of_a_csv_may_have_gaps(tmp_path, joints):
+    names = ["frame_index", "confidence", *(f"x{k}" for k in range(63))]
+    rows = [line(joints[k], str(k + 7), score) for k, score in enumerate(("0.5", "", "1e-2"))]
+    p = read_any(text(tmp_path / "a.csv", "\n".join([header(names), *rows])))
+    np.testing.assert_allclose(p.confidence, [0.5, np.nan, 0.01], rtol=1e-6)
+    assert p.frame_index.tolist() == [7, 8, 9]
+
+
 def test_csv_without_a_header_needs_its_format_named(tmp_path, joints):
     path = text(tmp_path / "a.csv", "\n".join(line(j) for j in joints))
     np.testing.assert_allclose(read_any(path, source="keypoints").keypoints_3d, joints, atol=1e-6)

@@ -23,10 +23,9 @@ from filelock import FileLock
 
 from hand_models.atomic import write_atomically
 
-from ..files.input_files import InputFile
+from ..files.input_files import InputFile, pieces
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, write_json
-from ..files.row_source import pieces
 from .config import BatchConfig, describe, digest, file_sha256
 from .manifest import Manifest, ObjectHashes, Shard, clear, folder_name, load_manifest, lock, make_manifest
 from .merge import merge

@@ -1,19 +1,27 @@
-"""Which files `regrasp refine` is to read: files, folders and globs, each with the name its results get."""
+"""What `regrasp refine` is to read: files, folders and globs, each with the name its results get, and their rows."""
 
 from __future__ import annotations
 
 import glob
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-from .formats import all_formats, get_format
-from .row_source import form_of
+from .formats import all_formats, get_format, read_with, sniff
+from .formats.format import options_of
+from .prediction_files import parquet_pieces
+from .predictions import Predictions
 
 _OURS = (".refined", ".summary")
 """Ends of the names of our own results, before the suffix; a folder that holds them is not refined again."""
 _MAGIC = frozenset("*?[")
+_HIDDEN = re.compile(r"(^|/)\.|\.shards(/|$)")
+SHARED_OPTIONS = ("mano_dir",)
+"""Options that others than the reader need too, and so not refused by formats that have no use for them."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +54,17 @@ def find_inputs(sources: Sequence[str | Path], source: str | None = None) -> lis
         FileNotFoundError: there is no such file, or nothing in a folder or glob.
         ValueError: a file that was named is of no known format, or two results would have the same name.
     """
+    forms = all_formats().values() if source is None else [get_format(source)]
     found: list[InputFile] = []
     for given in sources:
         path = Path(given)
         if not path.exists() and _MAGIC & set(str(given)):
             found += _below(_root(path), _glob(path), source)
-        elif path.is_dir() and not _is_input(path, source):
-            files = (p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-            found += _below(path, sorted(files), source)
+        elif path.is_dir() and not any(form.sniff(path) for form in forms):
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            found += _below(path, [p for p in files if not _HIDDEN.search(p.relative_to(path).as_posix())], source)
         else:
-            found.append(InputFile(path, form_of(path, source), path.stem))
+            found.append(InputFile(path, _form(path, source), path.stem))
     by_name: dict[str, InputFile] = {}
     for item in found:
         other = by_name.setdefault(item.name, item)
@@ -67,21 +76,54 @@ def find_inputs(sources: Sequence[str | Path], source: str | None = None) -> lis
     return list(by_name.values())
 
 
+def pieces(
+    path: Path, form: str, size: int, *, limit: int | None = None, options: Mapping[str, Any] | None = None
+) -> Iterator[Predictions]:
+    """The rows of ``path`` in file order, ``size`` at a time; an empty file gives one empty piece.
+
+    Parquet is read as a stream, all else at once.
+
+    Args:
+        path: a file, or a folder where the format is one.
+        form: name of its format, see `refine.files.formats`.
+        size: rows of each piece but the last.
+        limit: only the first so many rows.
+        options: of the format's reader.
+
+    Raises:
+        ValueError: the file is not of the format; names the column and the mend.
+    """
+    known = get_format(form)
+    takes = options_of(known.read)
+    given = {k: v for k, v in (options or {}).items() if k in takes or k not in SHARED_OPTIONS}
+    if form == "grasp" and path.suffix.lower() == ".parquet" and not any(v is not None for v in given.values()):
+        yield from parquet_pieces(path, size, limit)
+        return
+    rows = read_with(known, path, **given)
+    count = len(rows) if limit is None else min(limit, len(rows))
+    for start in range(0, max(count, 1), size):
+        yield rows.take(slice(start, min(start + size, count)))
+
+
+def _form(path: Path, source: str | None) -> str:
+    """Name of the format of ``path``: ``source`` when it is given, else by looking at the file."""
+    if source is None:
+        return sniff(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    return get_format(source).name
+
+
 def _below(root: Path, files: list[Path], source: str | None) -> list[InputFile]:
     """Of ``files``, those that can be read, named by where they lie below ``root``."""
     if source is not None:  # what else lies there is left alone, if any of it looks like the format
         files = [path for path in files if get_format(source).sniff(path)] or files
-    inputs = []
-    passed_over = []
-    for path in files:
-        if path.stem.endswith(_OURS):
-            continue
+    inputs, passed_over = [], []
+    for path in (p for p in files if not p.stem.endswith(_OURS)):
         try:
-            form = form_of(path, source)
+            inputs.append(InputFile(path, _form(path, source), path.relative_to(root).with_suffix("").as_posix()))
         except ValueError:
             passed_over.append(path)
-            continue
-        inputs.append(InputFile(path, form, path.relative_to(root).with_suffix("").as_posix()))
     if not inputs:
         raise FileNotFoundError(f"{root}: holds no prediction files of a known format; say which with --from.")
     if passed_over:
@@ -90,19 +132,8 @@ def _below(root: Path, files: list[Path], source: str | None) -> list[InputFile]
     return inputs
 
 
-def _is_input(folder: Path, source: str | None) -> bool:
-    """Whether a folder is one input rather than a folder of inputs."""
-    forms = all_formats().values() if source is None else [get_format(source)]
-    return any(form.sniff(folder) for form in forms)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part.endswith(".shards") for part in path.parts)
-
-
 def _glob(pattern: Path) -> list[Path]:
-    found = sorted(Path(p) for p in glob.glob(str(pattern), recursive=True))
-    files = [p for p in found if p.is_file()]
+    files = [path for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))) if path.is_file()]
     if not files:
         raise FileNotFoundError(f"{pattern}: matches no file.")
     return files
@@ -110,9 +141,4 @@ def _glob(pattern: Path) -> list[Path]:
 
 def _root(pattern: Path) -> Path:
     """The folder before the first part of ``pattern`` that holds a wildcard."""
-    parts = []
-    for part in pattern.parts[:-1]:
-        if _MAGIC & set(part):
-            break
-        parts.append(part)
-    return Path(*parts)
+    return Path(*takewhile(lambda part: not _MAGIC & set(part), pattern.parts[:-1]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,44 +35,39 @@ class ObjectEntry:
     """Expected hash of the file, lower case hex; None: not checked."""
 
 
-def read_objects(path: str | Path, root: str | Path | None = None) -> dict[str, ObjectEntry]:
+def read_objects(path: str | Path) -> dict[str, ObjectEntry]:
     """Read an object side-car: JSON ``{"mug": {"mesh": "meshes/mug.obj", "scale": 0.001, "sha256": "..."}}``.
 
-    ``scale`` and ``sha256`` are optional. Paths are relative to ``root``, by default the side-car's folder, and
-    may not leave it (links included). The meshes themselves are not opened.
+    ``scale`` and ``sha256`` are optional. Paths are relative to the side-car's folder, and may not leave it (links
+    included). The meshes themselves are not opened.
 
     Raises:
-        FileNotFoundError: no such side-car, or a mesh it names is missing.
-        ValueError: it is not such a file, or a path leaves ``root``.
+        FileNotFoundError: a mesh it names is missing.
+        ValueError: it is not such a file, or a path leaves the folder.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such object side-car.")
-    root = Path(root) if root is not None else path.parent
     document = read_json(path)
     if not isinstance(document, dict):
         raise ValueError(f'{path}: expected {{"object id": {{"mesh": "file.obj", "scale": 1.0}}, ...}}.')
-    return {object_id: _entry(path, root, object_id, value) for object_id, value in document.items()}
+    return {object_id: _entry(path, object_id, value) for object_id, value in document.items()}
 
 
-def _entry(sidecar: Path, root: Path, object_id: str, value: Any) -> ObjectEntry:
+def _entry(sidecar: Path, object_id: str, value: Any) -> ObjectEntry:
     where = f"{sidecar}: object {object_id[:60]!r}"
-    if not isinstance(value, Mapping) or not isinstance(value.get("mesh"), str):
+    if not isinstance(value, dict) or not isinstance(value.get("mesh"), str):
         raise ValueError(f'{where}: expected {{"mesh": "file.obj"}} with optional "scale" and "sha256".')
     unknown = sorted(set(value) - {"mesh", "scale", "sha256"})
     if unknown:
         raise ValueError(f"{where}: unknown key {unknown[0][:60]!r}; the keys are mesh, scale, sha256.")
     scale, digest = value.get("scale"), value.get("sha256")
-    if scale is not None and (
-        isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf
-    ):
+    if scale is not None and not (type(scale) in (int, float) and 0 < scale < math.inf):
         raise ValueError(f"{where}: scale is {str(scale)[:40]}; give the factor to metres, e.g. 0.001 for millimetres.")
     if digest is not None and not (isinstance(digest, str) and len(digest) == 64):
         raise ValueError(f"{where}: sha256 is not 64 hexadecimal digits.")
-    mesh = inside(root, value["mesh"], where)
+    mesh = inside(sidecar.parent, value["mesh"], where)
     if not mesh.is_file():
-        raise FileNotFoundError(f"{where}: no mesh file {value['mesh']!r} in {root}.")
-    return ObjectEntry(object_id, mesh, None if scale is None else float(scale), digest and digest.lower())
+        raise FileNotFoundError(f"{where}: no mesh file {value['mesh']!r} in {sidecar.parent}.")
+    return ObjectEntry(object_id, mesh, scale and float(scale), digest and digest.lower())
 
 
 def inside(root: Path, relative: str, where: str) -> Path:
@@ -99,16 +93,15 @@ def find_objects(source: str | Path) -> dict[str, ObjectEntry]:
         ValueError: see `read_objects`.
     """
     source = Path(source)
-    if source.is_file():
-        return read_objects(source)
+    sidecar = source if source.is_file() else source / SIDECAR
+    if sidecar.is_file():
+        return read_objects(sidecar)
     if not source.is_dir():
         raise FileNotFoundError(f"--objects {source}: there is no such folder.")
-    if (source / SIDECAR).is_file():
-        return read_objects(source / SIDECAR)
     found: dict[str, ObjectEntry] = {}
-    files = [path for path in source.iterdir() if path.suffix.lower() in MESH_SUFFIXES and path.is_file()]
-    for path in sorted(files, key=lambda p: (MESH_SUFFIXES.index(p.suffix.lower()), p.name)):
-        found.setdefault(path.stem, ObjectEntry(path.stem, inside(source, path.name, f"--objects {source}")))
+    for suffix in MESH_SUFFIXES:
+        for path in sorted(p for p in source.iterdir() if p.suffix.lower() == suffix and p.is_file()):
+            found.setdefault(path.stem, ObjectEntry(path.stem, inside(source, path.name, f"--objects {source}")))
     if not found:
         raise FileNotFoundError(
             f"--objects {source}: holds no meshes; name them <object_id>.obj (or {', '.join(MESH_SUFFIXES[1:])}), "
@@ -129,13 +122,11 @@ def load_object(entry: ObjectEntry, side: str = "right") -> ObjectMesh:
     size = entry.path.stat().st_size
     if size > MAX_MESH_BYTES:
         raise ValueError(f"{entry.path}: {size >> 20} MB; simplify it to less than {MAX_MESH_BYTES >> 20} MB.")
-    if entry.sha256 is not None:
-        digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
-        if digest != entry.sha256:
-            raise ValueError(
-                f"{entry.path}: its sha256 is {digest[:12]}…, the side-car says {entry.sha256[:12]}…; "
-                "fetch the mesh again or mend the side-car."
-            )
+    if entry.sha256 and (digest := hashlib.sha256(entry.path.read_bytes()).hexdigest()) != entry.sha256:
+        raise ValueError(
+            f"{entry.path}: its sha256 is {digest[:12]}…, the side-car says {entry.sha256[:12]}…; "
+            "fetch the mesh again or mend the side-car."
+        )
     return object_for(entry.path, side, name=entry.object_id, scale=entry.scale)
 
 

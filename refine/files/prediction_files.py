@@ -18,7 +18,7 @@ import numpy as np
 
 from hand_models.atomic import write_atomically
 
-from .predictions import COLUMNS, SCHEMA, Column, Predictions
+from .predictions import COLUMNS, KINDS, SCHEMA, Predictions, converted
 
 MAX_NPZ_BYTES = 8 << 30
 """An npz that unpacks to more than this is refused; write one file per sequence, or Parquet."""
@@ -34,11 +34,13 @@ def read_predictions(path: str | Path) -> Predictions:
         ValueError: it is not a readable `grasp/1` file; the message names the file, the column and the mend.
     """
     path = Path(path)
-    reader = _of_suffix(path, (read_npz, _read_json, _read_parquet))
+    suffix = _known_suffix(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}.")
+    if suffix == ".parquet":
+        return next(parquet_pieces(path, 1 << 40))
     try:
-        return Predictions.from_columns(reader(path))
+        return Predictions.from_columns(read_npz(path) if suffix == ".npz" else _read_json(path))
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(str(path)) else f"{path}: {message}") from None
@@ -54,16 +56,18 @@ def write_predictions(path: str | Path, predictions: Predictions) -> Path:
         ImportError: `.parquet` without pyarrow.
     """
     path = Path(path)
-    writer = _of_suffix(path, (_write_npz, write_json_rows, write_parquet_pieces))
+    if _known_suffix(path) == ".npz":
+        columns = {"schema": np.array(SCHEMA), **predictions.columns()}
+        return write_atomically(path, lambda stream: np.savez_compressed(stream, allow_pickle=False, **columns))
+    writer = write_json_rows if path.suffix.lower() == ".json" else write_parquet_pieces
     return write_atomically(path, lambda stream: writer(stream, [predictions]))
 
 
-def _of_suffix(path: Path, functions: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
-    """The one of ``functions``, in the order of `SUFFIXES`, for the form of ``path``."""
+def _known_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: unknown kind of file {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
-    return functions[SUFFIXES.index(suffix)]
+    return suffix
 
 
 # npz ------------------------------------------------------------------------------------------------
@@ -72,11 +76,9 @@ def _of_suffix(path: Path, functions: Sequence[Callable[..., Any]]) -> Callable[
 def read_npz(
     path: Path, only: Collection[str] | None = None, parse: Callable[[str, bytes], Any] | None = None
 ) -> dict[str, Any]:
-    """Arrays of an .npz file by name, never more than `MAX_NPZ_BYTES`.
+    """Arrays of an .npz file by name, or ``only`` some, never more than `MAX_NPZ_BYTES`.
 
-    Args:
-        only: names to read; None for all.
-        parse: what becomes of a name and the bytes of its member; `parse_npy`, naming the column, when None.
+    ``parse`` makes something of a name and the bytes of its member; `parse_npy`, naming the column, when None.
 
     Raises:
         ValueError: damaged, too large, or of other content; begins with the path.
@@ -108,38 +110,30 @@ def read_npz(
 def parse_npy(what: str, raw: bytes, unpickle: Callable[[IO[bytes]], Any] | None = None) -> Any:
     """An array from the bytes of a .npy file; unlike ``numpy.load``, never allocates more than is there.
 
-    Args:
-        what: begins every error.
-        unpickle: reads Python objects, of which the stream holds the pickle; they are refused when None.
+    Errors begin with ``what``. ``unpickle`` reads Python objects, whose pickle its stream holds; without it they are
+    refused.
     """
     stream = io.BytesIO(raw)
     try:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[version](stream)
+        shape, _, dtype = readers[version](stream)
     except Exception as error:  # a damaged header raises whatever the parser stumbles over
         raise ValueError(f"{what}: not a readable array ({_brief(error)}).") from None
     if dtype.hasobject and unpickle is not None:
         return unpickle(stream)
     if dtype.hasobject or dtype.names:
         raise ValueError(f"{what}: holds Python objects (a pickle), which is never read; save plain arrays.")
-    count = math.prod(shape)
-    body = raw[stream.tell() :]
-    if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
-        raise ValueError(f"{what}: {len(body)} bytes do not make an array of shape {shape} of {dtype}.")
+    size = len(raw) - stream.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"{what}: {size} bytes do not make an array of shape {shape} of {dtype}.")
     try:
-        array = np.frombuffer(body, dtype, count) if body else np.zeros(count, dtype)
-        array = array.reshape(shape, order="F" if fortran else "C")
+        array = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
         if dtype.kind == "U":
             array.tolist()  # raises on code points that are none
         return array
     except (ValueError, MemoryError, OverflowError) as error:
         raise ValueError(f"{what}: not a readable array ({_brief(error)}).") from None
-
-
-def _write_npz(stream: IO[bytes], parts: Sequence[Predictions]) -> None:
-    (predictions,) = parts
-    np.savez_compressed(stream, allow_pickle=False, schema=np.array(SCHEMA), **predictions.columns())
 
 
 # JSON -----------------------------------------------------------------------------------------------
@@ -158,49 +152,40 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"row {index}: expected an object of columns, got {type(row).__name__}.")
     columns: dict[str, Any] = {"schema": document.get("schema", SCHEMA)}
     for name in dict.fromkeys(key for row in rows for key in row):
-        if name not in COLUMNS:
-            columns[name] = []  # from_columns names it and suggests the nearest
-            continue
-        columns[name] = _json_column(name, COLUMNS[name], [row.get(name) for row in rows])
+        columns[name] = _from_cells(name, [row.get(name) for row in rows])
     if not rows:
         columns |= {"object_id": [], "side": [], "keypoints_3d": []}
     return columns
 
 
-def _json_column(name: str, column: Column, values: list[Any]) -> np.ndarray:
-    """Rows of one column as one array; ``null`` and a missing key are NaN, "" or (metric_depth) true."""
-    arrays = [None if value is None else _json_value(name, column, row, value) for row, value in enumerate(values)]
-    shape = next((array.shape for array in arrays if array is not None), column.shapes[0])
-    for row, array in enumerate(arrays):
-        if array is None:
-            arrays[row] = np.full(shape, _missing(name, column, row))
-        elif array.shape != shape:
-            raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, but {shape} in the rows before it.")
-    return np.stack(arrays)  # type: ignore[arg-type]  # no None is left
+def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool = False) -> Any:
+    """Rows of one column as one array; None in place of a cell is what `KINDS` says.
 
-
-def _missing(name: str, column: Column, row: int) -> Any:
-    """What stands for a value that is not there."""
-    if column.kind == "int":
-        raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
-    return {"float": np.nan, "str": "", "bool": True}[column.kind]
-
-
-def _json_value(name: str, column: Column, row: int, value: Any) -> np.ndarray:
-    """One cell as an array of one of the column's shapes."""
-    try:
-        array = np.asarray(value)
-        if column.kind == "float" and array.dtype == object:
-            array = array.astype(np.float64)  # numbers with null among them
-    except (ValueError, TypeError, OverflowError):
-        array = None
-    kinds = {"float": "fiu", "int": "i", "bool": "b", "str": "Ui"}[column.kind]
-    if array is None or (array.size and array.dtype.kind not in kinds):
-        raise ValueError(f"row {row}, column {name!r}: {str(value)[:40]!r} is not {column.kind} of even shape.")
-    if array.shape not in column.shapes:
-        wanted = " or ".join(map(str, column.shapes))
-        raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")
-    return array.astype(np.str_) if column.kind == "str" else array
+    ``start`` is the number of the first row, for errors; ``flat`` cells are lists of all their numbers.
+    """
+    if name not in COLUMNS:
+        return []  # `Predictions.from_columns` names it and suggests the nearest
+    column, arrays = COLUMNS[name], []
+    missing, shapes = KINDS[column.kind].missing, column.shapes
+    for row, value in enumerate(cells, start):
+        if value is None and missing is None:
+            raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
+        if value is None:
+            arrays.append(None)
+            continue
+        try:
+            array = converted(name, value)
+        except ValueError as error:
+            raise ValueError(f"row {row}, {error}") from None
+        if flat:
+            array = array.reshape(next((s for s in shapes if math.prod(s) == array.size), array.shape))
+        if array.shape not in shapes:
+            wanted = " or ".join(map(str, shapes))
+            raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")
+        shapes = (array.shape,)  # of all rows
+        arrays.append(array)
+    nothing = np.full(shapes[0], missing)
+    return np.stack([nothing if array is None else array for array in arrays]) if arrays else []
 
 
 def write_json_rows(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
@@ -208,21 +193,18 @@ def write_json_rows(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
     stream.write(f'{{"schema": "{SCHEMA}", "rows": ['.encode())
     separator = b""
     for part in parts:
-        columns = part.columns()
-        for row in range(len(part)):
-            cells = {name: _plain(value[row]) for name, value in columns.items()}
-            stream.write(separator + json.dumps(cells, allow_nan=False, ensure_ascii=False).encode())
+        for cells in zip(*map(_plain, part.columns().values()), strict=True):
+            row = dict(zip(part.columns(), cells, strict=True))
+            stream.write(separator + json.dumps(row, allow_nan=False, ensure_ascii=False).encode())
             separator = b", "
     stream.write(b"]}\n")
 
 
-def _plain(value: np.ndarray) -> Any:
-    """A cell as lists and numbers; NaN and infinity, which JSON does not have, become null."""
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        cells = np.array(value, dtype=object)
-        cells[~np.isfinite(value)] = None
-        return cells.tolist()
-    return value.tolist()
+def _plain(column: np.ndarray) -> list[Any]:
+    """Cells as lists and numbers; NaN and infinity, which JSON does not have, become null."""
+    if column.dtype.kind == "f" and not np.isfinite(column).all():
+        return np.where(np.isfinite(column), column.astype(object), None).tolist()
+    return column.tolist()
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
@@ -255,20 +237,10 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _read_parquet(path: Path) -> dict[str, Any]:
-    pyarrow = _pyarrow()
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except Exception as error:  # pyarrow has a dozen kinds for a damaged file
-        raise ValueError(f"not a readable Parquet file ({_brief(error)}).") from None
-    return _arrow_columns(table, (table.schema.metadata or {}).get(b"schema"))
-
-
 def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[Predictions]:
     """As `read_predictions`, but ``size`` rows at a time and never more in memory; at least one piece.
 
-    Args:
-        limit: only the first so many rows.
+    With a ``limit`` only the first so many rows.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
@@ -276,75 +248,46 @@ def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             total = file.metadata.num_rows if limit is None else min(limit, file.metadata.num_rows)
-            schema = (file.schema_arrow.metadata or {}).get(b"schema")
             start, waiting = 0, file.schema_arrow.empty_table()
-            for batch in file.iter_batches(batch_size=size):
-                # Row groups end where they like, so batches are put together to full pieces.
+            if total == 0:
+                yield Predictions.from_columns(_arrow_columns(waiting, 0))
+            # Row groups end where they like, so batches are put together to full pieces.
+            for batch in file.iter_batches(batch_size=size) if total else ():
                 waiting = pyarrow.concat_tables([waiting, pyarrow.Table.from_batches([batch])])
                 while start < total and waiting.num_rows >= (count := min(size, total - start)):
-                    columns = _arrow_columns(waiting.slice(0, count), schema, start)
-                    numbers = np.arange(start, start + count)  # as if the file had been read whole
-                    yield Predictions.from_columns({"frame_id": numbers, "frame_index": numbers} | columns)
+                    yield Predictions.from_columns(_arrow_columns(waiting.slice(0, count), start))
                     start, waiting = start + count, waiting.slice(count)
                 if start >= total:
                     break
     except Exception as error:  # pyarrow has a dozen kinds for a damaged file
-        message = str(error) if isinstance(error, ValueError) else _brief(error)
+        message = str(error) if isinstance(error, ValueError) else f"not a readable Parquet file ({_brief(error)})."
         raise ValueError(f"{path}: {message[:300]}") from None
-    if total == 0:
-        yield read_predictions(path)
 
 
-def _arrow_columns(table: Any, schema: bytes | None, start: int = 0) -> dict[str, Any]:
-    columns: dict[str, Any] = {} if schema is None else {"schema": schema}
+def _arrow_columns(table: Any, start: int) -> dict[str, Any]:
+    """Columns of ``table``, whose first row is number ``start`` of the file."""
+    numbers = np.arange(start, start + table.num_rows)  # of rows without a name, as if the file had been read whole
+    columns: dict[str, Any] = {"frame_id": numbers, "frame_index": numbers}
+    schema = (table.schema.metadata or {}).get(b"schema")
+    columns |= {} if schema is None else {"schema": schema}
     for name in table.column_names:
-        try:
-            # An unknown column goes on as it is: from_columns names it and suggests the nearest.
-            columns[name] = [] if name not in COLUMNS else _arrow_column(name, table.column(name), start)
-        except (ValueError, TypeError, _pyarrow().ArrowException) as error:
-            message = str(error) if name in str(error) else f"column {name!r}: {_brief(error)}"
-            raise ValueError(f"{message.removesuffix('.')}; write it with write_predictions.") from None
+        columns[name] = _from_cells(name, table.column(name).to_pylist(), start, flat=True)
     return columns
-
-
-def _arrow_column(name: str, column: Any, start: int) -> np.ndarray:
-    wanted = COLUMNS[name]
-    if wanted.shapes == ((),):
-        if wanted.kind == "float" or (wanted.kind == "int" and not column.null_count):
-            return column.to_numpy(zero_copy_only=False)
-        values = column.to_pylist()
-        filled = [_missing(name, wanted, row) if v is None else v for row, v in enumerate(values, start)]
-        return np.array(filled, dtype=np.str_) if wanted.kind == "str" else np.asarray(filled)
-    if column.null_count:
-        raise ValueError("rows without a value; use NaN")
-    flat = np.array(column.to_pylist(), dtype=np.float64)  # lists of equal length, flattened per row
-    shape = next((s for s in wanted.shapes if math.prod(s) == flat.shape[-1]), wanted.shapes[0])
-    flat = flat.reshape(-1, *shape)
-    return flat.astype(np.int64) if wanted.kind == "int" else flat
 
 
 def write_parquet_pieces(stream: IO[bytes], parts: Iterable[Predictions]) -> None:
     """The Parquet form of the rows of one or more ``parts``, one after the other."""
-    pyarrow = _pyarrow()
-    writer = None
+    pyarrow, writer = _pyarrow(), None
     try:
         for part in parts:
-            table = _arrow_table(part)
+            arrays = {}
+            for name, value in part.columns().items():
+                flat = pyarrow.array(value.ravel().tolist() if value.dtype.kind == "U" else value.ravel())
+                width = math.prod(value.shape[1:])
+                arrays[name] = flat if value.ndim == 1 else pyarrow.FixedSizeListArray.from_arrays(flat, width)
+            table = pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})
             writer = writer or pyarrow.parquet.ParquetWriter(stream, table.schema)
             writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
-
-
-def _arrow_table(predictions: Predictions) -> Any:
-    import pyarrow
-
-    arrays = {}
-    for name, value in predictions.columns().items():
-        if value.ndim == 1:
-            arrays[name] = pyarrow.array(value.tolist() if value.dtype.kind == "U" else value)
-        else:
-            width = math.prod(value.shape[1:])
-            arrays[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(value.ravel()), width)
-    return pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,23 +65,14 @@ def in_terms_of(model: HandModel, pose: HandPose, betas_of: Any) -> HandPose:
         try:
             wrist, place = load_hand_model(name).root(given), "the wrist stays where it was"
         except (MissingManoError, ValueError):
-            wrist, place = (
-                model.root(mean),
-                "the wrist may move by some millimetres, as its place hangs on them",
-            )
+            wrist, place = model.root(mean), "the wrist may move by some millimetres, as its place hangs on them"
         warnings.warn(
             f"betas of the hand model {name!r} say nothing to {model.name!r} and are taken as zero; {place}. "
             f"Refine with the hand model {name!r} to keep the shape.",
             stacklevel=2,
         )
         transl = given.transl + wrist - model.root(mean)
-        pose = HandPose(
-            pose.side,
-            pose.global_orient,
-            pose.hand_pose,
-            pose.betas.index_fill(0, rows, 0.0),
-            pose.transl.index_copy(0, rows, transl),
-        )
+        pose = pose.fill(rows, replace(given, betas=torch.zeros_like(given.betas), transl=transl))
     return pose
 
 

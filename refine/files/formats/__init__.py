@@ -18,7 +18,8 @@ The protocol of a format:
   (`hand_models.atomic.write_atomically`).
 - ``sniff(path) -> bool``: whether the file looks like this format. Cheap, never raises, unpickles nothing,
   false where in doubt.
-- Errors are ``ValueError``, ``FileNotFoundError`` or ``MissingManoError`` naming the field and the mend.
+- Errors, the same for every reader: ``ValueError`` naming the field, row or line and the mend (`read_with` adds the
+  file), ``MissingManoError`` where numbers need MANO of a side that is not there, ``FileNotFoundError``.
 
 What formats share: `files` reads files and trusts none, `hands` knows the conventions of hands, `columns` puts rows
 together.
@@ -37,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from ..predictions import Predictions
+from .files import naming
 from .format import Format, accepted, options_of
 
 __all__ = [
@@ -104,28 +106,26 @@ def read_any(path: str | Path, *, source: str | None = None, **options: Any) -> 
         FileNotFoundError: there is no such file, or MANO is needed and missing.
         ValueError: the format is not recognised, the file is not of it, or it does not take an option.
     """
-    path = Path(path)
     return read_with(get_format(source if source is not None else sniff(path)), path, **options)
 
 
 def read_with(form: Format, path: str | Path, **options: Any) -> Predictions:
     """Read ``path`` as ``form``; options that are None are left out. Errors as `read_any`, beginning with the path."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file.")
+    path = _existing(path)
     try:
-        with np.errstate(all="ignore"):  # overflowing numbers come out as infinite and are reported by row
+        with naming(path), np.errstate(all="ignore"):  # overflowing numbers become infinite, which rows report
             return form.read(path, **accepted(form, form.read, options))
-    except (FileNotFoundError, PermissionError, ImportError):
+    except (ValueError, FileNotFoundError, PermissionError, ImportError):
         raise
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # what nobody thought of is still the file's fault, and must name it
-        raise ValueError(
-            f"{path}: not readable as {form.name} ({type(error).__name__}: {str(error)[:160]})."
-        ) from error
+        what = f"{type(error).__name__}: {str(error)[:160]}"
+        raise ValueError(f"{path}: not readable as {form.name} ({what}).") from error
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    return Path(path)
 
 
 def write_with(form: Format, path: str | Path, predictions: Predictions, **options: Any) -> Path:
@@ -147,17 +147,14 @@ def sniff(path: str | Path) -> str:
         FileNotFoundError: there is no such file.
         ValueError: it looks like none of the formats, or like several; says what was tried.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file.")
+    path = _existing(path)
     known = all_formats()
     found = [name for name, form in known.items() if form.sniff(path)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(
-            f"{path}: could be {' or '.join(found)}; say which (--from {found[0]}, or source={found[0]!r})."
-        )
+        one = found[0]
+        raise ValueError(f"{path}: could be {' or '.join(found)}; say which (--from {one}, or source={one!r}).")
     tried = "\n".join(f"  {name}: {form.description}" for name, form in known.items())
     raise ValueError(
         f"{path}: looks like none of the known formats; say which it is with --from NAME (source=). Tried:\n{tried}"

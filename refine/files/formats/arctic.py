@@ -22,10 +22,10 @@ import numpy as np
 
 from ..object_files import inside
 from ..predictions import Predictions
-from .columns import Columns, frame_columns, joined
-from .files import betas_rows, field, numbers, read_json, read_tree
+from .columns import Columns, recording
+from .files import field, naming, numbers, per_hand, read_json, read_tree
 from .format import Format, Side
-from .hands import mano_columns, matrices, moved, root_joints
+from .hands import mano_columns, matrices, motions, moved
 
 _STIFF = 0.05  # radians; articulation that changes by more deserves a word
 
@@ -42,49 +42,32 @@ def read(
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the beginning of the file's name when None.
         view: camera to use instead of the world, 1 to 8 of ``meta/misc.json``.
-
-    Raises:
-        MissingManoError: MANO of a side is not there.
-        ValueError: a field is missing or misshapen.
     """
     values = read_tree(path)
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected ARCTIC's hands, right and left.")
+        raise ValueError("expected ARCTIC's hands, right and left.")
     sides = [side] if side else [s for s in ("right", "left") if s in values]
     if not sides:
-        raise ValueError(f"{path}: has neither right nor left.")
-    to_camera, image = _camera(path, view) if view is not None else (None, {})
-    parts = [_hand(path, values, s, mano_dir, to_camera) for s in sides]
-    counts = {len(part["side"]) for part in parts}
-    if len(counts) != 1:
-        raise ValueError(f"{path}: right and left have different numbers of frames, {sorted(counts)}.")
-    count = counts.pop()
-    poses = _object_poses(path, count) if to_camera is None else to_camera @ _object_poses(path, count)
+        raise ValueError("has neither right nor left.")
+    parts = [_hand(values.get(s), s, mano_dir) for s in sides]
+    poses = _object_poses(path, len(parts[0]["side"]))
     stem = path.name.removesuffix(".npy").removesuffix(".mano")
-    sequence = f"{path.resolve().parent.name}/{stem}" + ("" if view is None else f"/{view}")
-    rows = count * len(sides)
-    return Predictions.from_columns(
-        joined(parts)
-        | frame_columns([f"{sequence}/{frame}" for _ in sides for frame in range(count)])
-        | {name: np.repeat(value[None], rows, 0) for name, value in image.items()}
-        | {
-            "object_id": np.full(rows, object_id or stem.split("_")[0]),
-            "object_pose": np.tile(poses, (len(sides), 1, 1)),
-        }
-    )
+    sequence, image = f"{path.resolve().parent.name}/{stem}", {}
+    if view is not None:
+        sequence += f"/{view}"
+        to_camera, image = _camera(path, view)
+        parts = [moved(part, to_camera[:3, :3], to_camera[:3, 3], mano_dir=mano_dir) for part in parts]
+        poses = to_camera @ poses
+    labels = {"object_id": object_id or stem.split("_")[0]}
+    return Predictions.from_columns(recording(sequence, parts, poses) | image | labels)
 
 
-def _hand(path: Path, values: dict[str, Any], side: str, mano_dir: Any, to_camera: np.ndarray | None) -> Columns:
-    part = values.get(side)
-    orient = field(path, part, "rot", None, 3)
+def _hand(part: Any, side: str, mano_dir: Any) -> Columns:
+    orient = field(part, "rot", None, 3)
     count = len(orient)
-    angles, transl = field(path, part, "pose", count, 45), field(path, part, "trans", count, 3)
-    betas = betas_rows(field(path, part, "shape"), count, f"{path}: field 'shape'")
-    hand = mano_columns(side, orient, angles, betas, transl, mano_dir, add_mean=True)
-    if to_camera is None:
-        return hand
-    roots = root_joints(hand["betas"], hand["side"], mano_dir)
-    return moved(hand, roots, to_camera[:3, :3], to_camera[:3, 3])
+    angles, transl = field(part, "pose", count, 45), field(part, "trans", count, 3)
+    betas = per_hand("field 'shape'", field(part, "shape"), count, 10)
+    return mano_columns(side, orient, angles, betas, transl, mano_dir, add_mean=True)
 
 
 def _object_poses(path: Path, count: int) -> np.ndarray:
@@ -93,16 +76,15 @@ def _object_poses(path: Path, count: int) -> np.ndarray:
     if file == path or not file.is_file():
         warnings.warn(f"{path}: there is no {file.name} beside it; object poses are missing.", stacklevel=3)
         return np.full((count, 4, 4), np.nan)
-    values = numbers(file, "the array", read_tree(file), count, 7)
+    with naming(file):
+        values = numbers("the array", read_tree(file), count, 7)
     if count and np.ptp(values[:, 0]) > _STIFF:
         warnings.warn(
             f"{file}: the object is articulated and moves; poses are of its bottom part. Export a mesh for each state "
             "that matters and name it in object_id.",
             stacklevel=3,
         )
-    poses = np.tile(np.eye(4), (count, 1, 1))
-    poses[:, :3, :3], poses[:, :3, 3] = matrices(values[:, 1:4]), values[:, 4:] / 1000
-    return poses
+    return motions(matrices(values[:, 1:4]), values[:, 4:] / 1000)
 
 
 def _camera(path: Path, view: int) -> tuple[np.ndarray, Columns]:
@@ -114,15 +96,16 @@ def _camera(path: Path, view: int) -> tuple[np.ndarray, Columns]:
         raise FileNotFoundError(f"view: there is no {file}, which has the cameras.")
     document, subject = read_json(file), folders[0].name
     cameras = document.get(subject) if isinstance(document, dict) else None
-    extrinsics = field(file, cameras, "world2cam", None, 4, 4)
-    if not 1 <= view <= len(extrinsics):
-        raise ValueError(f"view: got {view}; use 1 to {len(extrinsics)}.")
-    intrinsics = field(file, cameras, "intris_mat", len(extrinsics), 3, 3)[view - 1]
-    sizes = field(file, cameras, "image_size", None, 2)
-    # The first is the moving camera's.
-    size = sizes[min(view, len(sizes) - 1)] if len(sizes) else np.full(2, np.nan)
-    if not (np.isfinite(size).all() and (np.abs(size) < 1e6).all()):
-        raise ValueError(f"{file}: image_size of camera {view} is no size.")
+    with naming(file):
+        extrinsics = field(cameras, "world2cam", None, 4, 4)
+        if not 1 <= view <= len(extrinsics):
+            raise ValueError(f"view: got {view}; use 1 to {len(extrinsics)}.")
+        intrinsics = field(cameras, "intris_mat", len(extrinsics), 3, 3)[view - 1]
+        sizes = field(cameras, "image_size", None, 2)
+        # The first is the moving camera's.
+        size = sizes[min(view, len(sizes) - 1)] if len(sizes) else np.full(2, np.nan)
+        if not (np.isfinite(size).all() and (np.abs(size) < 1e6).all()):
+            raise ValueError(f"image_size of camera {view} is no size.")
     return extrinsics[view - 1], {"cam_K": intrinsics, "image_size": size.astype(np.int64)}
 
 

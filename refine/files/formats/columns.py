@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
+
+from .files import naming
 
 POSE = {"global_orient": (3,), "hand_pose": (15, 3), "betas": (10,), "transl": (3,)}
 """Columns of a pose and the shape of a row of each."""
@@ -16,14 +19,16 @@ Columns = dict[str, np.ndarray]
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Columns:
-    """The rows of one or more ``parts``, one after the other, of the columns that all of them have."""
+    """The rows of ``parts``, one after the other, of the columns that all have; without parts, no rows of poses."""
+    parts = parts or [{"side": np.zeros(0, np.str_), **pose_columns(0, ())}]
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def stacked(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Columns from one or more rows."""
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+def stacked(rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Columns:
+    """Columns from one or more rows; those named in ``shapes`` are NaN of that shape in the rows without them."""
+    full = [{name: np.full(shape, np.nan) for name, shape in shapes.items()} | dict(row) for row in rows]
+    return {name: np.array([row[name] for row in full]) for name in full[0]}
 
 
 def pose_columns(rows: int, parts: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> Columns:
@@ -33,6 +38,28 @@ def pose_columns(rows: int, parts: Iterable[tuple[np.ndarray, Mapping[str, np.nd
         for name, column in columns.items():
             column[places] = part[name]
     return columns
+
+
+def by_side(sides: np.ndarray, among: np.ndarray | bool = True) -> Iterator[tuple[str, np.ndarray]]:
+    """Each side that some of the rows ``among (N,)`` bool are of, with their numbers."""
+    for side in ("right", "left"):
+        rows = np.flatnonzero((sides == side) & among)
+        if len(rows):
+            yield side, rows
+
+
+def recording(name: str, parts: Sequence[Mapping[str, np.ndarray]], object_poses: np.ndarray) -> Columns:
+    """Columns of a recording's hands, one after the other, each frame by frame.
+
+    ``object_poses (F, 4, 4)`` are object to camera. Raises ``ValueError`` where a hand has another number of frames.
+    """
+    if any(len(part["side"]) != len(object_poses) for part in parts):
+        raise ValueError(
+            f"its hands have {[len(part['side']) for part in parts]} frames; expected {len(object_poses)}."
+        )
+    frames = [f"{name}/{frame}" for _ in parts for frame in range(len(object_poses))]
+    poses = np.tile(object_poses, (len(parts), 1, 1))
+    return joined(parts) | frame_columns(frames) | {"object_pose": poses}
 
 
 def frame_columns(names: Sequence[str]) -> Columns:
@@ -53,13 +80,13 @@ def whole(text: str) -> int | None:
 def each_file(files: Sequence[Path], read: Callable[[Path], T], otherwise: Callable[[Path], T]) -> list[T]:
     """What ``read`` finds in each file of a folder, or ``otherwise`` where one is damaged, which is warned of.
 
-    Raises:
-        ValueError: the only file is damaged.
+    Raises ``ValueError`` when the only file is damaged.
     """
     found, damaged = [], []
     for file in files:
         try:
-            found.append(read(file))
+            with naming(file):
+                found.append(read(file))
         except ValueError as error:
             if len(files) == 1:
                 raise

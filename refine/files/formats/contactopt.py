@@ -19,7 +19,7 @@ from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions, has_pose
 from .columns import pose_columns
-from .files import field, json_names, read_json
+from .files import field, json_names, read_json, table_of
 from .format import Format
 from .hands import mano_columns
 
@@ -30,37 +30,28 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
     """Read the hand, or hands, of a demo file; they are in the object's frame.
 
     Args:
-        path: .json.
         mano_dir: the user's MANO, for principal components.
         object_id: name of the object; the file's stem when None.
-
-    Raises:
-        MissingManoError: MANO is needed and not there.
-        ValueError: not such a file; names the field.
     """
-    document = read_json(path)
-    hands = document if isinstance(document, list) else [document]
-    poses = [field(path, hand, "pose", None) for hand in hands]
+    hands = table_of(read_json(path), "a hand with pose, beta and trans")
+    poses = [field(hand, "pose", None) for hand in hands]
+    places = [(field(hand, "beta", 10), field(hand, "trans", 3)) for hand in hands]
+    parts = []
     for row, pose in enumerate(poses):
         if len(pose) not in (3 + COMPONENTS, 48):
-            raise ValueError(f"{path}: hand {row}: field 'pose' has {len(pose)} numbers; expected 18 or 48.")
-    orient = np.array([pose[:3] for pose in poses]).reshape(-1, 3)
-    betas = np.array([field(path, hand, "beta", 10) for hand in hands]).reshape(-1, 10)
-    transl = np.array([field(path, hand, "trans", 3) for hand in hands]).reshape(-1, 3)
-    parts = []
-    for width, components in ((3 + COMPONENTS, True), (48, False)):
-        rows = np.flatnonzero([len(pose) == width for pose in poses])
-        if len(rows):
-            fingers = np.array([poses[row][3:] for row in rows])
+            raise ValueError(f"hand {row}: field 'pose' has {len(pose)} numbers; expected 18 or 48.")
+    for width in (3 + COMPONENTS, 48):
+        rows = [row for row, pose in enumerate(poses) if len(pose) == width]
+        if rows:
+            pose = np.array([poses[row] for row in rows])
+            betas, transl = (np.array([places[row][k] for row in rows]) for k in (0, 1))
+            pca = width < 48
             part = mano_columns(
-                "right", orient[rows], fingers, betas[rows], transl[rows], mano_dir,
-                components=components, add_mean=components,
-            )  # fmt: skip
+                "right", pose[:, :3], pose[:, 3:], betas, transl, mano_dir, components=pca, add_mean=pca
+            )
             parts.append((rows, part))
-    count = len(hands)
     return Predictions.from_columns(
-        pose_columns(count, parts)
-        | {"side": np.full(count, "right"), "object_id": np.full(count, object_id or path.stem)}
+        pose_columns(len(hands), parts) | {"side": "right", "object_id": object_id or path.stem}
     )
 
 
@@ -82,14 +73,15 @@ def write(path: Path, predictions: Predictions, *, mano_dir: str | Path | None =
     basis = pca.components.double().numpy()[:COMPONENTS]
     offset = predictions.column("hand_pose").reshape(-1, 45) - pca.mean.double().numpy()
     coefficients = np.linalg.lstsq(basis.T, offset.T, rcond=None)[0].T
+    fields = {
+        "beta": predictions.column("betas"),
+        "pose": np.c_[predictions.column("global_orient"), coefficients],
+        "trans": predictions.column("transl"),
+    }
     hands = [
-        {
-            "beta": np.asarray(predictions.column("betas")[row], float).round(7).tolist(),
-            "pose": [*predictions.column("global_orient")[row].astype(float).round(7), *coefficients[row].round(7)],
-            "trans": predictions.column("transl")[row].astype(float).round(7).tolist(),
-        }
+        {name: value[row].astype(float).round(7).tolist() for name, value in fields.items()}
         for row in range(len(predictions))
-    ]  # fmt: skip
+    ]
     document = hands[0] if len(hands) == 1 else hands
     return write_atomically(path, lambda stream: stream.write(json.dumps(document, indent=1).encode() + b"\n"))
 

@@ -19,12 +19,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..predictions import Predictions
-from .columns import Columns, frame_columns, joined, pose_columns
-from .files import field, json_names, read_json
+from .columns import Columns, frame_columns, joined
+from .files import field, json_names, naming, read_json
 from .format import Format
-from .hands import mano_columns, moved, root_joints
-
-_SIDES = ("left", "right")
+from .hands import mano_columns, motions, moved
 
 
 def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | None = None) -> Predictions:
@@ -34,10 +32,6 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
         path: ``mano_fits_NN.json``, or the folder with it (the one with most components is taken).
         mano_dir: the user's MANO, of each side that is there.
         object_id: name of the object; the folder's when None.
-
-    Raises:
-        MissingManoError: MANO of a side is not there.
-        ValueError: not such a file; names the field.
     """
     file = path
     if path.is_dir():
@@ -49,74 +43,66 @@ def read(path: Path, *, mano_dir: str | Path | None = None, object_id: str | Non
     if not isinstance(fits, list) or len(fits) != 2 or not all(isinstance(fit, dict) for fit in fits):
         raise ValueError(f"{file}: expected a list of two hands, left and right.")
     folder = file.resolve().parent
-    annotations = _annotations(folder / "annotations.json", file)
-    parts, frames = [], []
-    for side, fit, places in zip(_SIDES, fits, annotations, strict=True):
-        if fit.get("valid"):
-            parts.append(_hand(file, fit, side, places, mano_dir))
-            frames += range(len(places))
-    columns = joined(parts) if parts else {"side": np.zeros(0, np.str_), **pose_columns(0, ())}
+    places = _places(folder / "annotations.json", file)
+    with naming(file):
+        parts = [
+            _hand(fit, side, place, mano_dir)
+            for side, fit, place in zip(("left", "right"), fits, places, strict=True)
+            if fit.get("valid")
+        ]
     session = "/".join(folder.parts[-2:])
-    return Predictions.from_columns(
-        columns
-        | frame_columns([f"{session}/{frame}" for frame in frames])
-        | {"object_id": np.full(len(frames), object_id or folder.name)}
-    )
+    names = [f"{session}/{frame}" for part in parts for frame in range(len(part["side"]))]
+    return Predictions.from_columns(joined(parts) | frame_columns(names) | {"object_id": object_id or folder.name})
 
 
-def _hand(path: Path, fit: dict[str, Any], side: str, places: np.ndarray, mano_dir: Any) -> Columns:
+def _hand(fit: dict[str, Any], side: str, places: np.ndarray, mano_dir: Any) -> Columns:
     """Columns of one hand at each of ``places (F, 4, 4)``, hand to object."""
-    pose = field(path, fit, "pose", None)
+    pose, betas = field(fit, "pose", None), field(fit, "betas", 10)
     if not 3 < len(pose) <= 48:
-        raise ValueError(f"{path}: field 'pose' has {len(pose)} numbers; expected 3 and up to 45 components.")
+        raise ValueError(f"field 'pose' has {len(pose)} numbers; expected 3 and up to 45 components.")
     hand = mano_columns(
-        side, pose[None, :3], pose[None, 3:], field(path, fit, "betas", 10)[None], np.zeros((1, 3)), mano_dir,
-        components=True, add_mean=True,
-    )  # fmt: skip
-    roots = root_joints(hand["betas"], hand["side"], mano_dir)
-    place = places @ np.linalg.inv(_pose_matrix(path, fit.get("mTc"), "mTc"))
+        side, pose[None, :3], pose[None, 3:], betas[None], np.zeros((1, 3)), mano_dir, components=True, add_mean=True
+    )
+    place = places @ np.linalg.inv(_motion(fit.get("mTc"), "mTc"))
     hand = {name: np.repeat(value, len(place), 0) for name, value in hand.items()}
-    return moved(hand, roots, place[:, :3, :3], place[:, :3, 3])
+    return moved(hand, place[:, :3, :3], place[:, :3, 3], mano_dir=mano_dir)
 
 
-def _pose_matrix(path: Path, value: Any, name: str) -> np.ndarray:
+def _motion(value: Any, name: str) -> np.ndarray:
     """4×4 of ``{"translation": 3, "rotation": quaternion}``."""
-    turn, shift = field(path, value, "rotation", 4), field(path, value, "translation", 3)
+    turn, shift = field(value, "rotation", 4), field(value, "translation", 3)
     if not (np.isfinite([*turn, *shift]).all() and turn.any()):
-        raise ValueError(f"{path}: {name} is not a rigid motion.")
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat(np.roll(turn, -1)).as_matrix()  # scipy has w last
-    matrix[:3, 3] = shift
-    return matrix
+        raise ValueError(f"{name} is not a rigid motion.")
+    return motions(Rotation.from_quat(np.roll(turn, -1)).as_matrix(), shift)  # scipy has w last
 
 
-def _annotations(path: Path, fits: Path) -> list[np.ndarray]:
+def _places(path: Path, fits: Path) -> list[np.ndarray]:
     """Hand to object ``(F, 4, 4)`` of the left and the right hand; one identity where the hand rests on it."""
-    still = np.eye(4)[None]
+    places = [np.eye(4)[None], np.eye(4)[None]]
     if not path.is_file():
         warnings.warn(
             f"{fits}: there is no annotations.json beside it; hands are taken to rest on the object.",
             stacklevel=3,
         )
-        return [still, still]
+        return places
     document = read_json(path)
-    hands = document.get("hands") if isinstance(document, dict) else None
-    frames = document.get("frames") if isinstance(document, dict) else None
+    hands, frames = (document.get(k) if isinstance(document, dict) else None for k in ("hands", "frames"))
     if not (isinstance(hands, list) and len(hands) == 2 and isinstance(frames, list)):
         raise ValueError(f"{path}: expected frames and two hands.")
-    places = []
-    for index, hand in enumerate(hands):
-        if not (isinstance(hand, dict) and hand.get("valid") and hand.get("moving")):
-            places.append(still)
-            continue
-        steps = []
-        for number, frame in enumerate(frames):
-            motions = frame.get("hTo") if isinstance(frame, dict) else None
-            if not isinstance(motions, list) or len(motions) != 2:
-                raise ValueError(f"{path}: frame {number} has no hTo of two hands.")
-            steps.append(np.linalg.inv(_pose_matrix(path, motions[index], f"frame {number}, hTo")))
-        places.append(np.array(steps).reshape(-1, 4, 4))
+    with naming(path):
+        for index, hand in enumerate(hands):
+            if isinstance(hand, dict) and hand.get("valid") and hand.get("moving"):
+                steps = [np.linalg.inv(_object_to_hand(frame, k, index)) for k, frame in enumerate(frames)]
+                places[index] = np.array(steps).reshape(-1, 4, 4)
     return places
+
+
+def _object_to_hand(frame: Any, number: int, index: int) -> np.ndarray:
+    """`hTo` of one of the two hands, as it stands in frame ``number``."""
+    both = frame.get("hTo") if isinstance(frame, dict) else None
+    if not isinstance(both, list) or len(both) != 2:
+        raise ValueError(f"frame {number} has no hTo of two hands.")
+    return _motion(both[index], f"frame {number}, hTo")
 
 
 def sniff(path: Path) -> bool:

@@ -20,7 +20,6 @@ Writes HPE (``kind="hpe"``) or BOP (``kind="bop"``) results.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,8 +29,19 @@ from hand_models.atomic import write_atomically
 
 from ..object_files import inside
 from ..predictions import Predictions
-from .columns import each_file, frame_columns, pose_columns, stacked, whole
-from .files import betas_rows, field, given_numbers, head, npz_names, read_table, read_tree, read_yaml, rigid
+from .columns import by_side, each_file, frame_columns, pose_columns, stacked, whole
+from .files import (
+    field,
+    given_numbers,
+    head,
+    naming,
+    npz_names,
+    per_hand,
+    read_table,
+    read_tree,
+    read_yaml,
+    rigid,
+)  # fmt: skip
 from .format import Format, Numbers, Side
 from .hands import joints_of, mano_columns
 
@@ -43,17 +53,9 @@ OBJECTS = (
 )  # fmt: skip
 """DexYCB's objects; the first is number 1."""
 _IMAGE = (640, 480)
+_EMPTY = {"pose": (51,), "keypoints_3d": (21, 3), "keypoints_2d": (21, 2), "object_pose": (4, 4)}
+"""What a row that cannot be read is NaN in, and the shape of each."""
 _HPE_LINE = re.compile(r"^\s*\d+\s*(,\s*[-+.\deEnainf]+\s*){63}$")
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    """What ``meta.yml`` and the calibration say of a recording."""
-
-    grasped: int
-    """Row of ``pose_y`` that is the grasped object."""
-    shared: dict[str, Any]
-    """Columns that all its frames share."""
 
 
 def read(
@@ -68,133 +70,130 @@ def read(
     """Read labels or an HPE result file.
 
     Args:
-        path: see above.
         mano_dir: the user's MANO, for the principal components of labels.
         object_id: instead of ``meta.yml``'s grasped object; with it the labels must hold one object.
         object_pose: object to camera for an HPE file, see `files.rigid`; labels have their own.
         side: instead of ``meta.yml``'s; "right" for an HPE file when None.
         betas: ten coefficients of shape or a file of them, instead of the calibration's.
-
-    Raises:
-        MissingManoError: MANO of that side is not there.
-        ValueError: a file does not fit; names the field.
     """
     if path.suffix.lower() in (".txt", ".csv"):
-        return _read_hpe(path, object_id or "", object_pose, side or "right")
+        labels, values = read_table(path, 63, separator=",")
+        return Predictions.from_columns(
+            {
+                "object_id": object_id or "",
+                "side": side or "right",
+                "frame_id": np.array(labels, np.str_),
+                "keypoints_3d": values.reshape(-1, 21, 3) / 1000,
+                "object_pose": rigid(object_pose, len(labels)),
+            }
+        )
     if object_pose is not None:
-        raise ValueError(f"{path}: object_pose is for HPE files; labels have their own.")
+        raise ValueError("object_pose is for HPE files; labels have their own.")
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("labels_*.npz")) or sorted(path.glob("**/labels_*.npz"))
         if not files:
-            raise ValueError(f"{path}: holds no labels_*.npz.")
-    sequences: dict[Path, _Sequence] = {}
+            raise ValueError("holds no labels_*.npz.")
+    # Recordings first: what is wrong with one is no single frame's fault.
+    folders = {file.parent: file.resolve().parent for file in files}
+    recordings = {folder: _recording(camera, object_id, side, betas) for folder, camera in folders.items()}
+    hands = each_file(
+        files,
+        lambda file: _label(file, *recordings[file.parent]),
+        lambda file: [{"name": _name(file), **recordings[file.parent][1]}],
+    )
+    rows = [hand for of_file in hands for hand in of_file]
+    if not rows:
+        return Predictions.from_columns({"object_id": [], "side": [], "keypoints_3d": np.zeros((0, 21, 3))})
+    columns = stacked(rows, _EMPTY)
+    p, names = columns.pop("pose"), columns.pop("name").tolist()
+    poses = (p[:, :3], p[:, 3:48], columns["betas"], p[:, 48:])
+    parts = [
+        (of, mano_columns(hand, *(value[of] for value in poses), mano_dir, components=True, add_mean=True))
+        for hand, of in by_side(columns["side"])
+    ]
+    return Predictions.from_columns(
+        columns | pose_columns(len(rows), parts) | frame_columns(names) | {"image_size": _IMAGE}
+    )
 
-    def of(file: Path) -> _Sequence:
-        folder = file.resolve().parent
-        if folder not in sequences:
-            sequences[folder] = _sequence(file, folder, object_id, side, betas)
-        return sequences[folder]
 
-    for file in files:
-        of(file)  # what is wrong with a recording is no single frame's fault
-    hands = each_file(files, lambda file: _label(file, of(file)), lambda file: [_nothing(file, of(file))])
-    return _predictions([hand for of_file in hands for hand in of_file], mano_dir)
+def _recording(camera: Path, object_id: str | None, side: str | None, betas: Any) -> tuple[int, dict[str, Any]]:
+    """Row of ``pose_y`` that is the grasped object, and the columns that all frames of the folder ``camera`` share.
 
-
-def _sequence(file: Path, camera: Path, object_id: str | None, side: str | None, betas: Any) -> _Sequence:
-    """Options first, then ``meta.yml`` of the recording above the folder ``camera``."""
+    Options first, then ``meta.yml`` of the recording above.
+    """
     folder = camera.parent
-    meta_file = folder / "meta.yml"
-    meta = read_yaml(meta_file) if meta_file.is_file() else {}
+    file = folder / "meta.yml"
+    meta = read_yaml(file) if file.is_file() else {}
     if not meta and (object_id is None or side is None):
-        raise ValueError(
-            f"{file}: there is no {meta_file}, which names object and hand; give object_id and side (and betas)."
-        )
-    grasped = 0
-    if object_id is None:
-        ids, grasped = _list(meta_file, meta, "ycb_ids"), meta.get("ycb_grasp_ind")
-        numbers = all(type(i) is int and 1 <= i <= len(OBJECTS) for i in ids)
-        if not (numbers and type(grasped) is int and 0 <= grasped < len(ids)):
-            raise ValueError(f"{meta_file}: ycb_ids and ycb_grasp_ind do not name a DexYCB object; give object_id.")
-        object_id = OBJECTS[ids[grasped] - 1]
-    if side is None:
-        side = (_list(meta_file, meta, "mano_sides") or [""])[0]
-    if side not in ("right", "left"):
-        raise ValueError(f"{meta_file}: mano_sides is {str(side)[:20]!r}; expected right or left.")
+        raise ValueError(f"there is no {file}, which names object and hand; give object_id and side (and betas).")
+    grasped, shape, people = 0, np.zeros(10), meta.get("mano_calib")
+    with naming(file):
+        if object_id is None:
+            grasped = meta.get("ycb_grasp_ind")
+            try:
+                number = meta["ycb_ids"][grasped] if type(grasped) is int and grasped >= 0 else None
+                object_id = dict(enumerate(OBJECTS, 1))[number]
+            except (KeyError, IndexError, TypeError):
+                raise ValueError("ycb_ids and ycb_grasp_ind do not name a DexYCB object; give object_id.") from None
+        if side is None:
+            sides = meta.get("mano_sides")
+            side = sides[0] if isinstance(sides, list) and sides else None
+        if side not in ("right", "left"):
+            raise ValueError(f"mano_sides is {str(side)[:20]!r}; expected right or left.")
+        if meta and betas is None and not isinstance(people, list):
+            raise ValueError("key 'mano_calib' is missing or no list.")
     if betas is not None:
-        shape = betas_rows(given_numbers(betas), 1)[0]
-    else:
-        names = _list(meta_file, meta, "mano_calib") if meta else []
-        shape = _calibrated_betas(folder, str(names[0])) if names else np.zeros(10)
-    return _Sequence(grasped, {"object_id": object_id, "side": side, "betas": shape, "cam_K": _camera(camera)})
+        shape = per_hand("betas", given_numbers(betas), 1, 10)[0]
+    elif people:
+        name, where = f"mano_{people[0]}/mano.yml", f"{file}: mano_calib"
+        shape = _calibration(folder, name, where, lambda values: _floats("betas", values.get("betas"), 10), shape)
+    lens = f"intrinsics/{camera.name}_{_IMAGE[0]}x{_IMAGE[1]}.yml"
+    intrinsics = _calibration(folder, lens, str(camera), _intrinsics, np.full((3, 3), np.nan))
+    return grasped, {"object_id": object_id, "side": side, "betas": shape, "cam_K": intrinsics}
 
 
-def _list(path: Path, meta: dict[str, Any], name: str) -> list[Any]:
-    value = meta.get(name)
-    if not isinstance(value, list):
-        raise ValueError(f"{path}: key {name!r} is missing or no list.")
-    return value
-
-
-def _calibrated_betas(folder: Path, name: str) -> np.ndarray:
-    """Betas in ``calibration/mano_<name>/mano.yml`` of the dataset that the recording lies in; zeros without it."""
-    root = folder.parents[1] if len(folder.parents) > 1 else folder
-    path = inside(root / "calibration", f"mano_{name}/mano.yml", f"{folder / 'meta.yml'}: mano_calib")
+def _calibration(folder: Path, name: str, where: str, parse: Any, otherwise: np.ndarray) -> np.ndarray:
+    """What ``parse`` finds in a file of ``calibration/`` of the dataset that the recording ``folder`` lies in."""
+    root = [folder, *folder.parents][:3][-1]
+    path = inside(root / "calibration", name, where)
     if not path.is_file():
-        return np.zeros(10)
-    values = read_yaml(path).get("betas")
+        return otherwise
+    with naming(path):
+        return parse(read_yaml(path))
+
+
+def _intrinsics(values: dict[str, Any]) -> np.ndarray:
+    color = values.get("color")
+    names = ("fx", "fy", "ppx", "ppy")
+    cells = [color.get(name) for name in names] if isinstance(color, dict) else None
+    fx, fy, x, y = _floats(f"{', '.join(names)} of color", cells, 4)
+    return np.array([[fx, 0, x], [0, fy, y], [0, 0, 1]])
+
+
+def _floats(what: str, cells: Any, count: int) -> np.ndarray:
+    """Numbers of a YAML file, which takes such as 1e-05 for text."""
     try:
-        return np.array([float(value) for value in values], np.float64).reshape(10)  # type: ignore[union-attr]
+        return np.array([float(cell) for cell in cells]).reshape(count)
     except (TypeError, ValueError):
-        raise ValueError(f"{path}: betas are not ten numbers.") from None
+        raise ValueError(f"{what}: expected {count} numbers.") from None
 
 
-def _camera(folder: Path) -> np.ndarray:
-    """Intrinsics of the camera whose serial number the folder is called by; NaN when they are not there."""
-    camera = np.full((3, 3), np.nan)
-    if len(folder.parents) < 3:
-        return camera
-    calibration = folder.parents[2] / "calibration"
-    path = inside(calibration, f"intrinsics/{folder.name}_{_IMAGE[0]}x{_IMAGE[1]}.yml", str(folder))
-    if path.is_file():
-        color = read_yaml(path).get("color")
-        try:
-            fx, fy, x, y = (float(color[key]) for key in ("fx", "fy", "ppx", "ppy"))  # type: ignore[index]
-        except (TypeError, KeyError, ValueError):
-            raise ValueError(f"{path}: color has no fx, fy, ppx, ppy.") from None
-        camera = np.array([[fx, 0, x], [0, fy, y], [0, 0, 1]])
-    return camera
-
-
-def _label(path: Path, sequence: _Sequence) -> list[dict[str, Any]]:
+def _label(path: Path, grasped: int, shared: dict[str, Any]) -> list[dict[str, Any]]:
     """Pose, joints and object of the hands of one frame: one, or none."""
     values = read_tree(path, only=("pose_m", "pose_y", "joint_3d", "joint_2d"))
-    hands = field(path, values, "pose_m", None, 51)
-    objects = field(path, values, "pose_y", None, 3, 4)
-    if sequence.grasped >= len(objects):
-        raise ValueError(f"{path}: field 'pose_y' has {len(objects)} objects; meta.yml asks for {sequence.grasped}.")
-    joints = {name: field(path, values, name, None, 21, d) for name, d in (("joint_3d", 3), ("joint_2d", 2))}
-    if any(len(value) != len(hands) for value in joints.values()):
-        raise ValueError(f"{path}: 'joint_3d', 'joint_2d' and 'pose_m' have different numbers of hands.")
+    hands = field(values, "pose_m", None, 51)
+    objects = field(values, "pose_y", None, 3, 4)
+    if grasped >= len(objects):
+        raise ValueError(f"field 'pose_y' has {len(objects)} objects; meta.yml asks for {grasped}.")
+    space = field(values, "joint_3d", len(hands), 21, 3)
+    image = field(values, "joint_2d", len(hands), 21, 2)
+    frame = {"object_pose": rigid(objects[grasped], 1)[0], "name": _name(path), **shared}
     return [
-        {
-            "pose": hand,
-            "keypoints_3d": joints["joint_3d"][k],
-            "keypoints_2d": joints["joint_2d"][k],
-            "object_pose": rigid(objects[sequence.grasped], 1)[0],
-            "name": _name(path),
-        }
-        | sequence.shared
+        {"pose": hand, "keypoints_3d": space[k], "keypoints_2d": image[k], **frame}
         for k, hand in enumerate(hands)
         if np.any(hand)  # all zero, and joints of -1, where there is no hand
     ]
-
-
-def _nothing(path: Path, sequence: _Sequence) -> dict[str, Any]:
-    """The hand of a frame that cannot be read."""
-    shapes = {"pose": 51, "keypoints_3d": (21, 3), "keypoints_2d": (21, 2), "object_pose": (4, 4)}
-    return {name: np.full(shape, np.nan) for name, shape in shapes.items()} | {"name": _name(path)} | sequence.shared
 
 
 def _name(path: Path) -> str:
@@ -202,50 +201,15 @@ def _name(path: Path) -> str:
     return "/".join([*path.resolve().parts[-4:-1], path.stem.rpartition("_")[2]])
 
 
-def _predictions(rows: list[dict[str, Any]], mano_dir: Any) -> Predictions:
-    if not rows:
-        return Predictions.from_columns({"object_id": [], "side": [], "keypoints_3d": np.zeros((0, 21, 3))})
-    columns = stacked(rows)
-    pose, names = columns.pop("pose"), columns.pop("name").tolist()
-    parts = []
-    for side in ("right", "left"):
-        of_side = columns["side"] == side
-        if of_side.any():
-            p, betas = pose[of_side], columns["betas"][of_side]
-            options = {"components": True, "add_mean": True}
-            parts.append((of_side, mano_columns(side, p[:, :3], p[:, 3:48], betas, p[:, 48:], mano_dir, **options)))
-    columns |= pose_columns(len(rows), parts) | frame_columns(names)
-    return Predictions.from_columns(columns | {"image_size": np.tile(_IMAGE, (len(rows), 1))})
-
-
 # Result files ---------------------------------------------------------------------------------------
 
 
-def _read_hpe(path: Path, object_id: str, object_pose: Any, side: str) -> Predictions:
-    labels, values = read_table(path, 63, separator=",")
-    rows = len(labels)
-    return Predictions.from_columns(
-        {
-            "object_id": np.full(rows, object_id),
-            "side": np.full(rows, side),
-            "frame_id": np.array(labels, np.str_),
-            "keypoints_3d": values.reshape(rows, 21, 3) / 1000,
-            "object_pose": rigid(object_pose, rows),
-        }
-    )
-
-
 def write(
-    path: Path,
-    predictions: Predictions,
-    *,
-    kind: Literal["hpe", "bop"] = "hpe",
-    mano_dir: str | Path | None = None,
+    path: Path, predictions: Predictions, *, kind: Literal["hpe", "bop"] = "hpe", mano_dir: str | Path | None = None
 ) -> Path:
     """Write a result file of the DexYCB benchmarks.
 
     Args:
-        path: the file to write.
         predictions: hands in the camera frame. HPE: `frame_id` is the image's number in the split. BOP:
             `sequence_id` is the scene's number, `frame_index` the image's, `object_id` one of `OBJECTS`.
         kind: which result file: "hpe" for the hands' joints, "bop" for the objects' poses.
@@ -262,9 +226,9 @@ def write(
 
 
 def _hpe_lines(predictions: Predictions, mano_dir: Any) -> list[str]:
-    millimetres = joints_of(predictions, mano_dir, "manopth").reshape(len(predictions), 63) * 1000
     lines = []
-    for row, values in enumerate(millimetres):
+    for row, joints in enumerate(joints_of(predictions, mano_dir, "manopth")):
+        values = joints.ravel() * 1000
         image = _whole(row, "frame_id", str(predictions.frame_id[row]), "the image's number in the split")
         if not np.isfinite(values).all():
             raise ValueError(f"row {row}: has no finite joints; HPE needs every image.")
@@ -275,18 +239,15 @@ def _hpe_lines(predictions: Predictions, mano_dir: Any) -> list[str]:
 def _bop_lines(predictions: Predictions) -> list[str]:
     lines = ["scene_id,im_id,obj_id,score,R,t,time"]
     score = np.ones(len(predictions)) if predictions.confidence is None else predictions.confidence
-    for row in range(len(predictions)):
+    poses = predictions.column("object_pose").astype(np.float64)
+    for row, name in enumerate(predictions.object_id.tolist()):
         scene = _whole(row, "sequence_id", str(predictions.sequence_id[row]), "the scene's number")
-        name, pose = (
-            str(predictions.object_id[row]),
-            predictions.column("object_pose")[row].astype(np.float64),
-        )
         if name not in OBJECTS:
             raise ValueError(f"row {row}, column 'object_id': {name[:40]!r} is not an object of DexYCB.")
-        if not (np.isfinite(pose).all() and np.isfinite(score[row])):
+        if not (np.isfinite(poses[row]).all() and np.isfinite(score[row])):
             raise ValueError(f"row {row}: object_pose or confidence is not finite.")
-        rotation = " ".join(f"{value:.8f}" for value in pose[:3, :3].ravel())
-        shift = " ".join(f"{value:.5f}" for value in pose[:3, 3] * 1000)
+        rotation = " ".join(f"{value:.8f}" for value in poses[row, :3, :3].ravel())
+        shift = " ".join(f"{value:.5f}" for value in poses[row, :3, 3] * 1000)
         image = int(predictions.frame_index[row])
         lines.append(f"{scene},{image},{OBJECTS.index(name) + 1},{score[row]:.6f},{rotation},{shift},-1")
     return lines

@@ -50,46 +50,44 @@ def read(
         object_id: name of the object; found in the action's name (the folder above the repetition's) when None.
         object_pose: ``object_pose.txt``, or poses in the world in metres as in `files.rigid`.
         side: the dataset's hands are right ones.
-
-    Raises:
-        ValueError: a line of another length; names it.
     """
     file = path / "skeleton.txt" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{path}: holds no skeleton.txt.")
+        raise ValueError("holds no skeleton.txt.")
     labels, values = read_table(file, 63)
-    numbers = _frame_numbers(file, labels)
     joints = skeleton.convert(values.reshape(-1, 21, 3) / 1000, source="fhab", target="openpose")
     folders = file.resolve().parent.parts[-3:]
-    rows = len(labels)
-    poses = _object_poses(file, object_pose, numbers)
     if object_id is None:
         object_id = next((name for name in OBJECTS if name in "_".join(folders)), "")
     return Predictions.from_columns(
         frame_columns(["/".join([*folders, label]) for label in labels])
         | {
-            "object_id": np.full(rows, object_id),
-            "side": np.full(rows, side),
+            "object_id": object_id,
+            "side": side,
             "keypoints_3d": joints @ WORLD_TO_CAMERA[:3, :3].T + WORLD_TO_CAMERA[:3, 3],
-            "object_pose": WORLD_TO_CAMERA @ poses,
-            "cam_K": np.tile(CAMERA, (rows, 1, 1)),
-            "image_size": np.tile(IMAGE, (rows, 1)),
+            "object_pose": WORLD_TO_CAMERA @ _object_poses(file, object_pose, _frame_numbers(file, labels)),
+            "cam_K": CAMERA,
+            "image_size": IMAGE,
         }
     )
 
 
-def _frame_numbers(path: Path, labels: list[str]) -> np.ndarray:
+def _frame_numbers(path: Path, labels: list[str]) -> list[int]:
     numbers = [whole(label) for label in labels]
     if None in numbers:
         row = numbers.index(None)
         raise ValueError(f"{path}: row {row} begins with {labels[row][:40]!r}, which is no frame number.")
-    return np.array(numbers, np.int64)
+    return numbers  # type: ignore[return-value]
 
 
-def _object_poses(skeleton_file: Path, given: Any, numbers: np.ndarray) -> np.ndarray:
+def _object_poses(skeleton_file: Path, given: Any, numbers: list[int]) -> np.ndarray:
     """Object to world ``(N, 4, 4)``, metres; NaN where there is none."""
     if given is None:
-        given = _beside(skeleton_file)
+        folder = skeleton_file.resolve().parent
+        folders = [folder]
+        if len(folder.parents) > 3 and folder.parents[2].name.startswith("Hand_pose_annotation"):
+            folders.append(folder.parents[3].joinpath("Object_6D_pose_annotation_v1", *folder.parts[-3:]))
+        given = next((file for of in folders if (file := of / "object_pose.txt").is_file()), None)
     if not isinstance(given, str | Path) or Path(given).name != "object_pose.txt":
         return rigid(given, len(numbers))
     path = Path(given)
@@ -98,19 +96,8 @@ def _object_poses(skeleton_file: Path, given: Any, numbers: np.ndarray) -> np.nd
     labels, values = read_table(path, 16)
     matrices = values.reshape(-1, 4, 4).transpose(0, 2, 1).copy()
     matrices[:, :3, 3] /= 1000
-    known = dict(zip(_frame_numbers(path, labels).tolist(), matrices, strict=True))
-    nothing = np.full((4, 4), np.nan)
-    return np.array([known.get(number, nothing) for number in numbers.tolist()]).reshape(-1, 4, 4)
-
-
-def _beside(skeleton_file: Path) -> Path | None:
-    """``object_pose.txt`` in the same folder, or in the folder of the same name below the object annotations."""
-    folder = skeleton_file.resolve().parent
-    candidates = [folder]
-    if len(folder.parents) > 3 and folder.parents[2].name.startswith("Hand_pose_annotation"):
-        candidates.append(folder.parents[3].joinpath("Object_6D_pose_annotation_v1", *folder.parts[-3:]))
-    found = (candidate / "object_pose.txt" for candidate in candidates)
-    return next((path for path in found if path.is_file()), None)
+    known = dict(zip(_frame_numbers(path, labels), matrices, strict=True))
+    return np.array([known.get(number, np.full((4, 4), np.nan)) for number in numbers]).reshape(-1, 4, 4)
 
 
 def sniff(path: Path) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +62,10 @@ def head(path: Path) -> str:
 
 
 def read_tree(path: Path, only: Collection[str] | None = None) -> Any:
-    """The content of a .json, .npz, .npy or pickle (.pkl, .pickle) file: arrays, numbers, text, lists, dictionaries.
+    """The content of a .json, .npz (or ``only`` some names of it), .npy or pickle (.pkl, .pickle) file.
 
-    Pickles, and arrays of objects inside .npz and .npy, go through the unpickler of `hand_models.safe_pickle`,
-    which admits numpy and nothing else.
-
-    Args:
-        path: the file; its suffix says what it is.
-        only: names of an .npz to read; None for all.
+    It is arrays, numbers, text, lists and dictionaries. Pickles, and arrays of objects inside .npz and .npy, go
+    through the unpickler of `hand_models.safe_pickle`, which admits numpy and nothing else.
 
     Raises:
         FileNotFoundError: it is not a file.
@@ -104,8 +102,7 @@ def _array(where: str, raw: bytes) -> Any:
 def read_table(path: Path, width: int, *, separator: str | None = None) -> tuple[list[str], np.ndarray]:
     """Lines of one label and ``width`` numbers: labels and ``(N, width)``. Empty lines are passed over.
 
-    Raises:
-        ValueError: too large, or a line with another count or something that is no number; names the line.
+    Raises ``ValueError`` where a line has another count or something that is no number; names the line.
     """
     labels, rows = [], []
     for number, line in text_lines(path):
@@ -142,11 +139,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     _check_size(path, MAX_YAML_BYTES)
     try:
         document = yaml.safe_load(path.read_bytes())
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # values such as dates that are none are ValueErrors
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that are none are ValueErrors
         raise ValueError(f"{path}: not readable YAML ({' '.join(str(error).split())[:200]}).") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected lines 'key: value', got a {type(document).__name__}.")
@@ -156,62 +149,93 @@ def read_yaml(path: Path) -> dict[str, Any]:
 # Values ---------------------------------------------------------------------------------------------
 
 
-def field(path: Path, values: Any, name: str, *shape: int | None) -> np.ndarray:
-    """``values[name]`` as float64 of ``shape``, where None stands for any length; no shape at all lets any pass.
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Inside, faults are told as those of ``path``: a ``ValueError`` that does not name it begins with it."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
-    Raises:
-        ValueError: missing, not numbers or of another shape; names the file, the field and what was expected.
-    """
+
+def field(values: Any, name: str, *shape: int | None) -> np.ndarray:
+    """``values[name]`` as float64 of ``shape``, as `numbers`; ``ValueError`` where there is none."""
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds a {type(values).__name__}, not named fields such as {name!r}.")
+        raise ValueError(f"holds a {type(values).__name__}, not named fields such as {name!r}.")
     if name not in values:
         there = ", ".join(sorted(map(str, values)))[:200]
-        raise ValueError(f"{path}: field {name!r} is missing; it has {there or 'none'}.")
-    return numbers(path, f"field {name!r}", values[name], *shape)
+        raise ValueError(f"field {name!r} is missing; it has {there or 'none'}.")
+    return numbers(f"field {name!r}", values[name], *shape)
 
 
-def numbers(path: Path | str, what: str, value: Any, *shape: int | None) -> np.ndarray:
-    """``value`` as float64 of ``shape`` (None: any length; none given: any shape); ``what`` it is, for errors."""
+def numbers(what: str, value: Any, *shape: int | None) -> np.ndarray:
+    """``value`` as float64 of ``shape``, where None stands for any length; no shape at all lets any pass.
+
+    Raises:
+        ValueError: not numbers or of another shape; says ``what`` it is and what was expected.
+    """
     try:
         array = to_array(value)
         if array.size > MAX_NUMBERS:  # a small pickle can ask for any amount of memory
             raise ValueError(f"{array.size} numbers, more than {MAX_NUMBERS}")
         array = array.astype(np.float64)
     except Exception as error:  # stand-ins of damaged pickles raise whatever their state lacks
-        raise ValueError(f"{path}: {what} is not an array of numbers ({str(error)[:120]}).") from None
+        raise ValueError(f"{what} is not an array of numbers ({str(error)[:120]}).") from None
     fits = len(shape) == array.ndim and all(n is None or n == m for n, m in zip(shape, array.shape, strict=True))
     if shape and not fits:
         wanted = "(" + ", ".join("N" if n is None else str(n) for n in shape) + ")"
-        raise ValueError(f"{path}: {what} has shape {array.shape}; expected {wanted}.")
+        raise ValueError(f"{what} has shape {array.shape}; expected {wanted}.")
     return array
 
 
+def named(values: Mapping[str, Any], names: Collection[str]) -> str | None:
+    """The first of the ``names`` a field goes by that is among ``values``."""
+    return next((name for name in names if name in values), None)
+
+
+def per_hand(what: str, value: Any, rows: int, *shape: int) -> np.ndarray:
+    """Numbers ``(rows, *shape)``; those of one hand serve all."""
+    array, width = numbers(what, value), math.prod(shape)
+    if array.size != width and not (array.ndim and len(array) == rows and array.size == rows * width):
+        raise ValueError(f"{what} has shape {array.shape}; expected {(rows, *shape)}, or {shape} for all.")
+    return np.broadcast_to(array.reshape(-1, *shape), (rows, *shape)).copy()
+
+
+def filled(value: Any) -> Any:
+    """Nested lists with NaN for null."""
+    if isinstance(value, list):
+        return [filled(item) for item in value]
+    return np.nan if value is None else value
+
+
+def table_of(tree: Any, what: str) -> list[dict[str, Any]]:
+    """The dictionaries in ``tree``, which is one or a list of them. ``what`` was expected, for errors."""
+    items = tree if isinstance(tree, list) else [tree]
+    if any(not isinstance(item, dict) for item in items):
+        raise ValueError(f"expected {what}, or a list of them.")
+    return items
+
+
 def given_numbers(value: Any) -> Any:
-    """An option's value: what is in the file when it is a path, else itself. Not for what stands in files."""
-    return _number_file(Path(value)) if isinstance(value, str | Path) else value
+    """An option's value: what is in the .npy, .json or text file when it is a path, else itself."""
+    if not isinstance(value, str | Path):
+        return value
+    path = Path(value)
+    if path.suffix.lower() in (".npy", ".json"):
+        return read_tree(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    with naming(path):
+        return np.loadtxt([re.sub(r"[,;]", " ", line) for _, line in text_lines(path)], ndmin=2)
 
 
-def betas_rows(value: Any, rows: int, where: str = "betas") -> np.ndarray:
-    """Betas ``(rows, 10)`` from ten numbers for all rows, or ``(rows, 10)``.
-
-    Raises:
-        ValueError: another shape, or no numbers.
-    """
-    array = numbers(where, "value", value)
-    array = array.reshape(1, -1) if array.size == 10 else array
-    if array.ndim != 2 or array.shape[1] != 10 or len(array) not in (1, rows):
-        raise ValueError(f"{where}: got shape {array.shape}; expected (10,) or ({rows}, 10).")
-    return np.broadcast_to(array, (rows, 10)).copy()
-
-
-def rigid(value: Any, rows: int, *, unit: float = 1.0) -> np.ndarray:
+def rigid(value: Any, rows: int) -> np.ndarray:
     """Object poses ``(rows, 4, 4)`` from an array or a file, or NaN from None.
 
-    Args:
-        value: None; ``(4, 4)``, ``(3, 4)`` or ``(rows, ...)`` of those, column vectors, object to camera; or the
-            path of such an array as .npy, .json or text of numbers.
-        rows: how many are wanted; one pose serves all.
-        unit: factor that turns its translations into metres.
+    ``value`` is ``(4, 4)`` or ``(3, 4)``, which serves all rows, or ``(rows, ...)`` of those, column vectors, object to
+    camera, metres; or the path of such an array as .npy, .json or text of numbers.
 
     Raises:
         ValueError: another shape or number of poses.
@@ -220,7 +244,7 @@ def rigid(value: Any, rows: int, *, unit: float = 1.0) -> np.ndarray:
     if value is None:
         return np.full((rows, 4, 4), np.nan)
     where = f"object_pose {value}" if isinstance(value, str | Path) else "object_pose"
-    pose = numbers(where, "value", given_numbers(value))
+    pose = numbers(where, given_numbers(value))
     if pose.ndim <= 2 and pose.size in (12, 16):
         pose = pose.reshape(1, -1, 4)
     elif pose.ndim == 2 and pose.shape[1] in (12, 16):
@@ -229,17 +253,4 @@ def rigid(value: Any, rows: int, *, unit: float = 1.0) -> np.ndarray:
         raise ValueError(f"{where}: got shape {pose.shape}; expected (4, 4) or ({rows}, 4, 4).")
     full = np.tile(np.eye(4), (rows, 1, 1))
     full[:, : pose.shape[1]] = pose
-    full[:, :3, 3] *= unit
     return full
-
-
-def _number_file(path: Path) -> Any:
-    """The numbers in a .npy, .json or text file of them."""
-    if path.suffix.lower() in (".npy", ".json"):
-        return read_tree(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file.")
-    rows = [floats(path, number, re.split(r"[\s,;]+", line.strip())) for number, line in text_lines(path)]
-    if len({len(row) for row in rows}) > 1:
-        raise ValueError(f"{path}: its lines differ in length; expected a table of numbers.")
-    return np.array(rows)

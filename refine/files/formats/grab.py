@@ -23,10 +23,10 @@ from hand_models import MissingManoError
 
 from ..object_files import inside
 from ..predictions import Predictions
-from .columns import Columns, frame_columns, joined
+from .columns import Columns, recording
 from .files import field, npz_names, numbers, read_tree
 from .format import Format, Side
-from .hands import matrices, mean_root, pca_pose, template_betas
+from .hands import finger_angles, matrices, motions, template_betas
 
 _HANDS = {"right": "rhand", "left": "lhand"}
 MAX_TEMPLATE_BYTES = 16 << 20
@@ -39,65 +39,51 @@ def read(
     """Read the hands of a sequence, frame by frame.
 
     Args:
-        path: .npz.
         mano_dir: the user's MANO, of each side that is read.
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the file's ``obj_name`` when None.
         template: the subject's hand, a .ply of 778 vertices; needs ``side``.
-
-    Raises:
-        MissingManoError: ``mano_dir`` is given and lacks a side.
-        ValueError: a field is missing or misshapen.
     """
     if template is not None and side is None:
         raise ValueError("template: is of one hand; say which with side.")
     values = read_tree(path, only=(*_HANDS.values(), "object", "obj_name"))
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected GRAB's named fields.")
-    motion = _params(path, values, "object")
-    poses = np.tile(np.eye(4), (len(field(path, motion, "transl", None, 3)), 1, 1))
-    turns = field(path, motion, "global_orient", len(poses), 3)
-    poses[:, :3, :3] = np.swapaxes(matrices(turns), 1, 2)  # rows times R: columns are turned by its transpose
-    poses[:, :3, 3] = field(path, motion, "transl", len(poses), 3)
-    name = object_id or str(np.asarray(values.get("obj_name", "")))[:200]
+        raise ValueError("expected GRAB's named fields.")
+    motion = _params(values, "object")
+    shifts = field(motion, "transl", None, 3)
+    turns = matrices(field(motion, "global_orient", len(shifts), 3))
+    poses = motions(np.swapaxes(turns, 1, 2), shifts)  # rows times R: columns are turned by its transpose
     sides = [side] if side else [s for s in _HANDS if _HANDS[s] in values]
     if not sides:
-        raise ValueError(f"{path}: has neither rhand nor lhand.")
+        raise ValueError("has neither rhand nor lhand.")
     parts = [_hand(path, values, s, len(poses), mano_dir, template) for s in sides]
     sequence = "/".join(path.resolve().with_suffix("").parts[-2:])
-    return Predictions.from_columns(
-        joined(parts)
-        | frame_columns([f"{sequence}/{frame}" for _ in sides for frame in range(len(poses))])
-        | {
-            "object_id": np.full(len(poses) * len(sides), name),
-            "object_pose": np.tile(poses, (len(sides), 1, 1)),
-        }
-    )
+    labels = {"object_id": object_id or str(np.asarray(values.get("obj_name", "")))[:200]}
+    return Predictions.from_columns(recording(sequence, parts, poses) | labels)
 
 
-def _params(path: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
+def _params(values: dict[str, Any], name: str) -> dict[str, Any]:
     part = values.get(name)
     if not isinstance(part, dict) or not isinstance(part.get("params"), dict):
-        raise ValueError(f"{path}: field {name!r} with its 'params' is missing.")
+        raise ValueError(f"field {name!r} with its 'params' is missing.")
     return part["params"]
 
 
 def _hand(path: Path, values: dict[str, Any], side: str, frames: int, mano_dir: Any, template: Any) -> Columns:
-    params = _params(path, values, _HANDS[side])
-    transl = field(path, params, "transl", frames, 3)
-    betas, wrist, root = np.zeros(10), None, mean_root() * ([-1, 1, 1] if side == "left" else [1, 1, 1])
+    params = _params(values, _HANDS[side])
+    betas, shift = np.zeros(10), np.zeros(3)
     try:
-        coefficients = field(path, params, "hand_pose", frames, None)
-        pose = pca_pose(coefficients, side, mano_dir, flat_hand_mean=True)
+        pose = finger_angles(field(params, "hand_pose", frames, None), side, mano_dir, components=True)
         vertices = _template(path, values[_HANDS[side]].get("vtemp"), template)
         if vertices is None:
             warnings.warn(f"{path}: the subject's {side} template is not there; betas are zero.", stacklevel=3)
         else:
             betas, wrist, root = template_betas(vertices, side, mano_dir)
+            shift = wrist - root
     except MissingManoError:
         if mano_dir is not None or "fullpose" not in params:
             raise
-        pose = field(path, params, "fullpose", frames, 45).reshape(-1, 15, 3)
+        pose = field(params, "fullpose", frames, 45).reshape(-1, 15, 3)
         warnings.warn(
             f"{path}: without MANO the subject's shape is unknown: betas are zero and the wrist that of the mean hand "
             "(mano_dir makes them exact).",
@@ -105,25 +91,22 @@ def _hand(path: Path, values: dict[str, Any], side: str, frames: int, mano_dir: 
         )
     return {
         "side": np.full(frames, side),
-        "global_orient": field(path, params, "global_orient", frames, 3),
+        "global_orient": field(params, "global_orient", frames, 3),
         "hand_pose": pose,
         "betas": np.tile(betas, (frames, 1)),
-        "transl": transl if wrist is None else transl + wrist - root,
+        "transl": field(params, "transl", frames, 3) + shift,
     }
 
 
 def _template(path: Path, named: Any, given: Any) -> np.ndarray | None:
     """``(778, 3)`` vertices of the subject's hand; None when it is not there."""
-    file = Path(given) if given is not None else None
-    if file is None:
-        name = str(np.asarray(named)) if isinstance(named, str | np.ndarray) else ""
-        folders = path.resolve().parents
-        if not name or len(folders) < 3:
-            return None
-        file = inside(folders[2], name, f"{path}: vtemp")
-        if not file.is_file():
-            return None
+    name, folders = str(np.asarray(named)) if isinstance(named, str | np.ndarray) else "", path.resolve().parents
+    if given is None and not (name and len(folders) > 2):
+        return None
+    file = inside(folders[2], name, f"{path}: vtemp") if given is None else Path(given)
     if not file.is_file():
+        if given is None:
+            return None
         raise FileNotFoundError(f"template {file}: there is no such file.")
     if file.suffix.lower() != ".ply" or file.stat().st_size > MAX_TEMPLATE_BYTES:
         raise ValueError(f"template {file}: expected a .ply of less than {MAX_TEMPLATE_BYTES >> 20} MB.")
@@ -133,7 +116,7 @@ def _template(path: Path, named: Any, given: Any) -> np.ndarray | None:
         vertices = trimesh.load(file, process=False, maintain_order=True, force="mesh").vertices
     except Exception as error:  # damaged files set off whatever the parser stumbles over
         raise ValueError(f"template {file}: not a readable mesh ({str(error)[:80]}).") from None
-    return numbers(file, "the mesh", np.asarray(vertices), 778, 3)
+    return numbers(f"template {file}: the mesh", np.asarray(vertices), 778, 3)
 
 
 def sniff(path: Path) -> bool:

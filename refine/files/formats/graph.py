@@ -22,7 +22,8 @@ import numpy as np
 
 from ..object_files import inside
 from ..predictions import Predictions
-from .files import head, numbers, read_tree
+from .columns import Columns, joined
+from .files import filled, head, numbers, per_hand, read_tree, table_of
 from .format import Format, Side
 
 SCHEMA = "graph/1"
@@ -36,23 +37,16 @@ def read(path: Path, *, object_id: str | None = None, side: Side | None = None) 
     """Read graph keypoints: the points and what is known of them; poses are NaN.
 
     Args:
-        path: .json, see above.
         object_id: object of all hands, where the file does not say.
         side: of all hands, where the file does not say; "right" when None.
-
-    Raises:
-        ValueError: a field is missing, unknown or of another shape; names it.
     """
-    parts = [_columns(path, entry, object_id, side) for entry in _entries(path)]
-    forms = {"keypoints_2d" in part for part in parts}
-    if len(forms) > 1:  # each row has one of the two; the other is NaN
+    parts = [_columns(entry, object_id, side) for entry in _entries(path)]
+    if len({"keypoints_2d" in part for part in parts}) > 1:  # each row has one of the two; the other is NaN
         for part in parts:
             rows = len(part["side"])
-            part.setdefault("keypoints_3d", np.full((rows, 29, 3), np.nan))
-            part.setdefault("keypoints_2d", np.full((rows, 29, 2), np.nan))
-            part.setdefault("cam_K", np.full((rows, 3, 3), np.nan))
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-    return Predictions.from_columns({name: np.concatenate([part[name] for part in parts]) for name in names})
+            for name, shape in (("keypoints_3d", (29, 3)), ("keypoints_2d", (29, 2)), ("cam_K", (3, 3))):
+                part.setdefault(name, np.full((rows, *shape), np.nan))
+    return Predictions.from_columns(joined(parts))
 
 
 def named_meshes(path: Path) -> Path | None:
@@ -69,83 +63,63 @@ def named_meshes(path: Path) -> Path | None:
 
 def _entries(path: Path) -> list[dict[str, Any]]:
     """What the file says of each object; ``ValueError`` for fields that are not known."""
-    tree = read_tree(path)
-    entries = tree if isinstance(tree, list) else [tree]
+    entries = table_of(read_tree(path), "an object with keypoints_2d or keypoints_3d")
     if not entries:
         raise ValueError(f"{path}: holds no hands.")
     for entry in entries:
-        if not isinstance(entry, dict):
-            raise ValueError(
-                f"{path}: expected an object with keypoints_2d or keypoints_3d; got {type(entry).__name__}."
-            )
         unknown = sorted(set(map(str, entry)) - _KNOWN)
         if unknown:
-            raise ValueError(
-                f"{path}: field {unknown[0][:60]!r} is not known; the fields are {', '.join(sorted(_KNOWN))}."
-            )
+            known = ", ".join(sorted(_KNOWN))
+            raise ValueError(f"{path}: field {unknown[0][:60]!r} is not known; the fields are {known}.")
         if isinstance(entry.get("objects"), str):
             inside(path.parent, entry["objects"], f"{path}: objects")
     return entries
 
 
-def _columns(path: Path, entry: dict[str, Any], object_id: str | None, side: str | None) -> dict[str, np.ndarray]:
+def _columns(entry: dict[str, Any], object_id: str | None, side: str | None) -> Columns:
     """The columns of one object of the file."""
     flat = "keypoints_3d" not in entry
-    field = "keypoints_2d" if flat else "keypoints_3d"
-    if field not in entry:
-        raise ValueError(f"{path}: field 'keypoints_2d' (with cam_K) or 'keypoints_3d' is missing.")
-    points = numbers(path, field, _gaps(entry[field]))
-    points = points[None] if points.ndim == 2 else points
-    if points.ndim != 3 or points.shape[1:] != (29, 2 if flat else 3):
-        raise ValueError(f"{path}: {field} has shape {points.shape}; expected (N, 29, {2 if flat else 3}).")
-    rows = len(points)
-    name, hand = entry.get("object_id", object_id), entry.get("side", side or "right")
-    for what, value in (("object_id", name), ("side", hand)):
-        if not isinstance(value, str) or not value:
-            raise ValueError(
-                f"{path}: {what}: expected a name; give it in the file or with --{what.replace('_', '-')}."
-            )
-    if hand not in ("right", "left"):
-        raise ValueError(f"{path}: side: got {hand[:20]!r}; write 'right' or 'left'.")
-    order = entry.get("corner_order") or ("given" if flat else "search")
-    if order not in ("given", "search"):
-        raise ValueError(f"{path}: corner_order: got {str(order)[:20]!r}; write 'search' or 'given'.")
-    columns = {
-        "object_id": np.full(rows, name), "side": np.full(rows, hand), "hand_model": np.full(rows, "open"),
-        field: points, "object_pose": np.full((rows, 4, 4), np.nan),
-        "keypoint_confidence": np.ones((rows, 29)), "corner_order": np.full(rows, order),
-    }  # fmt: skip
-    if entry.get("confidence") is not None:
-        confidence = numbers(path, "confidence", entry["confidence"])
-        if confidence.size != rows * 29 or (confidence < 0).any():
-            raise ValueError(f"{path}: confidence has shape {confidence.shape}; expected ({rows}, 29), none negative.")
-        columns["keypoint_confidence"] = confidence.reshape(rows, 29)
+    name = "keypoints_2d" if flat else "keypoints_3d"
+    if name not in entry:
+        raise ValueError("field 'keypoints_2d' (with cam_K) or 'keypoints_3d' is missing.")
     if flat and entry.get("cam_K") is None:
-        raise ValueError(f"{path}: cam_K: missing; keypoints_2d need the camera's 3×3 intrinsics, in pixels.")
+        raise ValueError("cam_K: missing; keypoints_2d need the camera's 3×3 intrinsics, in pixels.")
+    points = numbers(name, filled(entry[name]))
+    points = numbers(name, points[None] if points.ndim == 2 else points, None, 29, 2 if flat else 3)
+    rows = len(points)
+    labels = {
+        "object_id": entry.get("object_id", object_id),
+        "side": entry.get("side", side or "right"),
+        "corner_order": entry.get("corner_order") or ("given" if flat else "search"),
+    }
+    if not isinstance(labels["object_id"], str) or not labels["object_id"]:
+        raise ValueError("object_id: expected a name; give it in the file or with --object-id.")
+    for what, words in (("side", ("right", "left")), ("corner_order", ("search", "given"))):
+        if labels[what] not in words:
+            raise ValueError(f"{what}: got {str(labels[what])[:20]!r}; write {' or '.join(map(repr, words))}.")
+    confidence = entry.get("confidence")
+    columns = {
+        name: points,
+        "object_pose": np.full((rows, 4, 4), np.nan),
+        "keypoint_confidence": per_hand("confidence", np.ones(29) if confidence is None else confidence, rows, 29),
+        **{what: np.full(rows, value) for what, value in {**labels, "hand_model": "open"}.items()},
+    }
+    if (columns["keypoint_confidence"] < 0).any():
+        raise ValueError("confidence: has negative numbers; give 0 where a point is missing, up to 1 where it is sure.")
     if entry.get("cam_K") is not None:
-        camera = numbers(path, "cam_K", entry["cam_K"])
-        if camera.shape not in ((3, 3), (rows, 3, 3)):
-            raise ValueError(f"{path}: cam_K has shape {camera.shape}; expected (3, 3) or ({rows}, 3, 3).")
-        columns["cam_K"] = np.broadcast_to(camera, (rows, 3, 3))
+        columns["cam_K"] = per_hand("cam_K", entry["cam_K"], rows, 3, 3)
     for label in ("frame_id", "sequence_id"):
         if label in entry:
-            value = entry[label]
-            values = value if isinstance(value, list) else [value] * rows
+            values = entry[label] if isinstance(entry[label], list) else [entry[label]] * rows
             if len(values) != rows:
-                raise ValueError(f"{path}: {label}: {len(values)} for {rows} hands.")
+                raise ValueError(f"{label}: {len(values)} for {rows} hands.")
             columns[label] = np.array([str(v)[:1000] for v in values], np.str_)
     return columns
 
 
-def _gaps(value: Any) -> Any:
-    """Nested lists with NaN for null."""
-    if isinstance(value, list):
-        return [_gaps(item) for item in value]
-    return np.nan if value is None else value
-
-
-def _is_graph(path: Path) -> bool:
+def sniff(path: Path) -> bool:
+    """A .json that names its format."""
     return path.is_file() and path.suffix.lower() == ".json" and f'"{SCHEMA}"' in head(path)
 
 
-FORMAT = Format("graph", read, None, _is_graph, "graph/1 JSON: 21 joints and 8 box corners, 2D or 3D")
+FORMAT = Format("graph", read, None, sniff, "graph/1 JSON: 21 joints and 8 box corners, 2D or 3D")

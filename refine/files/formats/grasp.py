@@ -5,19 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..prediction_files import SUFFIXES, read_predictions, write_predictions
-from ..predictions import SCHEMA, Predictions
+from ..predictions import SCHEMA
 from .files import json_names, npz_names
 from .format import Format
-
-
-def read(path: Path) -> Predictions:
-    """Read .npz, .json or .parquet. Raises ``ValueError`` naming the column and the mend."""
-    return read_predictions(path)
-
-
-def write(path: Path, predictions: Predictions) -> Path:
-    """Write .npz, .json or .parquet, as the suffix says."""
-    return write_predictions(path, predictions)
 
 
 def sniff(path: Path) -> bool:
@@ -33,4 +23,6 @@ def sniff(path: Path) -> bool:
     return suffix in SUFFIXES
 
 
-FORMAT = Format("grasp", read, write, sniff, "grasp/1, this package's own .npz, .json or .parquet")
+FORMAT = Format(
+    "grasp", read_predictions, write_predictions, sniff, "grasp/1, this package's own .npz, .json or .parquet"
+)

@@ -29,10 +29,10 @@ from hand_models.atomic import write_atomically
 from hand_models.fit import fit_vertices
 
 from ..predictions import Predictions
-from .columns import POSE, Columns, each_file, frame_columns, pose_columns, stacked
+from .columns import POSE, each_file, frame_columns, pose_columns, stacked
 from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, rigid, text_lines
 from .format import Format, Numbers
-from .hands import FLIP_YZ, hand_sized, joints_of, matrices, moved, root_joints, vertices_of
+from .hands import FLIP_YZ, hand_sized, joints_of, matrices, motions, moved, root_joints, vertices_of
 
 MAX_PRED_BYTES = 4 * MAX_FILE_BYTES
 """``pred.json`` of version 3 has 20,137 frames and about 1 GB."""
@@ -51,51 +51,57 @@ def read(
     """Read ``pred.json``, an annotation, or a folder of annotations.
 
     Args:
-        path: see above.
         object_id: name of the object of all frames of a ``pred.json``; annotations name their own.
         object_pose: its pose in OpenCV's camera, see `files.rigid`; annotations have their own.
         frames: ``evaluation.txt``, the names of the frames of a ``pred.json``.
         mano_dir: folder with the user's MANO_RIGHT.pkl; here to fit poses to the vertices of a ``pred.json``.
-
-    Raises:
-        ValueError: not such a file; names what does not fit.
     """
     if path.suffix.lower() == ".json":
         return _read_pred(path, object_id, object_pose, frames, mano_dir)
     if frames is not None or object_pose is not None:
-        raise ValueError(f"{path}: frames and object_pose are for pred.json; annotations have their own.")
+        raise ValueError("frames and object_pose are for pred.json; annotations have their own.")
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("*.pkl") if path.name == "meta" else path.glob("**/meta/*.pkl"))
         if not files:
-            raise ValueError(f"{path}: holds no annotations meta/*.pkl.")
-    return _read_annotations(path, files, object_id)
+            raise ValueError("holds no annotations meta/*.pkl.")
+    found = each_file(files, lambda file: _annotation(file, object_id), lambda file: _labels(file, ""))
+    rows = [row for row in found if row is not None]
+    if not rows:
+        raise ValueError(f"none of its {len(files)} annotations has an object.")
+    columns = stacked(rows, POSE | {"wrist": (3,), "object_pose": (4, 4), "cam_K": (3, 3)})
+    columns |= frame_columns(columns.pop("name").tolist())
+    roots = columns.pop("wrist") - columns["transl"]  # J0 of the shape, since the wrist lies at J0 + transl
+    unknown = ~np.isfinite(roots).all(1) & np.isfinite(columns["transl"]).all(1)
+    if unknown.any():
+        roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
+    return Predictions.from_columns(moved(columns, FLIP_YZ, roots=roots) | {"image_size": _IMAGE})
 
 
 # pred.json ------------------------------------------------------------------------------------------
 
 
-def _read_pred(
-    path: Path, object_id: str, object_pose: Any, frames: Any, mano_dir: Any
-) -> Predictions:  # fmt: skip
+def _read_pred(path: Path, object_id: str, object_pose: Any, frames: Any, mano_dir: Any) -> Predictions:
     joints, vertices = _pred_lists(path, with_vertices=mano_dir is not None)
-    joints = numbers(path, "the first list", joints) if joints else np.zeros((0, 21, 3))
-    if joints.ndim != 3 or joints.shape[1:] != (21, 3):
-        raise ValueError(f"{path}: the joints have shape {joints.shape}; expected (frames, 21, 3).")
-    points = skeleton.convert(joints, source="ho3d", target="openpose") * _FLIP
-    rows = len(points)
+    joints = numbers("the list of joints", joints or np.zeros((0, 21, 3)), None, 21, 3)
+    rows = len(joints)
     columns: dict[str, Any] = {
-        "object_id": np.full(rows, object_id),
-        "side": np.full(rows, "right"),
-        "keypoints_3d": points,
+        "object_id": object_id,
+        "side": "right",
+        "keypoints_3d": skeleton.convert(joints, source="ho3d", target="openpose") * _FLIP,
         "object_pose": rigid(object_pose, rows),
-        "image_size": np.tile(_IMAGE, (rows, 1)),
+        "image_size": _IMAGE,
     }
     if frames is not None:
-        columns |= frame_columns(_frame_names(Path(frames), rows, path))
-    if vertices is not None:
-        surface = numbers(path, "the second list", vertices, rows, 778, 3) * _FLIP
-        columns |= _fitted(surface, mano_dir)
+        names = [name for _, name in _named_frames(Path(frames))]
+        if len(names) != rows:
+            raise ValueError(f"{path}: has {rows} frames, {frames} names {len(names)}.")
+        columns |= frame_columns(names)
+    if vertices is not None:  # poses whose MANO surface comes closest; NaN where that is no hand
+        surface = numbers("the list of vertices", vertices or np.zeros((0, 778, 3)), rows, 778, 3) * _FLIP
+        shown, model = hand_sized(surface), load_mano(mano_dir, tips="ho3d")
+        parts = [(shown, fit_vertices(surface[shown], model).as_arrays())] if shown.any() else []
+        columns |= pose_columns(rows, parts)
     return Predictions.from_columns(columns)
 
 
@@ -104,7 +110,6 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
     size = path.stat().st_size
     if size > MAX_PRED_BYTES:
         raise ValueError(f"{path}: {size >> 20} MB; a pred.json has less than {MAX_PRED_BYTES >> 20} MB.")
-    expected = f"{path}: expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json"
     try:
         text = path.read_text(encoding="utf-8").strip()
         decoder = json.JSONDecoder()
@@ -113,27 +118,12 @@ def _pred_lists(path: Path, *, with_vertices: bool) -> tuple[list[Any], list[Any
         rest = text[end : end + 64].lstrip()
         if text[:1] != "[" or text[1:start].strip() or rest[:1] != "," or not re.search(r"\]\s*\]$", text[-64:]):
             raise ValueError("other brackets")
-        vertices = decoder.raw_decode(text, text.index("[", end))[0] if with_vertices else None
+        return joints, decoder.raw_decode(text, text.index("[", end))[0] if with_vertices else None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{expected} ({str(error)[:80]}).") from None
-    if not isinstance(joints, list) or not (vertices is None or isinstance(vertices, list)):
-        raise ValueError(f"{expected}.")
-    return joints, vertices
-
-
-def _fitted(surface: np.ndarray, mano_dir: Any) -> Columns:
-    """Pose columns whose MANO surface comes closest to ``surface (N, 778, 3)``; NaN where that is no hand."""
-    model = load_mano(mano_dir, tips="ho3d")
-    shown = hand_sized(surface)
-    parts = [(shown, fit_vertices(surface[shown], model).as_arrays())] if shown.any() else []
-    return pose_columns(len(surface), parts)
-
-
-def _frame_names(frames: Path, rows: int, path: Path) -> list[str]:
-    names = [name for _, name in _named_frames(frames)]
-    if len(names) != rows:
-        raise ValueError(f"{path}: has {rows} frames, {frames} names {len(names)}.")
-    return names
+        raise ValueError(
+            "expected [[joints of each frame], [vertices of each frame]], the challenge's pred.json "
+            f"({str(error)[:80]})."
+        ) from None
 
 
 def _named_frames(frames: Path) -> list[tuple[int, str]]:
@@ -149,7 +139,6 @@ def write(
     """Write ``pred.json``: joints and MANO vertices in OpenGL's camera, in HO-3D's order.
 
     Args:
-        path: the file to write.
         predictions: right hands in the camera frame, one for each frame.
         mano_dir: the user's MANO, for the vertices.
         frames: ``evaluation.txt``; rows are put in its order, by `frame_id`. None keeps theirs.
@@ -159,14 +148,16 @@ def write(
         ValueError: a left hand, a hand of the open model, a row without a finite pose, or frames that are missing.
     """
     if frames is not None:
-        predictions = predictions.take(_order(predictions, Path(frames)))
+        place = {name: row for row, name in enumerate(predictions.frame_id.tolist())}
+        order = _named_frames(Path(frames))
+        for number, name in order:
+            if name not in place:
+                raise ValueError(f"frames {frames}: line {number}: no row has frame_id {name[:60]!r}.")
+        predictions = predictions.take([place[name] for _, name in order])
     for wrong, what in (
         (predictions.side != "right", "is a left hand; the challenge has right hands only"),
         (predictions.hand_model != "mano", "is not MANO's, whose vertices the challenge wants"),
-        (
-            np.full(len(predictions), predictions.object_pose is None),
-            "is in the object frame; give object_pose",
-        ),
+        (np.full(len(predictions), predictions.object_pose is None), "is in the object frame; give object_pose"),
     ):
         if wrong.any():
             raise ValueError(f"row {int(np.argmax(wrong))}: {what}.")
@@ -178,74 +169,44 @@ def write(
     joints = skeleton.convert(joints, source="openpose", target="ho3d") * _FLIP
 
     def dump(stream: IO[bytes]) -> None:
-        stream.write(b"[")
-        for k, points in enumerate((joints, vertices * _FLIP)):
-            stream.write(b"[" if k == 0 else b", [")
-            for row, frame in enumerate(points):
+        for opening, frames in ((b"[[", joints), (b"], [", vertices * _FLIP)):
+            stream.write(opening)
+            for row, frame in enumerate(frames):
                 stream.write((", " if row else "").encode() + json.dumps(np.round(frame, 7).tolist()).encode())
-            stream.write(b"]")
-        stream.write(b"]\n")
+        stream.write(b"]]\n")
 
     return write_atomically(path, dump)
-
-
-def _order(predictions: Predictions, frames: Path) -> list[int]:
-    place = {name: row for row, name in enumerate(predictions.frame_id.tolist())}
-    named = _named_frames(frames)
-    for number, name in named:
-        if name not in place:
-            raise ValueError(f"frames {frames}: line {number}: no row has frame_id {name[:60]!r}.")
-    return [place[name] for _, name in named]
 
 
 # Annotations ----------------------------------------------------------------------------------------
 
 
-def _read_annotations(path: Path, files: list[Path], object_id: str) -> Predictions:
-    found = each_file(files, lambda file: _annotation(file, object_id), _row)
-    rows = [row for row in found if row is not None]
-    if not rows:
-        raise ValueError(f"{path}: none of its {len(files)} annotations has an object.")
-    columns = stacked(rows)
-    columns |= frame_columns(columns.pop("name").tolist())
-    roots = columns.pop("wrist") - columns["transl"]  # J0 of the shape, since the wrist lies at J0 + transl
-    unknown = ~np.isfinite(roots).all(1) & np.isfinite(columns["transl"]).all(1)
-    if unknown.any():
-        roots[unknown] = root_joints(columns["betas"][unknown], columns["side"][unknown])
-    columns = moved(columns, roots, FLIP_YZ)
-    return Predictions.from_columns(columns | {"image_size": np.tile(_IMAGE, (len(rows), 1))})
-
-
 def _annotation(path: Path, object_id: str) -> dict[str, Any] | None:
-    """One frame, still in OpenGL's camera but for the object; None where nothing is annotated."""
+    """What is known of one frame, still in OpenGL's camera but for the object; None where nothing is annotated."""
     values = read_tree(path)
     if not isinstance(values, dict) or "objRot" not in values:
-        raise ValueError(f"{path}: not an HO-3D annotation: field 'objRot' is missing.")
-    if values["objRot"] is None or values.get("objTrans") is None:
+        raise ValueError("not an HO-3D annotation: field 'objRot' is missing.")
+    there = {name for name, value in values.items() if value is not None}
+    if not {"objRot", "objTrans"} <= there:
         return None
-    pose = np.full((4, 4), np.nan)
-    pose[:3, :3] = FLIP_YZ @ matrices(field(path, values, "objRot").reshape(-1)[:3])
-    pose[:3, 3] = _FLIP * field(path, values, "objTrans").reshape(-1)[:3]
-    pose[3] = (0, 0, 0, 1)
-    known: dict[str, Any] = {"object_id": str(values.get("objName") or object_id)[:200], "object_pose": pose}
-    if values.get("handPose") is not None:
-        full = field(path, values, "handPose", 48)
+    turn, shift = (field(values, name).reshape(-1)[:3] for name in ("objRot", "objTrans"))
+    known = _labels(path, str(values.get("objName") or object_id)[:200])
+    known["object_pose"] = motions(FLIP_YZ @ matrices(turn), _FLIP * shift)
+    if "handPose" in there:
+        full = field(values, "handPose", 48)
         known |= {"global_orient": full[:3], "hand_pose": full[3:].reshape(15, 3)}
-        known |= {"betas": field(path, values, "handBeta", 10), "transl": field(path, values, "handTrans", 3)}
-    if values.get("handJoints3D") is not None:
-        wrist = field(path, values, "handJoints3D").reshape(-1)[:3]
+        known |= {"betas": field(values, "handBeta", 10), "transl": field(values, "handTrans", 3)}
+    if "handJoints3D" in there:
+        wrist = field(values, "handJoints3D").reshape(-1)[:3]
         known |= {"wrist": wrist} if len(wrist) == 3 else {}
-    if values.get("camMat") is not None:
-        known["cam_K"] = field(path, values, "camMat", 3, 3)
-    return _row(path, **known)
+    if "camMat" in there:
+        known["cam_K"] = field(values, "camMat", 3, 3)
+    return known
 
 
-def _row(path: Path, **known: Any) -> dict[str, Any]:
-    """The columns of one frame; what is not known is NaN."""
-    shapes = POSE | {"wrist": (3,), "object_pose": (4, 4), "cam_K": (3, 3)}
-    nothing = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
-    name = f"{path.parent.parent.name}/{path.stem}"
-    return {"name": name, "object_id": "", "side": "right"} | nothing | known
+def _labels(path: Path, object_id: str) -> dict[str, Any]:
+    """What a frame is called, and its object."""
+    return {"name": f"{path.parent.parent.name}/{path.stem}", "object_id": object_id, "side": "right"}
 
 
 def sniff(path: Path) -> bool:

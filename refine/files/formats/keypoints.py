@@ -15,7 +15,9 @@ Nobody's format but everybody's; this is what is taken to be meant.
 from __future__ import annotations
 
 import csv
+import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,8 @@ from hand_models import skeleton
 from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions
-from .files import floats, head, json_names, numbers, read_tree, rigid, text_lines
+from .columns import whole
+from .files import floats, head, json_names, named, numbers, read_tree, rigid, text_lines
 from .format import Format, Numbers, Side
 from .hands import FLIP_YZ, joints_of
 
@@ -48,7 +51,6 @@ def read(
     """Read 21 joints of each hand.
 
     Args:
-        path: .csv, .json or .npy, see above.
         order: order of the joints, a name of `hand_models.skeleton.ORDERS` with 21 of them; "openpose" when
             neither given nor in the file.
         unit: unit of the coordinates; "m" when neither given nor in the file.
@@ -56,81 +58,77 @@ def read(
         side: of all hands, where the file does not say; "right" when None.
         object_id: object of all hands, where the file does not say.
         object_pose: object to camera, see `files.rigid`.
-
-    Raises:
-        ValueError: not 21 joints, not numbers, an unknown order or unit; names the line or field.
     """
     suffix = path.suffix.lower()
     if suffix == ".csv":
         points, labels = _read_csv(path)
     elif suffix in (".json", ".npy"):
-        points, labels = _from_tree(path, read_tree(path))
+        points, labels = _from_tree(read_tree(path))
     else:
         raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected .csv, .json or .npy.")
     order, unit = order or labels.pop("order", "openpose"), unit or labels.pop("unit", "m")
     labels = {name: value for name, value in labels.items() if name in _LABELS}
+    if (side is not None and "side" in labels) or (object_id is not None and "object_id" in labels):
+        raise ValueError("names side or object itself; leave the option out.")
     if not isinstance(unit, str) or unit not in _UNITS:
-        raise ValueError(f"{path}: unit: {str(unit)[:40]!r} is not known; use one of {', '.join(_UNITS)}.")
+        raise ValueError(f"unit: {str(unit)[:40]!r} is not known; use one of {', '.join(_UNITS)}.")
     if len(skeleton.joint_order(order)) != 21:
-        raise ValueError(f"{path}: order: {order!r} has no fingertips; use an order of 21 joints.")
+        raise ValueError(f"order: {order!r} has no fingertips; use an order of 21 joints.")
     points = skeleton.convert(points, source=order, target="openpose") * _UNITS[unit]
     if axes == "opengl":
         points = points @ FLIP_YZ
     rows = len(points)
-    filled = {"side": side or "right", "object_id": object_id or ""}
-    columns: dict[str, Any] = {name: np.full(rows, value) for name, value in filled.items()}
-    for name, value in labels.items():
-        columns[name] = _label(path, name, value, rows)
-    if (side is not None and "side" in labels) or (object_id is not None and "object_id" in labels):
-        raise ValueError(f"{path}: names side or object itself; leave the option out.")
+    columns: dict[str, Any] = {"side": side or "right", "object_id": object_id or ""}
+    columns |= {name: _label(name, value, rows) for name, value in labels.items()}
     return Predictions.from_columns(columns | {"keypoints_3d": points, "object_pose": rigid(object_pose, rows)})
 
 
-def _label(path: Path, name: str, value: Any, rows: int) -> np.ndarray:
+def _label(name: str, value: Any, rows: int) -> np.ndarray:
     """A column of names or numbers; one value serves all rows."""
     values = value if isinstance(value, list) else [value] * rows
     if len(values) != rows or any(not isinstance(cell, str | int | float) for cell in values):
-        raise ValueError(f"{path}: {name}: expected one name or number, or {rows} of them.")
+        raise ValueError(f"{name}: expected one name or number, or {rows} of them.")
     if name == "confidence":
-        return numbers(path, name, [float(cell) if cell != "" else np.nan for cell in values], rows)
+        return numbers(name, [np.nan if cell == "" else float(cell) for cell in values], rows)
     texts = [str(cell)[:1000] for cell in values]
     if name != "frame_index":
         return np.array(texts, np.str_)
-    if any(not cell.removeprefix("-").isdecimal() or len(cell) > 18 for cell in texts):
-        raise ValueError(f"{path}: frame_index: expected whole numbers.")
-    return np.array([int(cell) for cell in texts], np.int64)
+    if any(whole(cell.removeprefix("-")) is None for cell in texts):
+        raise ValueError("frame_index: expected whole numbers.")
+    return np.array(texts).astype(np.int64)
 
 
 def _read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    lines = text_lines(path)
-    _, first = next(lines, (0, ""))
+    lines = list(text_lines(path))
+    first = lines[0][1] if lines else ""
     separator = max(",;\t", key=first.count)
-    names = _cells(first, separator)
-    try:
-        values = [float(cell) for cell in names[-63:]]
-    except ValueError:
-        values = []
-    if len(values) == 63 and len(names) in (63, 64):
-        names, rows = ["frame_id", *map(str, range(63))][-len(names) :], [_cells(first, separator)]
+    rows = [(number, _cells(line, separator)) for number, line in lines]
+    names = rows[0][1] if rows else []
+    if len(names) in (63, 64) and _are_numbers(names[-63:]):
+        names = ["frame_id", *map(str, range(63))][-len(names) :]
     else:
-        rows = []
+        rows = rows[1:]
     places = [k for k, name in enumerate(names) if name not in _LABELS]
     if len(places) != 63 or len(set(names)) != len(names):
         raise ValueError(
-            f"{path}: line 1: {len(places)} columns of coordinates besides {', '.join(_LABELS)}; expected 63 "
-            "with different names."
+            f"line 1: {len(places)} columns of coordinates besides {', '.join(_LABELS)}; expected 63 with different "
+            "names."
         )
     if {names[k] for k in places} == set(_NAMED):
         places = [names.index(name) for name in _NAMED]
-    points = [floats(path, 1, [row[k] for k in places]) for row in rows]
-    for number, line in lines:
-        cells = _cells(line, separator)
+    points = []
+    for number, cells in rows:
         if len(cells) != len(names):
-            raise ValueError(f"{path}: line {number} has {len(cells)} cells, line 1 has {len(names)}.")
+            raise ValueError(f"line {number} has {len(cells)} cells, line 1 has {len(names)}.")
         points.append(floats(path, number, [cells[k] for k in places]))
-        rows.append(cells)
-    labels = {name: [row[k].strip() for row in rows] for k, name in enumerate(names) if name in _LABELS}
+    labels = {name: [cells[k] for _, cells in rows] for k, name in enumerate(names) if name in _LABELS}
     return np.array(points, np.float64).reshape(-1, 21, 3), labels
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    with suppress(ValueError):
+        return bool([float(cell) for cell in cells])
+    return False
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -140,32 +138,24 @@ def _cells(line: str, separator: str) -> list[str]:
         return []
 
 
-def _from_tree(path: Path, tree: Any) -> tuple[np.ndarray, dict[str, Any]]:
+def _from_tree(tree: Any) -> tuple[np.ndarray, dict[str, Any]]:
     if isinstance(tree, list) and tree and all(isinstance(item, dict) for item in tree):
-        points = [_joints(path, f"hand {k}", item[_name(path, item)])[0] for k, item in enumerate(tree)]
+        points = [numbers(f"hand {k}", item[_name(item)], 21, 3) for k, item in enumerate(tree)]
         shared = [name for name in _LABELS if all(name in item for item in tree)]
         return np.array(points), {name: [item[name] for item in tree] for name in shared}
-    if isinstance(tree, dict):
-        name = _name(path, tree)
-        return _joints(path, f"field {name!r}", tree[name]), {k: v for k, v in tree.items() if k != name}
-    return _joints(path, "the array", tree), {}
-
-
-def _name(path: Path, values: dict[str, Any]) -> str:
-    for name in _POINTS:
-        if name in values:
-            return name
-    raise ValueError(f"{path}: no points under any of {', '.join(_POINTS)}.")
-
-
-def _joints(path: Path, what: str, value: Any) -> np.ndarray:
-    points = numbers(path, what, value)
+    name = _name(tree) if isinstance(tree, dict) else None
+    what, value = (f"field {name!r}", tree[name]) if name else ("the array", tree)
+    points = numbers(what, value)
     points = points[None] if points.shape == (21, 3) else points
-    if points.size == 0:
-        return np.zeros((0, 21, 3))
-    if points.ndim != 3 or points.shape[1:] != (21, 3):
-        raise ValueError(f"{path}: {what} has shape {points.shape}; expected (N, 21, 3) or (21, 3).")
-    return points
+    points = numbers(what, points if points.size else np.zeros((0, 21, 3)), None, 21, 3)
+    return points, {k: v for k, v in tree.items() if k != name} if name else {}
+
+
+def _name(values: dict[str, Any]) -> str:
+    name = named(values, _POINTS)
+    if name is None:
+        raise ValueError(f"no points under any of {', '.join(_POINTS)}.")
+    return name
 
 
 def write(
@@ -200,22 +190,13 @@ def write(
     if order != "openpose":
         raise ValueError("order: the columns of a CSV are named; leave it out.")
 
-    def dump(stream: Any) -> None:
-        for cells in (
-            [*labels, *_NAMED],
-            *zip(*labels.values(), *points.reshape(-1, 63).T.tolist(), strict=True),
-        ):
-            stream.write((",".join(map(_cell, cells)) + "\n").encode())
-
-    return write_atomically(path, dump)
-
-
-def _cell(value: Any) -> str:
-    """A cell of a CSV file: quoted where it must be."""
-    if isinstance(value, float):
-        return f"{value:.7g}"
-    text = str(value).replace("\r", " ").replace("\n", " ")
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"') else text
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*labels, *_NAMED])
+    for *names, joints in zip(*labels.values(), points.reshape(-1, 63), strict=True):
+        # Line breaks in a cell would split the row for readers by line.
+        table.writerow([*(" ".join(str(name).splitlines()) for name in names), *(f"{x:.7g}" for x in joints)])
+    return write_atomically(path, lambda stream: stream.write(text.getvalue().encode()))
 
 
 def sniff(path: Path) -> bool:

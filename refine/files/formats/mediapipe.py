@@ -29,8 +29,8 @@ import numpy as np
 from hand_models import HandPose, fit_joints, load_hand_model, skeleton
 
 from ..predictions import Predictions
-from .columns import Columns, pose_columns, stacked
-from .files import json_names, numbers, read_tree, rigid
+from .columns import by_side, pose_columns, stacked
+from .files import filled, json_names, named, numbers, read_tree, rigid, table_of
 from .format import Format, Numbers, Side
 from .hands import hand_sized
 
@@ -59,7 +59,6 @@ def read(
     """Read landmarks and give each hand a pose.
 
     Args:
-        path: .json, see above.
         image_size: width and height, pixels; where the file does not say, as ``image_size`` or ``width`` and
             ``height``.
         focal: focal length, pixels; 1.0 times the longer side when None.
@@ -68,17 +67,18 @@ def read(
         object_id: name of the object.
         object_pose: object to camera, see `files.rigid`.
         mano_dir: fit the user's MANO; None: the open hand.
-
-    Raises:
-        MissingManoError: ``mano_dir`` holds no MANO.
-        ValueError: no landmarks, or of another shape; names the frame.
     """
-    frames = _frames(path, read_tree(path))
     if focal is not None and not 0 < focal < np.inf:
         raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
-    rows: list[dict[str, Any]] = []
-    for index, frame in enumerate(frames):
-        rows += _hands(path, index, frame, image_size, focal, side, mirrored)
+    tree, shared, rows = read_tree(path), {}, []
+    if isinstance(tree, dict) and isinstance(tree.get("frames"), list):
+        shared = {name: tree[name] for name in ("image_size", "width", "height") if name in tree}
+        tree = tree["frames"]
+    for index, frame in enumerate(table_of(tree, "a result of the hand landmarker")):
+        try:
+            rows += _hands(index, shared | frame, image_size, focal, side, mirrored)
+        except ValueError as error:
+            raise ValueError(f"{path}: frame {index}: {error}") from None
     model = load_hand_model("open" if mano_dir is None else "mano", mano_dir=mano_dir)
     if not rows:
         return Predictions.from_columns({"object_id": [], "side": [], "keypoints_3d": np.zeros((0, 21, 3))})
@@ -86,110 +86,83 @@ def read(
     world, image = columns.pop("world"), columns["keypoints_2d"]
     points = world * _scale(world, model)[:, None, None]
     points = points + _place(points, image, columns["cam_K"])[:, None]
-    columns |= {"keypoints_3d": points, **_poses(points, columns["side"], model)}
-    columns |= {
-        "object_id": np.full(len(rows), object_id),
-        "object_pose": rigid(object_pose, len(rows)),
-        "metric_depth": np.zeros(len(rows), bool),
-        "hand_model": np.full(len(rows), model.name),
-    }
-    return Predictions.from_columns(columns)
+    parts = []
+    for hand, of in by_side(columns["side"], hand_sized(points)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # rows that cannot be fitted stay NaN and say so
+            parts.append((of, fit_joints(points[of], model, side=hand).as_arrays()))
+    columns |= pose_columns(len(rows), parts) | {"keypoints_3d": points, "object_pose": rigid(object_pose, len(rows))}
+    return Predictions.from_columns(columns | {"object_id": object_id, "metric_depth": False, "hand_model": model.name})
 
 
 # The file -------------------------------------------------------------------------------------------
 
 
-def _frames(path: Path, tree: Any) -> list[dict[str, Any]]:
-    if isinstance(tree, dict) and isinstance(tree.get("frames"), list):
-        shared = {name: tree[name] for name in ("image_size", "width", "height") if name in tree}
-        tree = [shared | frame if isinstance(frame, dict) else frame for frame in tree["frames"]]
-    frames = tree if isinstance(tree, list) else [tree]
-    if any(not isinstance(frame, dict) for frame in frames):
-        raise ValueError(f"{path}: expected a result of the hand landmarker, or a list of them.")
-    return frames
-
-
 def _hands(
-    path: Path, index: int, frame: dict[str, Any], image_size: Any, focal: float | None, side: str | None,
-    mirrored: bool | None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    where = f"frame {index}"
-    image = _points(path, f"{where}, landmarks", frame, _IMAGE)
-    world = _points(path, f"{where}, world landmarks", frame, _WORLD)
+    index: int, frame: dict[str, Any], given_size: Any, focal: float | None, side: str | None, mirrored: bool | None
+) -> list[dict[str, Any]]:
+    """The hands of a frame: columns, and the landmarks ``world (21, 3)``."""
+    image, world = _points("landmarks", frame, _IMAGE), _points("world landmarks", frame, _WORLD)
     if len(image) != len(world):
-        raise ValueError(f"{path}: {where}: {len(image)} hands in the image, {len(world)} in the world.")
+        raise ValueError(f"{len(image)} hands in the image, {len(world)} in the world.")
     if not len(image):
         return []
-    size = _image_size(path, where, frame, image_size)
-    labels = _labels(path, where, frame, len(image), side, mirrored)
+    size = _image_size(frame, given_size)
     length = focal or _FOCAL * size.max()
-    camera = np.array([[length, 0, size[0] / 2], [0, length, size[1] / 2], [0, 0, 1]])
-    name = frame.get("frame_id", index)
+    shared = {
+        "cam_K": np.array([[length, 0, size[0] / 2], [0, length, size[1] / 2], [0, 0, 1]]),
+        "image_size": size,
+        "frame_id": str(frame.get("frame_id", index))[:1000],
+        "frame_index": index,
+    }
     return [
-        {
-            "side": labels[k][0],
-            "confidence": labels[k][1],
-            "keypoints_2d": image[k, :, :2] * size,
-            "world": world[k],
-            "cam_K": camera,
-            "image_size": size,
-            "frame_id": str(name)[:1000],
-            "frame_index": index,
-        }
-        for k in range(len(image))
+        {"side": label, "confidence": score, "keypoints_2d": image[k, :, :2] * size, "world": world[k], **shared}
+        for k, (label, score) in enumerate(_labels(frame, len(image), side, mirrored))
     ]
 
 
-def _points(path: Path, what: str, frame: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
+def _points(what: str, frame: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
     """``(H, 21, 3)`` landmarks of the hands of a frame."""
-    found = [name for name in names if name in frame]
-    if not found:
-        raise ValueError(f"{path}: {what}: missing; expected one of {', '.join(names)}.")
-    hands = frame[found[0]] or []
+    name = named(frame, names)
+    if name is None:
+        raise ValueError(f"{what}: missing; expected one of {', '.join(names)}.")
+    hands = frame[name] or []
     if not isinstance(hands, list):
-        raise ValueError(f"{path}: {what}: expected a list of hands.")
-    arrays = [_hand(path, what, hand) for hand in hands]
-    return np.array(arrays).reshape(-1, 21, 3)
+        raise ValueError(f"{what}: expected a list of hands.")
+    points = []
+    for hand in hands:
+        marks = hand.get("landmark", hand.get("landmarks")) if isinstance(hand, dict) else hand
+        if not isinstance(marks, list) or len(marks) != 21:
+            raise ValueError(f"{what}: expected 21 landmarks.")
+        cells = [[p.get(axis) for axis in "xyz"] if isinstance(p, dict) else p for p in marks]
+        points.append(numbers(what, filled(cells), 21, 3))
+    return np.array(points).reshape(-1, 21, 3)
 
 
-def _hand(path: Path, what: str, hand: Any) -> np.ndarray:
-    points = hand.get("landmark", hand.get("landmarks")) if isinstance(hand, dict) else hand
-    if not isinstance(points, list) or len(points) != 21:
-        raise ValueError(f"{path}: {what}: expected 21 landmarks.")
-    cells = [[p.get(axis, np.nan) for axis in "xyz"] if isinstance(p, dict) else p for p in points]
-    try:
-        return numbers(path, what, [[np.nan if x is None else x for x in cell] for cell in cells], 21, 3)
-    except TypeError:
-        raise ValueError(f"{path}: {what}: a landmark is neither x, y, z nor three numbers.") from None
-
-
-def _image_size(path: Path, where: str, frame: dict[str, Any], given: Any) -> np.ndarray:
-    value = given
-    if value is None:
-        value = frame.get("image_size", [frame.get("width"), frame.get("height")])
+def _image_size(frame: dict[str, Any], given: Any) -> np.ndarray:
+    value = frame.get("image_size", [frame.get("width"), frame.get("height")]) if given is None else given
     if value == [None, None]:
-        raise ValueError(f"{path}: {where}: the size of the image is unknown; give image_size (width, height).")
-    size = numbers(path, f"{where}, image_size", value, 2)
-    if not (np.isfinite(size).all() and (size >= 1).all() and (size < 1e6).all()):
-        raise ValueError(f"{path}: {where}: image_size {size.tolist()} is not a width and a height in pixels.")
+        raise ValueError("the size of the image is unknown; give image_size (width, height).")
+    size = numbers("image_size", value, 2)
+    if not ((size >= 1).all() and (size < 1e6).all()):
+        raise ValueError(f"image_size {size.tolist()} is not a width and a height in pixels.")
     return size.astype(np.int64)
 
 
-def _labels(
-    path: Path, where: str, frame: dict[str, Any], count: int, side: str | None, mirrored: bool | None
-) -> list[tuple[str, float]]:
+def _labels(frame: dict[str, Any], count: int, side: str | None, mirrored: bool | None) -> list[tuple[str, float]]:
     """Side and score of each hand."""
-    found = next((frame[name] for name in _SIDES if name in frame), None)
-    if found is None and side is not None:
+    name = named(frame, _SIDES)
+    if name is None and side is not None:
         return [(side, np.nan)] * count
+    found = frame[name] if name else None
     if not isinstance(found, list) or len(found) != count:
-        raise ValueError(f"{path}: {where}: handedness is missing or not of {count} hands; give side.")
-    swap = any(name in frame for name in _LEGACY) if mirrored is None else mirrored
+        raise ValueError(f"handedness is missing or not of {count} hands; give side.")
+    swap = named(frame, _LEGACY) is not None if mirrored is None else mirrored
     labels = []
     for item in found:
         label, score = _handedness(item)
         if side is None and label not in ("left", "right"):
-            raise ValueError(f"{path}: {where}: handedness {label[:20]!r} is neither Left nor Right; give side.")
+            raise ValueError(f"handedness {label[:20]!r} is neither Left nor Right; give side.")
         labels.append((side or ("right" if (label == "right") != swap else "left"), score))
     return labels
 
@@ -203,8 +176,7 @@ def _handedness(item: Any) -> tuple[str, float]:
     if not isinstance(item, dict):
         return str(item).lower(), np.nan
     names = ("categoryName", "category_name", "label", "displayName", "display_name")
-    label = next((item[name] for name in names if item.get(name)), None)
-    score = item.get("score")
+    label, score = next((item[name] for name in names if item.get(name)), None), item.get("score")
     return str(label).lower(), score if isinstance(score, float) else np.nan
 
 
@@ -227,31 +199,15 @@ def _place(points: np.ndarray, image: np.ndarray, cameras: np.ndarray) -> np.nda
 
     ``f (X + t) = (u - c) (Z + t_z)`` is linear in t. NaN where the hand would not stand before the camera.
     """
+    ray = (image - cameras[:, None, :2, 2]) / cameras[:, :1, :1]
+    known = ray * points[..., 2:] - points[..., :2]
+    system = np.concatenate([np.broadcast_to(np.eye(2), (*ray.shape, 2)), -ray[..., None]], -1)
     places = np.full((len(points), 3), np.nan)
-    for row, (x, uv, camera) in enumerate(zip(points, image, cameras, strict=True)):
-        ray = (uv - camera[:2, 2]) / camera[0, 0]
-        if not (np.isfinite(x).all() and np.isfinite(ray).all()):
-            continue
-        system = np.zeros((42, 3))
-        system[:21, 0] = system[21:, 1] = 1
-        system[:, 2] = -ray.T.ravel()
-        known = (ray * x[:, 2:] - x[:, :2]).T.ravel()
-        place = np.linalg.lstsq(system, known, rcond=None)[0]
-        if 0 < place[2] < _MOST_FAR:
-            places[row] = place
-    return places
-
-
-def _poses(points: np.ndarray, sides: np.ndarray, model: Any) -> Columns:
-    """Pose columns fitted to ``points (N, 21, 3)``; NaN rows where there is nothing to fit."""
-    usable, parts = hand_sized(points), []
-    for side in ("right", "left"):
-        rows = np.flatnonzero((sides == side) & usable)
-        if len(rows):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # rows that cannot be fitted stay NaN and say so
-                parts.append((rows, fit_joints(points[rows], model, side=side).as_arrays()))
-    return pose_columns(len(points), parts)
+    fine = np.isfinite(known).all((1, 2))
+    inverse = np.linalg.pinv(system[fine].reshape(-1, 42, 3))
+    places[fine] = (inverse @ known[fine].reshape(-1, 42, 1))[..., 0]
+    before = (places[:, 2] > 0) & (places[:, 2] < _MOST_FAR)
+    return np.where(before[:, None], places, np.nan)
 
 
 def sniff(path: Path) -> bool:

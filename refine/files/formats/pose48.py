@@ -7,15 +7,8 @@ until its wrist is at zero, then translated, so that ``hand_trans`` is where the
 object, centred on its bounding box).
 
 Reads .npz, .json and .pkl: one dictionary with arrays over frames, a dictionary of frames, or a list of them.
-
-===========  ======================================================
-pose 48      ``pose``, ``hand_pose``, ``theta``, ``mano_pose``
-shape 10     ``shape``, ``hand_shape``, ``betas``, ``beta``
-translation  ``tsl``, ``hand_tsl``, ``hand_trans``, ``trans``, ``transl``
-===========  ======================================================
-
-TACO's shapes stand in ``right_hand_shape.pkl`` beside ``right_hand.pkl``. Its pickles hold torch tensors, which run
-code when they are read and are refused; save them with ``.numpy()``.
+Fields go by the names in `_FIELDS`. TACO's shapes stand in ``right_hand_shape.pkl`` beside ``right_hand.pkl``. Its
+pickles hold torch tensors, which run code when they are read and are refused; save them with ``.numpy()``.
 """
 
 from __future__ import annotations
@@ -26,13 +19,16 @@ from typing import Any, Literal
 import numpy as np
 
 from ..predictions import Predictions
-from .files import betas_rows, given_numbers, json_names, npz_names, numbers, read_tree, rigid
+from .columns import joined
+from .files import given_numbers, json_names, named, npz_names, numbers, per_hand, read_tree, rigid
 from .format import Format, Numbers, Side
 from .hands import mano_columns, root_joints
 
-_POSE = ("pose", "hand_pose", "theta", "mano_pose")
-_SHAPE = ("shape", "hand_shape", "betas", "beta")
-_TRANSL = ("tsl", "hand_tsl", "hand_trans", "trans", "transl")
+_FIELDS = {
+    "pose": ("pose", "hand_pose", "theta", "mano_pose"),
+    "shape": ("shape", "hand_shape", "betas", "beta"),
+    "transl": ("tsl", "hand_tsl", "hand_trans", "trans", "transl"),
+}
 
 
 def read(
@@ -49,7 +45,6 @@ def read(
     """Read poses of 48 numbers.
 
     Args:
-        path: .npz, .json or .pkl, see above.
         side: of the hands; None: "left" where the file's name says so, else "right".
         betas: ten numbers, or a file of them, where the file has none.
         object_id: name of the object.
@@ -59,79 +54,62 @@ def read(
         pivot: what translations say; "wrist": where the wrist is (``center_idx=0``); "root": how far MANO's mesh is
             moved that was posed about its wrist joint.
         mano_dir: the user's MANO: exact wrists of shapes, and the mean pose.
-
-    Raises:
-        MissingManoError: MANO is needed and not there.
-        ValueError: a field is missing or misshapen.
     """
     side = side or ("left" if "left" in path.stem.lower() else "right")
-    frames = _frames(path, read_tree(path))
-    parts = [_arrays(path, values) for _, values in frames]
-    pose = np.concatenate([part["pose"] for part in parts]) if parts else np.zeros((0, 48))
-    transl = np.concatenate([part["transl"] for part in parts]) if parts else np.zeros((0, 3))
-    rows = len(pose)
-    names = [
-        f"{name}/{k}" if len(part["pose"]) > 1 else name
-        for (name, _), part in zip(frames, parts, strict=True)
-        for k in range(len(part["pose"]))
-    ]
-    shape = _shapes(path, parts, betas, rows)
+    frames = _frames(read_tree(path))
+    hands = joined([_hands(name, values) for name, values in frames])
+    pose, transl, rows = hands["pose"], hands["transl"], len(hands["pose"])
+    beside = path.with_name(f"{path.stem}_shape{path.suffix}")
+    if betas is not None:
+        shape = per_hand("betas", given_numbers(betas), rows, 10)
+    elif "shape" in hands:
+        shape = hands["shape"]
+    elif beside.is_file():
+        shape = _field(read_tree(beside), "shape", rows, 10)
+    else:
+        shape = np.zeros((rows, 10))
     columns = mano_columns(side, pose[:, :3], pose[:, 3:], shape, transl, mano_dir, add_mean=not flat_hand_mean)
     if pivot == "wrist":
         columns["transl"] = transl - root_joints(columns["betas"], columns["side"], mano_dir)
     if object_pose is not None or not all("tsl" in values for _, values in frames):
         columns["object_pose"] = rigid(object_pose, rows)
-    labels = np.array(names, np.str_) if len(frames) > 1 else np.arange(rows)
-    return Predictions.from_columns(columns | {"object_id": np.full(rows, object_id), "frame_id": labels})
+    labels = hands["frame_id"] if len(frames) > 1 else np.arange(rows)
+    return Predictions.from_columns(columns | {"object_id": object_id, "frame_id": labels})
 
 
-def _frames(path: Path, tree: Any) -> list[tuple[str, dict[str, Any]]]:
+def _frames(tree: Any) -> list[tuple[str, dict[str, Any]]]:
     """Named dictionaries that each hold a pose."""
     if isinstance(tree, list):
-        named = [(str(k), item) for k, item in enumerate(tree)]
-    elif isinstance(tree, dict) and not any(name in tree for name in _POSE):
-        items = ((str(name)[:200], item) for name, item in tree.items() if isinstance(item, dict))
-        named = sorted(items, key=lambda pair: pair[0])
+        frames = [(str(k), item) for k, item in enumerate(tree)]
+    elif isinstance(tree, dict) and named(tree, _FIELDS["pose"]) is None:
+        items = [(str(name)[:200], item) for name, item in tree.items() if isinstance(item, dict)]
+        frames = sorted(items, key=lambda pair: pair[0])
     else:
-        named = [("0", tree)]
-    if not named or any(not isinstance(item, dict) for _, item in named):
-        raise ValueError(f"{path}: no pose under any of {', '.join(_POSE)}.")
-    return named
+        frames = [("0", tree)]
+    if not frames or any(not isinstance(item, dict) for _, item in frames):
+        raise ValueError(f"no pose under any of {', '.join(_FIELDS['pose'])}.")
+    return frames
 
 
-def _arrays(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """``pose (F, 48)``, ``transl (F, 3)`` and ``shape`` as it is, of one dictionary."""
-    found = {}
-    for what, names, width in (("pose", _POSE, 48), ("transl", _TRANSL, 3)):
-        name = next((name for name in names if name in values), None)
-        if name is None:
-            raise ValueError(f"{path}: no {what} under any of {', '.join(names)}.")
-        array = numbers(path, f"field {name!r}", values[name])
-        if array.size % width or (array.size != width and (array.ndim < 2 or array.size != len(array) * width)):
-            raise ValueError(f"{path}: field {name!r} has shape {array.shape}; expected ({width},) or (N, {width}).")
-        found[what] = array.reshape(-1, width)
-    if len(found["pose"]) != len(found["transl"]):
-        raise ValueError(f"{path}: {len(found['pose'])} poses, but {len(found['transl'])} translations.")
-    name = next((name for name in _SHAPE if name in values), None)
-    if name is not None:
-        found["shape"] = betas_rows(values[name], len(found["pose"]), f"{path}: field {name!r}")
-    return found
+def _hands(name: str, values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """``pose (F, 48)``, ``transl (F, 3)``, ``shape (F, 10)`` where there is one, and names of the hands."""
+    pose = _field(values, "pose", None, 48)
+    rows = len(pose)
+    found = {"pose": pose, "transl": _field(values, "transl", rows, 3)}
+    if named(values, _FIELDS["shape"]):
+        found["shape"] = _field(values, "shape", rows, 10)
+    return found | {"frame_id": np.array([f"{name}/{k}" if rows > 1 else name for k in range(rows)], np.str_)}
 
 
-def _shapes(path: Path, parts: list[dict[str, Any]], betas: Any, rows: int) -> np.ndarray:
-    """Betas of every row: the option's, the file's, those of TACO's shape file, else zeros."""
-    if betas is not None:
-        return betas_rows(given_numbers(betas), rows)
-    if parts and all("shape" in part for part in parts):
-        return np.concatenate([part["shape"] for part in parts])
-    beside = path.with_name(f"{path.stem}_shape{path.suffix}")
-    if not beside.is_file():
-        return np.zeros((rows, 10))
-    values = read_tree(beside)
-    name = next((name for name in _SHAPE if isinstance(values, dict) and name in values), None)
+def _field(values: Any, what: str, rows: int | None, width: int) -> np.ndarray:
+    """``(rows, width)`` of the field that goes by a name of ``what``; None for as many rows as it has."""
+    name = named(values, _FIELDS[what]) if isinstance(values, dict) else None
     if name is None:
-        raise ValueError(f"{beside}: no shape under any of {', '.join(_SHAPE)}.")
-    return betas_rows(values[name], rows, f"{beside}: field {name!r}")
+        raise ValueError(f"no {what} under any of {', '.join(_FIELDS[what])}.")
+    if rows is None:
+        array = numbers(f"field {name!r}", values[name])
+        rows = len(array) if array.ndim > 1 and array.size != width else 1
+    return per_hand(f"field {name!r}", values[name], rows, width)
 
 
 def sniff(path: Path) -> bool:
