@@ -29,6 +29,7 @@ from contact.objects import ObjectMesh
 from hand_models.anatomy import from_anatomical
 from hand_models.model import HandModel
 from hand_models.pose import HandPose
+from hand_models.record import Record
 from hand_models.rotations import exp_so3, log_so3
 
 Progress = Callable[[int, int, Tensor], None]
@@ -123,7 +124,9 @@ def contactopt(
         rows = slice(start, start + chunk)
         maps = (t[rows].detach().to(device) for t in (field.contact, field.hand_contact))
         targets = tuple(t.repeat_interleave(restarts, 0) for t in maps)
-        surface = _Surface.of(meshes if len(meshes) == 1 else meshes[rows], settings, device).repeat(restarts)
+        surface = _Surface.of(meshes if len(meshes) == 1 else meshes[rows], settings, device)
+        if len(meshes) > 1:
+            surface = surface.repeat_interleave(restarts)
         begin = _displaced(model, pose[rows].repeat_interleave(restarts), noise[rows].flatten(0, 1), settings)
         hand = _Unknowns(model, begin, settings, components)
 
@@ -163,7 +166,7 @@ def _check(
 
 
 @dataclass(frozen=True)
-class _Surface:
+class _Surface(Record):
     """Sampled object surfaces, ``(B or 1, n, 3)``, and the penetration each allows, ``(B or 1, 1)`` metres."""
 
     points: Tensor
@@ -178,11 +181,6 @@ class _Surface:
             torch.stack([m.normals for m in meshes]).to(device),
             settings.penetration_allowed * (~thin)[:, None].float(),
         )
-
-    def repeat(self, count: int) -> _Surface:
-        if len(self.points) == 1:
-            return self
-        return _Surface(*(t.repeat_interleave(count, 0) for t in (self.points, self.normals, self.allowed)))
 
 
 def _displaced(model: HandModel, pose: HandPose, noise: Tensor, settings: ContactOptSettings) -> HandPose:
