@@ -67,12 +67,7 @@ def held_out_cases(folder: str | Path, noise: str, count: int | None = None, see
 
 def in_turn(which: Tensor) -> Tensor:
     """Order of grasps by turns: the first of each object, then the second of each, and so on."""
-    seen: dict[int, int] = {}
-    turn = []
-    for k in which.tolist():
-        turn.append(seen.get(k, 0))
-        seen[k] = turn[-1] + 1
-    return torch.tensor(turn, dtype=torch.long).argsort(stable=True)
+    return (which[:, None] == which).tril(-1).sum(1).argsort(stable=True)
 
 
 def real_cases(

@@ -14,7 +14,7 @@ import numpy as np
 import trimesh
 from manifold3d import Manifold
 
-from contact.corpus.shapes import plain, tools, utensils, vessels
+from contact.corpus.shapes import plain, tools, vessels
 from contact.corpus.shapes.solids import finish, rounded_box
 
 _BUILDERS: Mapping[str, Callable[[np.random.Generator], Manifold]] = MappingProxyType(
@@ -39,13 +39,13 @@ _BUILDERS: Mapping[str, Callable[[np.random.Generator], Manifold]] = MappingProx
         "turned": vessels.turned,
         "screwdriver": tools.screwdriver,
         "hammer": tools.hammer,
-        "spatula": utensils.spatula,
+        "spatula": tools.spatula,
         "pistol_grip": tools.pistol_grip,
         "scissors": tools.scissors,
-        "pen": utensils.pen,
-        "blade": utensils.blade,
-        "plate": utensils.plate,
-        "cutlery": utensils.cutlery,
+        "pen": tools.pen,
+        "blade": tools.blade,
+        "plate": tools.plate,
+        "cutlery": tools.cutlery,
     }
 )
 
@@ -70,7 +70,7 @@ def sample_shape(family: str, rng: np.random.Generator) -> trimesh.Trimesh:
 def demo_shapes() -> dict[str, trimesh.Trimesh]:
     """Six fixed everyday objects for demonstrations: name -> mesh, as `sample_shape` returns them."""
     solids = {
-        "mug": vessels.handled_mug(82, 96, 4.0, 0.94, 0.02, reach=34, handle=(13, 8), square=0.55),
+        "mug": vessels.handled_mug(82, 96, 4.0, 0.94, 0.02, reach=34, width=13, thickness=8, square=0.55),
         "bottle": vessels.round_bottle(66, 205, 27, 0.58, 0.82, waist=0.08),
         "box": rounded_box((62, 92, 150), 1.5, segments=8),
         "apple": plain.apple(38, 0.92, 0.28),
