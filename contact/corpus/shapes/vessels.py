@@ -57,11 +57,11 @@ def squeeze_bottle(rng: np.random.Generator) -> Manifold:
     if height < 210 or rng.random() < 0.4:
         return flat_bottle(width, depth, height, *draws(rng, (2.4, 5.0), (0.6, 1.0)))
     taper, corner, radius = draws(rng, (0.85, 1.0), (2.4, 5.0), (10, 13))
+    solid = flat_bottle(width, depth, height, corner, taper)
     # A slot for the fingers leaves a bar of 17 at the side.
     pin = Manifold.cylinder(2 * depth, radius, circular_segments=28, center=True).rotate((90.0, 0.0, 0.0))
     ends = [(_flat_side(z, taper, 0.2) * width / 2 - 17 - radius, 0.0, z * height) for z in (0.36, 0.6)]
-    slot = Manifold.batch_hull([pin.translate(end) for end in ends])
-    return flat_bottle(width, depth, height, corner, taper) - slot
+    return solid - Manifold.batch_hull([pin.translate(end) for end in ends])
 
 
 def _flat_side(t: np.ndarray | float, taper: float, neck: float) -> np.ndarray:
