@@ -112,15 +112,14 @@ def contact_of_object(
     capsule: Capsule = DEFAULT_CAPSULE,
     nearest: Tensor | None = None,
 ) -> Tensor:
-    """Contact value of every object point: its nearest hand point, measured in the object point's capsule.
+    """Contact value ``(B, n)`` of every object point: its nearest hand point, measured in the object point's capsule.
+
+    In (0, 1], differentiable in every point.
 
     Args:
         object_points, object_normals: ``(B or 1, n, 3)`` metres, outward unit normals.
         hand_points: ``(B, P, 3)`` in the object frame.
         nearest: ``(B, n)`` index of the nearest hand points, when the caller already has it.
-
-    Returns:
-        ``(B, n)`` in (0, 1], differentiable in every point.
     """
     if nearest is None:
         nearest = nearest_index(object_points.expand(len(hand_points), -1, -1), hand_points)
@@ -136,15 +135,9 @@ def contact_of_hand(
     capsule: Capsule = DEFAULT_CAPSULE,
     nearest: Tensor | None = None,
 ) -> Tensor:
-    """Contact value of every hand point, measured in the capsule of its nearest object point.
+    """Contact value ``(B, P)`` of every hand point, measured in the capsule of its nearest object point.
 
-    Args:
-        hand_points: ``(B, P, 3)`` in the object frame.
-        object_points, object_normals: ``(B or 1, n, 3)`` metres, outward unit normals.
-        nearest: ``(B, P)`` index of the nearest object points, when the caller already has it.
-
-    Returns:
-        ``(B, P)`` in (0, 1], differentiable in every point.
+    The arguments are those of `contact_of_object`; ``nearest (B, P)`` is of object points.
     """
     if nearest is None:
         nearest = nearest_index(hand_points, object_points)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from scipy.special import betainc
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -48,14 +48,8 @@ def average_precision(score: Array, positive: Array) -> float:
     """Area under precision over recall, in steps: Σ (R_k − R_{k−1}) P_k over the distinct scores, falling.
 
     Equal scores are one step, so the order of the points does not matter (as scikit-learn defines it). A random
-    score has the share of positives in expectation. NaN where nothing is positive.
-
-    Args:
-        score: higher means more likely positive, any shape, finite.
-        positive: bool, the same shape.
-
-    Raises:
-        ValueError: shapes that differ, or a score that is not finite.
+    score has the share of positives in expectation. NaN where nothing is positive. Raises ``ValueError`` for shapes
+    that differ, or a score that is not finite.
     """
     score, positive = _pair(score, positive, bool)
     if not np.isfinite(score).all():
@@ -76,11 +70,8 @@ def touch_probability(mean: Array, variance: Array, threshold: float = THRESHOLD
     large for any distribution on [0, 1] means that the value is either 0 or 1, and 1 with probability ``mean``.
 
     Args:
-        mean: in [0, 1], any shape.
+        mean: in [0, 1], any shape, which is also the result's.
         variance: not negative, the same shape; zero means certainty.
-
-    Returns:
-        float64 of that shape.
     """
     mean, variance = (np.asarray(_array(x), np.float64) for x in (mean, variance))
     m = mean.clip(_LEAST, 1 - _LEAST)
@@ -124,11 +115,8 @@ def negative_log_likelihood(probability: Array, event: Array) -> float:
 def spearman(a: Array, b: Array) -> float:
     """Spearman's rank correlation, ties sharing their mean rank. NaN where one of them is constant or empty."""
     a, b = _pair(a, b, np.float64)
-    if len(a) < 2:
-        return float("nan")
-    ranks = [rankdata(x) - (len(x) + 1) / 2 for x in (a, b)]
-    spread = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
-    return float(ranks[0] @ ranks[1] / spread) if spread > 0 else float("nan")
+    constant = len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0  # scipy warns of these
+    return float("nan") if constant else float(spearmanr(a, b).statistic)
 
 
 def _array(values: Array) -> np.ndarray:
@@ -202,11 +190,7 @@ def measure_field(predicted: ContactField, truth: ContactField, joints: Tensor |
         "correspondence_near_mm": _median_mm(distance[near]),
         "spearman_contact": spearman(predicted.contact_var, (predicted.contact - truth.contact) ** 2),
         "spearman_canonical": spearman(predicted.canonical_var[near], distance[near] ** 2),
-        "spearman_joints": float("nan"),
-        "mpjpe_mm": float("nan"),
-        "grip_mm": float("nan"),
-        "slide_mm": float("nan"),
-    }
+    } | dict.fromkeys(("spearman_joints", "mpjpe_mm", "grip_mm", "slide_mm"), float("nan"))
     if joints is not None and predicted.joints is not None:
         error = (predicted.joints - joints).norm(dim=-1)
         figures["mpjpe_mm"] = 1000 * float(error.mean())
@@ -231,17 +215,11 @@ def grasp_average_precision(contact: Tensor, truth: ContactField) -> np.ndarray:
 
 
 def ambiguous_half(mean: ContactField) -> Tensor:
-    """(B,) bool: the half of the grasps whose joints the mean prediction is least sure of.
-
-    By the mean over the 21 joints of the predicted variance: what the observation leaves open, as the network itself
-    sees it, without looking at the truth or at any draw.
-    """
+    """(B,) bool: the half of the grasps whose joints have the largest predicted variance, blind to the truth."""
     if mean.joints_var is None:
         raise ValueError("mean: has no joints_var, so it does not say which grasps are ambiguous.")
     spread = mean.joints_var.mean(1)
-    chosen = torch.zeros(len(spread), dtype=torch.bool)
-    chosen[spread.argsort(descending=True)[: len(spread) // 2].cpu()] = True
-    return chosen
+    return (spread.argsort(descending=True).argsort() < len(spread) // 2).cpu()
 
 
 def best_of_draws(mean: ContactField, drawn_contact: Tensor, truth: ContactField) -> dict[str, float]:
@@ -262,18 +240,13 @@ def best_of_draws(mean: ContactField, drawn_contact: Tensor, truth: ContactField
     """
     of_mean = grasp_average_precision(mean.contact, truth)
     of_draws = np.stack([grasp_average_precision(contact, truth) for contact in drawn_contact])
-    ambiguous = _array(ambiguous_half(mean))
+    ambiguous = ambiguous_half(mean).numpy()
     figures: dict[str, float] = {}
     for name, rows in (("ambiguous", ambiguous), ("sure", ~ambiguous)):
         rows = rows & np.isfinite(of_mean)
-        if not rows.any():
-            figures |= {f"{k}_{name}": float("nan") for k in ("ap_mean", "ap_best", "ap_one", "gain")}
-            continue
-        before, best = float(of_mean[rows].mean()), float(of_draws[:, rows].max(0).mean())
-        figures |= {
-            f"ap_mean_{name}": before,
-            f"ap_best_{name}": best,
-            f"ap_one_{name}": float(of_draws[:, rows].mean()),
-            f"gain_{name}": best / before - 1,
-        }
+        values = [float("nan")] * 4
+        if rows.any():
+            before, best = of_mean[rows].mean(), of_draws[:, rows].max(0).mean()
+            values = [float(v) for v in (before, best, of_draws[:, rows].mean(), best / before - 1)]
+        figures |= {f"{k}_{name}": v for k, v in zip(("ap_mean", "ap_best", "ap_one", "gain"), values, strict=True)}
     return figures
