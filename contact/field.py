@@ -16,10 +16,9 @@ from hand_models.record import Record
 
 from .capsule import axis_distance, contact_at_distance, contact_value
 from .objects.mesh import ObjectMesh
+from .objects.surface_points import RAY_UNITS, first_hit
 
 NUM_PARTS = 16
-_RAY_UNITS = 1e4
-"""libigl drops triangles from ray tests by an absolute tolerance, in metres most of a hand: use 0.1 mm."""
 _EXACT_WITHIN = 0.01
 """Metres; beyond, measuring to the nearest vertex instead of the skin changes a contact value by < 0.01."""
 # How far a correspondence may reach, metres:
@@ -183,22 +182,19 @@ class _Probe:
 
     @staticmethod
     def of(object_mesh: ObjectMesh) -> _Probe:
-        points = np.ascontiguousarray(object_mesh.points.double().numpy())
-        normals = np.ascontiguousarray(object_mesh.normals.double().numpy())
-        tree, vertices = igl.AABB(), np.ascontiguousarray(object_mesh.vertices.double().numpy() * _RAY_UNITS)
+        points, normals, vertices, thickness = (
+            np.ascontiguousarray(values.double().numpy())
+            for values in (object_mesh.points, object_mesh.normals, object_mesh.vertices, object_mesh.thickness)
+        )
         faces = np.ascontiguousarray(object_mesh.faces.numpy(), dtype=np.int64)
-        tree.init(vertices, faces)
-        off_the_surface = 1e-4  # as TOCH's program: start clear of the triangle the point lies on
-        origins = (points + off_the_surface * normals) * _RAY_UNITS
-        face, distance, _ = tree.intersect_ray_first(vertices, faces, origins, normals)
-        clearance = np.where(face >= 0, distance / _RAY_UNITS + off_the_surface, np.inf)
-        return _Probe(points, normals, clearance, object_mesh.thickness.double().numpy())
+        # As TOCH's program: start 0.1 mm clear of the triangle the point lies on.
+        return _Probe(points, normals, first_hit(vertices, faces, points, normals, 1e-4), thickness)
 
 
 def _one_hand(skin: _Skin, vertices: Tensor, probe: _Probe) -> dict[str, Tensor]:
     """The object's columns of the field for one posed hand, vertices (V, 3)."""
     hand = vertices.double().numpy()
-    scaled, tree = np.ascontiguousarray(hand * _RAY_UNITS), igl.AABB()
+    scaled, tree = np.ascontiguousarray(hand * RAY_UNITS), igl.AABB()
     tree.init(scaled, skin.faces)
     # The exact closest point matters, and is quick to find, near the skin only; a vertex will do far away.
     # No point of the skin is farther than this from a vertex: a triangle's longest edge over root three.
@@ -208,9 +204,9 @@ def _one_hand(skin: _Skin, vertices: Tensor, probe: _Probe) -> dict[str, Tensor]
     closest, closest_face = hand[vertex], np.full(len(vertex), -1)
     by_skin = np.flatnonzero(distance < _EXACT_WITHIN + spacing)
     if len(by_skin):
-        queries = probe.points[by_skin] * _RAY_UNITS
+        queries = probe.points[by_skin] * RAY_UNITS
         _, closest_face[by_skin], exact = tree.squared_distance(scaled, skin.faces, queries)
-        closest[by_skin] = exact / _RAY_UNITS
+        closest[by_skin] = exact / RAY_UNITS
     offset = torch.from_numpy(closest - probe.points)
     contact = contact_value(axis_distance(offset, torch.from_numpy(probe.normals)))
 
@@ -249,11 +245,11 @@ def _cast(
     points, normals = probe.points[ids], probe.normals[ids]
     # libigl loses rays that run exactly along an edge, which aligned shapes make common: step off by 1 µm.
     origins = points - _INWARD * normals + np.array([0.53, 0.61, 0.59]) * 1e-6
-    hits = tree.intersect_ray(scaled, skin.faces, origins * _RAY_UNITS, normals)
+    hits = tree.intersect_ray(scaled, skin.faces, origins * RAY_UNITS, normals)
     counts = np.fromiter(map(len, hits), np.int64, m)
     table = np.array([h for row in hits for h in row]).reshape(-1, 4)  # face, t, u, v
     ray, tri = np.repeat(np.arange(m), counts), table[:, 0].astype(np.int64)
-    t = table[:, 1] / _RAY_UNITS - _INWARD
+    t = table[:, 1] / RAY_UNITS - _INWARD
     a, b, c = (scaled[skin.faces[tri, k]] for k in range(3))
     entering = (np.cross(b - a, c - a) * normals[ray]).sum(1) < 0  # into the hand, seen along the normal
 
