@@ -88,13 +88,9 @@ def calibration_error(probability: Array, event: Array, bins: int = BINS, skip: 
     Bins have equal width (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, for a binary event).
 
     Args:
-        probability: of the event, in [0, 1], any shape.
-        event: bool, the same shape.
+        probability, event: of one shape; ``ValueError`` for probabilities outside [0, 1].
         skip: lowest bins to leave out. Most points are far from the hand, which is easy to say; without the
             lowest bin, only those count of which something is claimed. NaN where no point remains.
-
-    Raises:
-        ValueError: shapes that differ, or probabilities outside [0, 1].
     """
     probability, event = _pair(probability, event, bool)
     if not ((probability >= 0) & (probability <= 1)).all():
@@ -153,16 +149,9 @@ def measure_field(predicted: ContactField, truth: ContactField, joints: Tensor |
     - ``mpjpe_mm``: of the predicted joints; ``grip_mm``, ``slide_mm``: of their middle, along the line that thumb and
       fingers close on, and across it, where a hand can slide over the surface.
 
-    Args:
-        predicted: ``B`` fields; one that has ``near`` 0 everywhere says nothing of correspondence.
-        truth: of the same grasps and points, from `field_from_pose`.
-        joints: ``(B, 21, 3)`` true joints, metres, object frame.
-
-    Returns:
-        Figures that cannot be measured are NaN.
-
-    Raises:
-        ValueError: the fields are of different grasps or points.
+    Figures that cannot be measured are NaN: of correspondence where ``near`` is predicted to be 0 everywhere, of joints
+    without the true ones ``(B, 21, 3)``, metres, object frame. Raises ``ValueError`` where the fields are of different
+    grasps or points.
     """
     if predicted.contact.shape != truth.contact.shape:
         raise ValueError(
@@ -223,20 +212,12 @@ def ambiguous_half(mean: ContactField) -> Tensor:
 
 
 def best_of_draws(mean: ContactField, drawn_contact: Tensor, truth: ContactField) -> dict[str, float]:
-    """How much better the best of ``K`` draws detects contact than the mean prediction does.
+    """How much better the best of ``K`` draws, of contact ``(K, B, n)``, detects it than the mean prediction does.
 
-    Average precision of each grasp; of the draws the best one's. ``_ambiguous`` is over `ambiguous_half`, ``_sure``
-    over the other half, where draws ought to agree. The truth chooses the draw: this says whether the right field is
-    among them, not that one could pick it.
-
-    Args:
-        mean: ``B`` mean predictions.
-        drawn_contact: ``(K, B, n)`` contact of the draws.
-        truth: of the grasps.
-
-    Returns:
-        For each half ``ap_mean``, ``ap_best``, ``ap_one`` (a single draw, on average) and ``gain``, the share by
-        which ``ap_best`` lies above ``ap_mean``.
+    ``ap_mean``, ``ap_best`` and ``ap_one`` are average precisions of each grasp, by the mean, the best draw and a
+    single draw, and ``gain`` is the share by which ``ap_best`` lies above ``ap_mean``: each for the `ambiguous_half`
+    and for the other, ``_sure``, where draws ought to agree. The truth chooses the draw: this says whether the right
+    field is among them, not that one could pick it.
     """
     of_mean = grasp_average_precision(mean.contact, truth)
     of_draws = np.stack([grasp_average_precision(contact, truth) for contact in drawn_contact])

@@ -133,12 +133,9 @@ def lift(
     few = (weight > 0).sum(1) < 6
     if few.any():
         raise ValueError(f"keypoints: row {int(few.int().argmax())} has fewer than six; drop the row.")
-    edges = None
-    if box is not None:
-        edges = _tensor("box", box, like)
-        if edges.shape not in ((3,), (batch, 3)):
-            raise ValueError(f"box: got shape {tuple(edges.shape)}; expected (3,) or ({batch}, 3) metres.")
-        edges = edges.expand(batch, 3)
+    edges = None if box is None else _tensor("box", box, like)
+    if edges is not None and edges.shape not in ((3,), (batch, 3)):
+        raise ValueError(f"box: got shape {tuple(edges.shape)}; expected (3,) or ({batch}, 3) metres.")
     if side not in ("right", "left"):
         raise ValueError(f"side: got {side!r}; pass 'right' or 'left'.")
     order = mirror_nodes(side, points.device)
@@ -146,7 +143,7 @@ def lift(
     if side == "left":
         points = (points - camera[:, None, :2, 2]) * points.new_tensor([-1.0, 1.0]) + camera[:, None, :2, 2]
     view = view_of(points, camera, weight)
-    features = view.features(edges)
+    features = view.features(None if edges is None else edges.expand(batch, 3))
     if image_features is not None:
         features = torch.cat([features, image_features.to(features)], 2)
     output = network(features)

@@ -66,8 +66,6 @@ def train(
     An interrupted run, started again with the same configuration, ends as it would have uninterrupted.
 
     Args:
-        grasps: to learn from.
-        network: which one.
         out: folder, made when absent; ``name.checkpoint`` in it holds the state of an unfinished run.
         held_out: grasps to report errors on.
         card: what else the card is to say.
@@ -112,7 +110,7 @@ def train(
     finish(averaged, grasps, config)
     scores = {} if held_out is None else evaluate(averaged, held_out, config.cameras)
     card = {
-        **(card or {}), "training": asdict(config), "parameters": model.parameter_count,
+        **(card or {}), "training": asdict(config), "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(time.monotonic() - began), "held_out": {k: round(v, 3) for k, v in scores.items()},
     }  # fmt: skip
     return save_network(averaged, card, out / f"{name}.safetensors")

@@ -1,7 +1,7 @@
 """The grasp corpus: procedural objects, synthetic grasps and their ground-truth contact, in one folder.
 
-One file an object, written under a temporary name and renamed, so that a run that was stopped goes on where
-it was. Every object has its own seed: the corpus does not depend on how many workers made it.
+One file an object, so that a run that was stopped goes on where it was. Every object has its own seed: the corpus
+does not depend on how many workers made it.
 """
 
 from __future__ import annotations
@@ -72,9 +72,8 @@ def synthesise(
 ) -> tuple[Tensor, HandPose, Tensor]:  # fmt: skip
     """Stand an object on a table and grasp it: hands are placed, closed, and kept if they hold.
 
-    Returns:
-        ``(3,)`` the direction away from the table, object frame; ``N`` right hands; and ``(N,)`` their types,
-        indices into ``shapes``. There may be none.
+    Returns the direction ``(3,)`` away from the table, object frame; ``N`` right hands, perhaps none; and their types
+    ``(N,)``, indices into ``shapes``.
     """
     up = torch.tensor(_UPS[rng.choice(len(_UPS), p=_UP_SHARES)], dtype=torch.float32)
     placement = place(model, obj, shapes, up, rng, config)

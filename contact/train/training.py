@@ -78,13 +78,9 @@ def _latent_noise(config: TrainConfig, step: int) -> Tensor:
 def evaluate(
     network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0
 ) -> dict[str, float]:
-    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index`` under a protocol.
+    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index (N,)`` under a noise protocol.
 
-    Args:
-        network: on any device.
-        index: ``(N,)`` grasps of ``corpus``; without any the result is empty.
-        noise: name of a protocol of `contact.perturb`.
-        seed: of the noise.
+    Without any grasps the result is empty.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, float] = {}

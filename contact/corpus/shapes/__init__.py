@@ -7,7 +7,7 @@ or measured off a data set, so corpora made of them carry no licence but this pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
 
 import numpy as np
@@ -17,37 +17,13 @@ from manifold3d import Manifold
 from contact.corpus.shapes import plain, tools, vessels
 from contact.corpus.shapes.solids import finish, rounded_box
 
-_BUILDERS: Mapping[str, Callable[[np.random.Generator], Manifold]] = MappingProxyType(
-    {
-        "can": plain.can,
-        "box": plain.box,
-        "block": plain.block,
-        "ball": plain.ball,
-        "fruit": plain.fruit,
-        "banana": plain.banana,
-        "ring": plain.ring,
-        "superquadric": plain.superquadric,
-        "gadget": plain.gadget,
-        "bottle": vessels.bottle,
-        "squeeze_bottle": vessels.squeeze_bottle,
-        "mug": vessels.mug,
-        "cup": vessels.cup,
-        "bowl": vessels.bowl,
-        "pitcher": vessels.pitcher,
-        "jug": vessels.jug,
-        "goblet": vessels.goblet,
-        "turned": vessels.turned,
-        "screwdriver": tools.screwdriver,
-        "hammer": tools.hammer,
-        "spatula": tools.spatula,
-        "pistol_grip": tools.pistol_grip,
-        "scissors": tools.scissors,
-        "pen": tools.pen,
-        "blade": tools.blade,
-        "plate": tools.plate,
-        "cutlery": tools.cutlery,
-    }
-)
+_FAMILIES: tuple[Callable[[np.random.Generator], Manifold], ...] = (
+    plain.can, plain.box, plain.block, plain.ball, plain.fruit, plain.banana, plain.ring, plain.superquadric,
+    plain.gadget, vessels.bottle, vessels.squeeze_bottle, vessels.mug, vessels.cup, vessels.bowl, vessels.pitcher,
+    vessels.jug, vessels.goblet, vessels.turned, tools.screwdriver, tools.hammer, tools.spatula, tools.pistol_grip,
+    tools.scissors, tools.pen, tools.blade, tools.plate, tools.cutlery,
+)  # fmt: skip
+_BUILDERS = MappingProxyType({build.__name__: build for build in _FAMILIES})
 
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 """Names of all families, in a fixed order."""
