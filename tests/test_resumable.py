@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,7 @@ def test_streams_are_their_own() -> None:
 def test_rate_rises_evenly_and_falls_to_a_hundredth():
     rates = [schedule(step, 1000, 10) for step in range(1001)]
     assert rates[4] == pytest.approx(0.5, rel=1e-3)
-    assert all(a > b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[9:]))
     assert rates[500] == pytest.approx((1 + 0.01) / 2)
     assert rates[1000] == pytest.approx(0.01)
 
