@@ -38,14 +38,11 @@ DEFAULT_CAPSULE = Capsule()
 
 
 def axis_distance(offset: Tensor, normals: Tensor, capsule: Capsule = DEFAULT_CAPSULE) -> Tensor:
-    """Distance of a point to the axis of a capsule, metres.
+    """Distance ``(...)`` of points to the axes of capsules, metres; its gradient is finite everywhere, zero on an axis.
 
     Args:
-        offset: ``(..., 3)`` the point, relative to the object point that carries the capsule.
+        offset: ``(..., 3)`` the points, relative to the object points that carry the capsules.
         normals: ``(..., 3)`` unit outward normals of the object points.
-
-    Returns:
-        ``(...)``; its gradient is finite everywhere, zero on the axis.
     """
     along = (offset * normals).sum(-1).clamp(capsule.bottom, capsule.top)
     square = (offset - along[..., None] * normals).square().sum(-1)
@@ -69,14 +66,9 @@ def contact_at_distance(signed_distance: Tensor, capsule: Capsule = DEFAULT_CAPS
 
 @torch.no_grad()
 def nearest_index(points: Tensor, targets: Tensor) -> Tensor:
-    """Index of the nearest target of every point.
+    """Index ``(B, N)`` of the target, of ``(B, M, 3)`` or ``(1, M, 3)`` for all, nearest to every point ``(B, N, 3)``.
 
-    Args:
-        points: ``(B, N, 3)``.
-        targets: ``(B, M, 3)``, or ``(1, M, 3)`` shared by the batch.
-
-    Returns:
-        ``(B, N)`` int64. Not differentiable: the pairing is held constant, as in the paper.
+    Not differentiable: the pairing is held constant, as in the paper.
     """
     batch, count, _ = points.shape
     # |p - t|² = |p|² + (|t|² - 2 p·t): the first term does not change which target is nearest, the rest
@@ -88,14 +80,11 @@ def nearest_index(points: Tensor, targets: Tensor) -> Tensor:
     left = torch.cat([p, torch.ones_like(p[..., :1])], -1)
     if points.device.type == "cpu":  # numpy's argmin is vectorised, torch's is not
         rights = right.expand(batch, -1, -1).numpy()
-        rows = [np.argmin(left[b].numpy() @ rights[b], axis=1) for b in range(batch)]
+        rows = [np.argmin(a.numpy() @ b, axis=1) for a, b in zip(left, rights, strict=True)]
         return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, count, dtype=torch.int64)
     step = max(1, _MAX_PAIRS // max(1, count * targets.shape[1]))
-    blocks = [
-        torch.matmul(left[i : i + step], right if len(right) == 1 else right[i : i + step]).argmin(-1)
-        for i in range(0, batch, step)
-    ]
-    return torch.cat(blocks) if blocks else left.new_zeros(0, count, dtype=torch.int64)
+    pairs = zip(left.split(step), right.expand(batch, -1, -1).split(step), strict=True)
+    return torch.cat([(a @ b).argmin(-1) for a, b in pairs])
 
 
 def gather_points(points: Tensor, index: Tensor) -> Tensor:
@@ -112,15 +101,14 @@ def contact_of_object(
     capsule: Capsule = DEFAULT_CAPSULE,
     nearest: Tensor | None = None,
 ) -> Tensor:
-    """Contact value of every object point: its nearest hand point, measured in the object point's capsule.
+    """Contact value ``(B, n)`` of every object point: its nearest hand point, measured in the object point's capsule.
+
+    In (0, 1], differentiable in every point.
 
     Args:
         object_points, object_normals: ``(B or 1, n, 3)`` metres, outward unit normals.
         hand_points: ``(B, P, 3)`` in the object frame.
         nearest: ``(B, n)`` index of the nearest hand points, when the caller already has it.
-
-    Returns:
-        ``(B, n)`` in (0, 1], differentiable in every point.
     """
     if nearest is None:
         nearest = nearest_index(object_points.expand(len(hand_points), -1, -1), hand_points)
@@ -136,15 +124,9 @@ def contact_of_hand(
     capsule: Capsule = DEFAULT_CAPSULE,
     nearest: Tensor | None = None,
 ) -> Tensor:
-    """Contact value of every hand point, measured in the capsule of its nearest object point.
+    """Contact value ``(B, P)`` of every hand point, measured in the capsule of its nearest object point.
 
-    Args:
-        hand_points: ``(B, P, 3)`` in the object frame.
-        object_points, object_normals: ``(B or 1, n, 3)`` metres, outward unit normals.
-        nearest: ``(B, P)`` index of the nearest object points, when the caller already has it.
-
-    Returns:
-        ``(B, P)`` in (0, 1], differentiable in every point.
+    The arguments are those of `contact_of_object`; ``nearest (B, P)`` is of object points.
     """
     if nearest is None:
         nearest = nearest_index(hand_points, object_points)

@@ -45,17 +45,11 @@ class Cases(Record):
 
 
 def held_out_cases(folder: str | Path, noise: str, count: int | None = None, seed: int = 0) -> Cases:
-    """Grasps on a corpus's held-out objects under a noise protocol.
+    """Grasps on the held-out objects of a corpus's folder under a noise protocol; raises as `load_held_out` does.
 
     Args:
-        folder: ``out`` of ``regrasp corpus``.
-        noise: name of a protocol of `contact.perturb`.
         count: grasps, the same number on every object as far as that goes; None for all.
         seed: of the noise, which is drawn for all held-out grasps: a grasp's noise does not depend on ``count``.
-
-    Raises:
-        FileNotFoundError: there is no corpus.
-        ValueError: nothing is held out, or the protocol is unknown.
     """
     corpus = load_held_out(Path(folder))
     noisy = perturb(corpus.pose, noise, seed=seed)
@@ -67,38 +61,22 @@ def held_out_cases(folder: str | Path, noise: str, count: int | None = None, see
 
 def in_turn(which: Tensor) -> Tensor:
     """Order of grasps by turns: the first of each object, then the second of each, and so on."""
-    seen: dict[int, int] = {}
-    turn = []
-    for k in which.tolist():
-        turn.append(seen.get(k, 0))
-        seen[k] = turn[-1] + 1
-    return torch.tensor(turn, dtype=torch.long).argsort(stable=True)
+    return (which[:, None] == which).tril(-1).sum(1).argsort(stable=True)
 
 
 def real_cases(
-    folder: str | Path,
-    model: HandModel,
-    noise: str,
-    *,
-    count: int | None = None,
-    seed: int = 0,
-    resolution: int = 64,
+    folder: str | Path, model: HandModel, noise: str, *, count: int | None = None, seed: int = 0, resolution: int = 64
 ) -> tuple[Cases, list[ObjectMesh]]:
-    """Measured human grasps under a noise protocol: hands fitted to joints, contact of the fitted hands.
+    """Measured human grasps under a noise protocol, and their objects in the order of ``which``.
+
+    Hands are fitted to joints; the contact is that of the fitted hands.
 
     Args:
         folder: with ``dexycb_val.npz``, holding ``object_id (N)`` and ``joints (N, 21, 3)`` metres, OpenPose order,
-            object frame; and ``ycb/<object_id>.ply``.
-        model: hand to fit.
+            object frame; and ``ycb/<object_id>.ply``. Raises ``FileNotFoundError`` where one is missing.
         count: grasps, evenly spaced; None for all. Noise is drawn for all of them, so a grasp's does not depend on it.
         seed: of the noise.
         resolution: of the objects' distance grids.
-
-    Returns:
-        The cases, and their objects as `ObjectMesh`, in the order of ``which``.
-
-    Raises:
-        FileNotFoundError: a file is missing.
     """
     file = Path(folder) / "dexycb_val.npz"
     if not file.is_file():

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from scipy.special import betainc
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -48,14 +48,8 @@ def average_precision(score: Array, positive: Array) -> float:
     """Area under precision over recall, in steps: Σ (R_k − R_{k−1}) P_k over the distinct scores, falling.
 
     Equal scores are one step, so the order of the points does not matter (as scikit-learn defines it). A random
-    score has the share of positives in expectation. NaN where nothing is positive.
-
-    Args:
-        score: higher means more likely positive, any shape, finite.
-        positive: bool, the same shape.
-
-    Raises:
-        ValueError: shapes that differ, or a score that is not finite.
+    score has the share of positives in expectation. NaN where nothing is positive. Raises ``ValueError`` for shapes
+    that differ, or a score that is not finite.
     """
     score, positive = _pair(score, positive, bool)
     if not np.isfinite(score).all():
@@ -76,11 +70,8 @@ def touch_probability(mean: Array, variance: Array, threshold: float = THRESHOLD
     large for any distribution on [0, 1] means that the value is either 0 or 1, and 1 with probability ``mean``.
 
     Args:
-        mean: in [0, 1], any shape.
+        mean: in [0, 1], any shape, which is also the result's.
         variance: not negative, the same shape; zero means certainty.
-
-    Returns:
-        float64 of that shape.
     """
     mean, variance = (np.asarray(_array(x), np.float64) for x in (mean, variance))
     m = mean.clip(_LEAST, 1 - _LEAST)
@@ -97,13 +88,9 @@ def calibration_error(probability: Array, event: Array, bins: int = BINS, skip: 
     Bins have equal width (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, for a binary event).
 
     Args:
-        probability: of the event, in [0, 1], any shape.
-        event: bool, the same shape.
+        probability, event: of one shape; ``ValueError`` for probabilities outside [0, 1].
         skip: lowest bins to leave out. Most points are far from the hand, which is easy to say; without the
             lowest bin, only those count of which something is claimed. NaN where no point remains.
-
-    Raises:
-        ValueError: shapes that differ, or probabilities outside [0, 1].
     """
     probability, event = _pair(probability, event, bool)
     if not ((probability >= 0) & (probability <= 1)).all():
@@ -124,11 +111,8 @@ def negative_log_likelihood(probability: Array, event: Array) -> float:
 def spearman(a: Array, b: Array) -> float:
     """Spearman's rank correlation, ties sharing their mean rank. NaN where one of them is constant or empty."""
     a, b = _pair(a, b, np.float64)
-    if len(a) < 2:
-        return float("nan")
-    ranks = [rankdata(x) - (len(x) + 1) / 2 for x in (a, b)]
-    spread = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
-    return float(ranks[0] @ ranks[1] / spread) if spread > 0 else float("nan")
+    constant = len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0  # scipy warns of these
+    return float("nan") if constant else float(spearmanr(a, b).statistic)
 
 
 def _array(values: Array) -> np.ndarray:
@@ -165,16 +149,9 @@ def measure_field(predicted: ContactField, truth: ContactField, joints: Tensor |
     - ``mpjpe_mm``: of the predicted joints; ``grip_mm``, ``slide_mm``: of their middle, along the line that thumb and
       fingers close on, and across it, where a hand can slide over the surface.
 
-    Args:
-        predicted: ``B`` fields; one that has ``near`` 0 everywhere says nothing of correspondence.
-        truth: of the same grasps and points, from `field_from_pose`.
-        joints: ``(B, 21, 3)`` true joints, metres, object frame.
-
-    Returns:
-        Figures that cannot be measured are NaN.
-
-    Raises:
-        ValueError: the fields are of different grasps or points.
+    Figures that cannot be measured are NaN: of correspondence where ``near`` is predicted to be 0 everywhere, of joints
+    without the true ones ``(B, 21, 3)``, metres, object frame. Raises ``ValueError`` where the fields are of different
+    grasps or points.
     """
     if predicted.contact.shape != truth.contact.shape:
         raise ValueError(
@@ -202,11 +179,7 @@ def measure_field(predicted: ContactField, truth: ContactField, joints: Tensor |
         "correspondence_near_mm": _median_mm(distance[near]),
         "spearman_contact": spearman(predicted.contact_var, (predicted.contact - truth.contact) ** 2),
         "spearman_canonical": spearman(predicted.canonical_var[near], distance[near] ** 2),
-        "spearman_joints": float("nan"),
-        "mpjpe_mm": float("nan"),
-        "grip_mm": float("nan"),
-        "slide_mm": float("nan"),
-    }
+    } | dict.fromkeys(("spearman_joints", "mpjpe_mm", "grip_mm", "slide_mm"), float("nan"))
     if joints is not None and predicted.joints is not None:
         error = (predicted.joints - joints).norm(dim=-1)
         figures["mpjpe_mm"] = 1000 * float(error.mean())
@@ -231,49 +204,30 @@ def grasp_average_precision(contact: Tensor, truth: ContactField) -> np.ndarray:
 
 
 def ambiguous_half(mean: ContactField) -> Tensor:
-    """(B,) bool: the half of the grasps whose joints the mean prediction is least sure of.
-
-    By the mean over the 21 joints of the predicted variance: what the observation leaves open, as the network itself
-    sees it, without looking at the truth or at any draw.
-    """
+    """(B,) bool: the half of the grasps whose joints have the largest predicted variance, blind to the truth."""
     if mean.joints_var is None:
         raise ValueError("mean: has no joints_var, so it does not say which grasps are ambiguous.")
     spread = mean.joints_var.mean(1)
-    chosen = torch.zeros(len(spread), dtype=torch.bool)
-    chosen[spread.argsort(descending=True)[: len(spread) // 2].cpu()] = True
-    return chosen
+    return (spread.argsort(descending=True).argsort() < len(spread) // 2).cpu()
 
 
 def best_of_draws(mean: ContactField, drawn_contact: Tensor, truth: ContactField) -> dict[str, float]:
-    """How much better the best of ``K`` draws detects contact than the mean prediction does.
+    """How much better the best of ``K`` draws, of contact ``(K, B, n)``, detects it than the mean prediction does.
 
-    Average precision of each grasp; of the draws the best one's. ``_ambiguous`` is over `ambiguous_half`, ``_sure``
-    over the other half, where draws ought to agree. The truth chooses the draw: this says whether the right field is
-    among them, not that one could pick it.
-
-    Args:
-        mean: ``B`` mean predictions.
-        drawn_contact: ``(K, B, n)`` contact of the draws.
-        truth: of the grasps.
-
-    Returns:
-        For each half ``ap_mean``, ``ap_best``, ``ap_one`` (a single draw, on average) and ``gain``, the share by
-        which ``ap_best`` lies above ``ap_mean``.
+    ``ap_mean``, ``ap_best`` and ``ap_one`` are average precisions of each grasp, by the mean, the best draw and a
+    single draw, and ``gain`` is the share by which ``ap_best`` lies above ``ap_mean``: each for the `ambiguous_half`
+    and for the other, ``_sure``, where draws ought to agree. The truth chooses the draw: this says whether the right
+    field is among them, not that one could pick it.
     """
     of_mean = grasp_average_precision(mean.contact, truth)
     of_draws = np.stack([grasp_average_precision(contact, truth) for contact in drawn_contact])
-    ambiguous = _array(ambiguous_half(mean))
+    ambiguous = ambiguous_half(mean).numpy()
     figures: dict[str, float] = {}
     for name, rows in (("ambiguous", ambiguous), ("sure", ~ambiguous)):
         rows = rows & np.isfinite(of_mean)
-        if not rows.any():
-            figures |= {f"{k}_{name}": float("nan") for k in ("ap_mean", "ap_best", "ap_one", "gain")}
-            continue
-        before, best = float(of_mean[rows].mean()), float(of_draws[:, rows].max(0).mean())
-        figures |= {
-            f"ap_mean_{name}": before,
-            f"ap_best_{name}": best,
-            f"ap_one_{name}": float(of_draws[:, rows].mean()),
-            f"gain_{name}": best / before - 1,
-        }
+        values = [float("nan")] * 4
+        if rows.any():
+            before, best = of_mean[rows].mean(), of_draws[:, rows].max(0).mean()
+            values = [float(v) for v in (before, best, of_draws[:, rows].mean(), best / before - 1)]
+        figures |= {f"{k}_{name}": v for k, v in zip(("ap_mean", "ap_best", "ap_one", "gain"), values, strict=True)}
     return figures

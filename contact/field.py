@@ -14,14 +14,24 @@ from torch import Tensor
 from hand_models import HandModel, HandPose
 from hand_models.record import Record
 
-from .capsule import DEFAULT_CAPSULE, Capsule, axis_distance, contact_at_distance, contact_value
+from .capsule import axis_distance, contact_at_distance, contact_value
 from .objects.mesh import ObjectMesh
+from .objects.surface_points import RAY_UNITS, first_hit
 
 NUM_PARTS = 16
-_RAY_UNITS = 1e4
-"""libigl drops triangles from ray tests by an absolute tolerance, in metres most of a hand: use 0.1 mm."""
 _EXACT_WITHIN = 0.01
 """Metres; beyond, measuring to the nearest vertex instead of the skin changes a contact value by < 0.01."""
+# How far a correspondence may reach, metres:
+_OUTWARD = 0.03
+"""longest gap between the object and a hand that does not touch it"""
+_INWARD = 0.015
+"""deepest penetration that still counts"""
+_BEYOND_THICKNESS = 0.004
+"""a hand may come out this far on the other side of a thin object and still belong to this side"""
+_TOUCHING = 0.0025
+"""up to this distance the closest point stands in where the ray just misses the skin"""
+_SIDEWAYS = 0.001
+"""the closest point may lie this far off the normal, which bounds the error of ``p + gap n``"""
 
 
 @dataclass(frozen=True)
@@ -88,34 +98,8 @@ class ContactField(Record):
         return super().cat(parts)
 
 
-@dataclass(frozen=True)
-class CorrespondenceLimits:
-    """How far a correspondence may reach, metres."""
-
-    outward: float = 0.03
-    """Longest gap between the object and a hand that does not touch it."""
-    inward: float = 0.015
-    """Deepest penetration that still counts."""
-    beyond_thickness: float = 0.004
-    """A hand may come out this far on the other side of a thin object and still belong to this side."""
-    touching: float = 0.0025
-    """Up to this distance the closest point stands in where the ray just misses the skin."""
-    sideways: float = 0.001
-    """The closest point may lie this far off the normal, which bounds the error of ``p + gap n``."""
-
-
-DEFAULT_LIMITS = CorrespondenceLimits()
-
-
 @torch.no_grad()
-def field_from_pose(
-    model: HandModel,
-    pose: HandPose,
-    object_mesh: ObjectMesh | Sequence[ObjectMesh],
-    *,
-    capsule: Capsule = DEFAULT_CAPSULE,
-    limits: CorrespondenceLimits = DEFAULT_LIMITS,
-) -> ContactField:
+def field_from_pose(model: HandModel, pose: HandPose, object_mesh: ObjectMesh | Sequence[ObjectMesh]) -> ContactField:
     """Ground-truth contact field of ``pose``, object frame, metres.
 
     Contact is the capsule value (Grady et al., CVPR 2021) measured to the surfaces themselves, not to their
@@ -144,11 +128,11 @@ def field_from_pose(
     skin = _Skin.of(model, pose.side)
     probes = {key: _Probe.of(o) for key, o in {id(o): o for o in objects}.items()}
     pairs = list(zip(vertices, objects, strict=True))
-    rows = [_one_hand(skin, v, probes[id(o)], capsule, limits) for v, o in pairs]
+    rows = [_one_hand(skin, v, probes[id(o)]) for v, o in pairs]
     columns = {k: torch.stack([r[k] for r in rows]) for k in rows[0]} if rows else _empty()
     signed = [o.grid.query(v[None, model.contact_points])[0] for v, o in pairs]
     signed_distance = torch.cat(signed) if signed else torch.zeros(0, len(model.contact_points))
-    hand_contact = contact_at_distance(signed_distance, capsule)
+    hand_contact = contact_at_distance(signed_distance)
     zero = torch.zeros_like(columns["contact"])
     return ContactField(
         **columns,
@@ -198,43 +182,40 @@ class _Probe:
 
     @staticmethod
     def of(object_mesh: ObjectMesh) -> _Probe:
-        points = np.ascontiguousarray(object_mesh.points.double().numpy())
-        normals = np.ascontiguousarray(object_mesh.normals.double().numpy())
-        tree, vertices = igl.AABB(), np.ascontiguousarray(object_mesh.vertices.double().numpy() * _RAY_UNITS)
+        points, normals, vertices, thickness = (
+            np.ascontiguousarray(values.double().numpy())
+            for values in (object_mesh.points, object_mesh.normals, object_mesh.vertices, object_mesh.thickness)
+        )
         faces = np.ascontiguousarray(object_mesh.faces.numpy(), dtype=np.int64)
-        tree.init(vertices, faces)
-        off_the_surface = 1e-4  # as TOCH's program: start clear of the triangle the point lies on
-        origins = (points + off_the_surface * normals) * _RAY_UNITS
-        face, distance, _ = tree.intersect_ray_first(vertices, faces, origins, normals)
-        clearance = np.where(face >= 0, distance / _RAY_UNITS + off_the_surface, np.inf)
-        return _Probe(points, normals, clearance, object_mesh.thickness.double().numpy())
+        # As TOCH's program: start 0.1 mm clear of the triangle the point lies on.
+        return _Probe(points, normals, first_hit(vertices, faces, points, normals, 1e-4), thickness)
 
 
-def _one_hand(
-    skin: _Skin, vertices: Tensor, probe: _Probe, capsule: Capsule, limits: CorrespondenceLimits
-) -> dict[str, Tensor]:
+def _one_hand(skin: _Skin, vertices: Tensor, probe: _Probe) -> dict[str, Tensor]:
     """The object's columns of the field for one posed hand, vertices (V, 3)."""
     hand = vertices.double().numpy()
-    scaled, tree = np.ascontiguousarray(hand * _RAY_UNITS), igl.AABB()
+    scaled, tree = np.ascontiguousarray(hand * RAY_UNITS), igl.AABB()
     tree.init(scaled, skin.faces)
     # The exact closest point matters, and is quick to find, near the skin only; a vertex will do far away.
-    spacing = _spacing(hand, skin)
+    # No point of the skin is farther than this from a vertex: a triangle's longest edge over root three.
+    corners = hand[skin.faces[~skin.is_cap]]
+    spacing = np.sqrt(((corners - np.roll(corners, -1, axis=1)) ** 2).sum(-1).max() / 3.0)
     distance, vertex = cKDTree(hand).query(probe.points)
     closest, closest_face = hand[vertex], np.full(len(vertex), -1)
     by_skin = np.flatnonzero(distance < _EXACT_WITHIN + spacing)
     if len(by_skin):
-        queries = probe.points[by_skin] * _RAY_UNITS
+        queries = probe.points[by_skin] * RAY_UNITS
         _, closest_face[by_skin], exact = tree.squared_distance(scaled, skin.faces, queries)
-        closest[by_skin] = exact / _RAY_UNITS
+        closest[by_skin] = exact / RAY_UNITS
     offset = torch.from_numpy(closest - probe.points)
-    contact = contact_value(axis_distance(offset, torch.from_numpy(probe.normals), capsule), capsule)
+    contact = contact_value(axis_distance(offset, torch.from_numpy(probe.normals)))
 
-    within = np.flatnonzero(distance <= limits.outward + spacing)  # else no ray can be short enough
-    face, gap, weight = _cast(tree, scaled, skin, probe, within, limits)
-    missed = np.flatnonzero((face < 0) & (distance[within] < limits.touching + spacing))
+    within = np.flatnonzero(distance <= _OUTWARD + spacing)  # else no ray can be short enough
+    face, gap, weight = _cast(tree, scaled, skin, probe, within)
+    missed = np.flatnonzero((face < 0) & (distance[within] < _TOUCHING + spacing))
     ids = within[missed]
-    f, g, w = _closest_as_hit(hand, skin, probe, ids, closest_face[ids], closest[ids], limits)
-    face[missed], gap[missed], weight[missed] = f, g, w
+    hits = _closest_as_hit(hand, skin, probe, ids, closest_face[ids], closest[ids])
+    face[missed], gap[missed], weight[missed] = hits
 
     hit = face >= 0
     points, corners = within[hit], skin.faces[face[hit]]
@@ -249,20 +230,8 @@ def _one_hand(
     return {"contact": contact.float(), **{k: torch.from_numpy(v) for k, v in columns.items()}}
 
 
-def _spacing(hand: np.ndarray, skin: _Skin) -> float:
-    """No point of the skin is farther than this from a vertex: a triangle's longest edge over root three."""
-    corners = hand[skin.faces[~skin.is_cap]]
-    edges = corners - corners[:, [1, 2, 0]]
-    return float(np.sqrt((edges**2).sum(-1).max() / 3.0))
-
-
 def _cast(
-    tree: igl.AABB,
-    scaled: np.ndarray,
-    skin: _Skin,
-    probe: _Probe,
-    ids: np.ndarray,
-    limits: CorrespondenceLimits,
+    tree: igl.AABB, scaled: np.ndarray, skin: _Skin, probe: _Probe, ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the normals of the object points ``ids (m,)`` to the hand ``scaled (V, 3)``, in ray units.
 
@@ -275,12 +244,12 @@ def _cast(
         return face, gap, weight
     points, normals = probe.points[ids], probe.normals[ids]
     # libigl loses rays that run exactly along an edge, which aligned shapes make common: step off by 1 µm.
-    origins = points - limits.inward * normals + np.array([0.53, 0.61, 0.59]) * 1e-6
-    hits = tree.intersect_ray(scaled, skin.faces, origins * _RAY_UNITS, normals)
+    origins = points - _INWARD * normals + np.array([0.53, 0.61, 0.59]) * 1e-6
+    hits = tree.intersect_ray(scaled, skin.faces, origins * RAY_UNITS, normals)
     counts = np.fromiter(map(len, hits), np.int64, m)
     table = np.array([h for row in hits for h in row]).reshape(-1, 4)  # face, t, u, v
     ray, tri = np.repeat(np.arange(m), counts), table[:, 0].astype(np.int64)
-    t = table[:, 1] / _RAY_UNITS - limits.inward
+    t = table[:, 1] / RAY_UNITS - _INWARD
     a, b, c = (scaled[skin.faces[tri, k]] for k in range(3))
     entering = (np.cross(b - a, c - a) * normals[ray]).sum(1) < 0  # into the hand, seen along the normal
 
@@ -297,10 +266,9 @@ def _cast(
     behind, has_behind = first(-t, (t <= 0) & entering)
     if len(t) == 0:
         return face, gap, weight
+    outside = has_ahead & entering[ahead] & (t[ahead] <= np.minimum(probe.clearance[ids], _OUTWARD))
     inside = has_ahead & ~entering[ahead]  # the next skin is met from within
-    outside = has_ahead & entering[ahead]
-    outside &= (t[ahead] <= limits.outward) & (t[ahead] <= probe.clearance[ids])
-    inside &= has_behind & (-t[behind] <= probe.thickness[ids] + limits.beyond_thickness)
+    inside &= has_behind & (-t[behind] <= probe.thickness[ids] + _BEYOND_THICKNESS)
     best = np.where(inside, behind, ahead)
     valid = (inside | outside) & ~skin.is_cap[tri[best]]
     face[valid], gap[valid] = tri[best][valid], t[best][valid]
@@ -310,13 +278,7 @@ def _cast(
 
 
 def _closest_as_hit(
-    hand: np.ndarray,
-    skin: _Skin,
-    probe: _Probe,
-    ids: np.ndarray,
-    face: np.ndarray,
-    closest: np.ndarray,
-    limits: CorrespondenceLimits,
+    hand: np.ndarray, skin: _Skin, probe: _Probe, ids: np.ndarray, face: np.ndarray, closest: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same three columns as `_cast` from the closest points, for object points that all but touch."""
     corners = hand[skin.faces[face]]
@@ -324,8 +286,7 @@ def _closest_as_hit(
     normals, offset = probe.normals[ids], closest - probe.points[ids]
     gap = (offset * normals).sum(1)
     sideways = np.linalg.norm(offset - gap[:, None] * normals, axis=1)
-    ok = (np.linalg.norm(offset, axis=1) <= limits.touching) & (sideways <= limits.sideways)
-    ok &= ~skin.is_cap[face]
+    ok = (np.linalg.norm(offset, axis=1) <= _TOUCHING) & (sideways <= _SIDEWAYS) & ~skin.is_cap[face]
     ok &= (np.cross(edge_ab, edge_ac) * normals).sum(1) < 0
     # Barycentric weights of a point in the plane of the triangle, by least squares on two edges.
     rel = closest - corners[:, 0]

@@ -53,18 +53,11 @@ def protocol(name: str) -> Protocol:
 
 
 def perturb(
-    pose: HandPose,
-    noise: Protocol | str,
-    *,
-    seed: int | torch.Generator = 0,
-    scale: torch.Tensor | None = None,
+    pose: HandPose, noise: Protocol | str, *, seed: int | torch.Generator = 0, scale: torch.Tensor | None = None
 ) -> HandPose:
-    """Add the protocol's noise to every hand.
-
-    The wrist turns about the root joint, so rotation noise does not displace it.
+    """Add a protocol's noise to every hand, wrists turning about the root joint, which stays where it is by that.
 
     Args:
-        pose: ``B`` hands in the object frame.
         noise: a protocol or its name.
         seed: integer, or a CPU generator to continue.
         scale: ``(B,)`` optional factor on all the noise of each hand.

@@ -1,8 +1,9 @@
-"""What a training run needs to go on where it was stopped: a checkpoint, and randomness that a step determines."""
+"""What training runs share: a checkpoint to go on from, randomness and rates that a step determines, averaging."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,18 @@ def stream(seed: int, step: int, purpose: str) -> torch.Generator:
     """Random numbers for one purpose in one step of a run; no other purpose or step gets the same."""
     entropy = np.random.SeedSequence([seed % 2**32, step, *purpose.encode()])
     return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Share of the learning rate at a step: rising over ``warmup`` steps, then falling by a cosine to a hundredth."""
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    return rise * (0.5 * (1 + math.cos(math.pi * step / steps)) * 0.99 + 0.01)
+
+
+def approach(mean: torch.nn.Module, network: torch.nn.Module, share: float) -> None:
+    """Move the weights of ``mean`` by ``share`` of the way to those of ``network``, in place."""
+    for own, other in zip(mean.parameters(), network.parameters(), strict=True):
+        own.lerp_(other.detach(), share)
 
 
 @dataclass(frozen=True)

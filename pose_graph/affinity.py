@@ -32,14 +32,9 @@ class AffinityConfig:
 
 
 def kabsch(source: Tensor, target: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Proper rotation ``(..., 3, 3)`` and translation ``(..., 3)`` that lay points on points, least squares.
+    """Proper rotation ``(..., 3, 3)`` and translation ``(..., 3)`` that lay points ``(..., N, 3)`` on points.
 
-    Args:
-        source: ``(..., N, 3)``.
-        target: ``(..., N, 3)``.
-        weights: ``(..., N)``, at least 0; None for all the same.
-
-    Kabsch 1976; reflections excluded as in Umeyama, TPAMI 1991.
+    Least squares, with ``weights (..., N)`` if given (Kabsch 1976; reflections excluded as in Umeyama, TPAMI 1991).
     """
     w = torch.ones_like(source[..., :1]) if weights is None else weights[..., None]
     total = w.sum(-2, keepdim=True).clamp_min(1e-12)
@@ -52,12 +47,9 @@ def kabsch(source: Tensor, target: Tensor, weights: Tensor | None = None) -> tup
 
 
 def surface_distance(points: Tensor, surface: Tensor, normals: Tensor) -> Tensor:
-    """Signed distance ``(B, J)`` of points from the tangent plane at the nearest surface point, positive outside.
+    """Signed distance ``(B, J)`` of points ``(B, J, 3)`` from the tangent plane at the nearest surface point.
 
-    Args:
-        points: ``(B, J, 3)`` metres, object frame.
-        surface: ``(B, n, 3)`` points spread over the object.
-        normals: ``(B, n, 3)`` outward.
+    Positive outside; the ``surface (B, n, 3)`` is given by points spread over it, with outward normals.
     """
     with torch.no_grad():
         nearest = torch.cdist(points, surface).argmin(2)[..., None].expand(-1, -1, 3)
@@ -67,10 +59,8 @@ def surface_distance(points: Tensor, surface: Tensor, normals: Tensor) -> Tensor
 def affinity_loss(distance: Tensor, true_distance: Tensor, config: AffinityConfig = AffinityConfig()) -> Tensor:
     """Mean over grasps and joints of repulsion plus weighted attraction.
 
-    Args:
-        distance: ``(B, 21)`` metres, signed, of the predicted joints from the object.
-        true_distance: ``(B, 21)`` of the true ones: says which joints touch, and how near they come where that
-            is nearer than `FLESH`.
+    ``distance (B, 21)`` is that of the predicted joints from the object, signed, metres; the ``true_distance`` says
+    which joints touch, and how near they come where that is nearer than `FLESH`.
 
     With r the joint's flesh, or its true distance where that is less: repulsion ``max(0, r - d)``; attraction of
     touching joints ``max(0, d - max(flesh, true) - slack)``; both in `AffinityConfig.unit`. Both are linear: the

@@ -13,6 +13,8 @@ from .graph import CORNERS, JOINTS, NODES
 from .lifting import project, to_rays
 
 _FINGERS = tuple(tuple(range(1 + 4 * k, 5 + 4 * k)) for k in range(5))
+_PART = torch.tensor([-1, *(k for k in range(5) for _ in range(4)), *(5 for _ in range(CORNERS))])
+"""(29,) finger of each node; 5 for the corners, -1 for the wrist."""
 _FULL_CONFIDENCE = 10.0
 """Pixels of noise at which confidence is one half."""
 
@@ -87,9 +89,8 @@ def sample(grasps: GraspSet, index: Tensor, config: CameraConfig, generator: tor
     if chosen.cam_K is None:
         cam_K = _random_cameras(batch, config, generator)
         rotation = random_rotations(batch, generator)
-        middle = chosen.points.mean(1)
         aim = _random_places(batch, cam_K, config, generator)
-        translation = aim - (rotation @ middle[..., None])[..., 0]
+        translation = aim - (rotation @ chosen.points.mean(1)[..., None])[..., 0]
     else:
         cam_K = chosen.cam_K
         rotation, translation = torch.eye(3).expand(batch, 3, 3), torch.zeros(batch, 3)
@@ -99,8 +100,8 @@ def sample(grasps: GraspSet, index: Tensor, config: CameraConfig, generator: tor
     if chosen.keypoints is not None:
         keypoints = chosen.keypoints
         confidence = keypoints.isfinite().all(-1).float()
-    told = torch.rand(batch, 1, generator=generator) >= config.box_unknown
-    box = torch.where(told, chosen.box, torch.full_like(chosen.box, torch.nan))
+    untold = torch.rand(batch, 1, generator=generator) < config.box_unknown
+    box = chosen.box.masked_fill(untold, torch.nan)
     return Sample(keypoints, confidence, cam_K, box, points, rotation, translation)
 
 
@@ -117,16 +118,11 @@ def detect(clean: Tensor, config: CameraConfig, generator: torch.Generator) -> t
     keypoints = clean + sigma[..., None] * torch.randn(batch, NODES, 2, generator=generator)
     keypoints = _mix_up(keypoints, config.swap, generator)
     confidence = confidence_of(sigma) * (1 - 0.2 * uniform(batch, NODES))
-    confidence = torch.where(uniform(batch, 1) < config.unsaid, torch.ones_like(confidence), confidence)
+    confidence = confidence.masked_fill(uniform(batch, 1) < config.unsaid, 1)
     missing = uniform(batch, NODES) < config.drop
     part = torch.randint(len(_FINGERS) + 1, (batch,), generator=generator)
-    members = torch.zeros(len(_FINGERS) + 1, NODES, dtype=torch.bool)
-    for k, finger in enumerate(_FINGERS):
-        members[k, list(finger)] = True
-    members[-1, JOINTS:] = True
-    missing |= members[part] & (uniform(batch, 1) < config.drop_part)
-    keypoints = torch.where(missing[..., None], torch.full_like(keypoints, torch.nan), keypoints)
-    return keypoints, torch.where(missing, torch.zeros_like(confidence), confidence)
+    missing |= (part[:, None] == _PART) & (uniform(batch, 1) < config.drop_part)
+    return keypoints.masked_fill(missing[..., None], torch.nan), confidence.masked_fill(missing, 0)
 
 
 def confidence_of(sigma: Tensor) -> Tensor:
@@ -163,10 +159,9 @@ def random_rotations(count: int, generator: torch.Generator) -> Tensor:
 
 def _random_cameras(count: int, config: CameraConfig, generator: torch.Generator) -> Tensor:
     factor = 1 + config.focal_spread * (2 * torch.rand(count, generator=generator) - 1)
-    camera = torch.zeros(count, 3, 3)
+    camera = torch.eye(3).repeat(count, 1, 1)
     camera[:, 0, 0] = camera[:, 1, 1] = config.focal * factor
-    camera[:, 0, 2], camera[:, 1, 2] = config.size[0] / 2, config.size[1] / 2
-    camera[:, 2, 2] = 1
+    camera[:, :2, 2] = torch.tensor(config.size) / 2
     return camera
 
 

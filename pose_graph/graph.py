@@ -76,11 +76,8 @@ class LearnedAdjacency(nn.Module):
 
 def learned_adjacencies(network: nn.Module) -> dict[str, Tensor]:
     """Every adjacency of a network, normalised, by the name of its module."""
-    return {
-        name: module().detach().cpu()
-        for name, module in network.named_modules()
-        if isinstance(module, LearnedAdjacency)
-    }
+    modules = {name: module for name, module in network.named_modules() if isinstance(module, LearnedAdjacency)}
+    return {name: module().detach().cpu() for name, module in modules.items()}
 
 
 def draw_adjacency(matrix: Tensor, path: str | Path, *, names: Sequence[str] = (), cell: int = 18) -> Path:
@@ -101,7 +98,8 @@ def draw_adjacency(matrix: Tensor, path: str | Path, *, names: Sequence[str] = (
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
         raise ValueError(f"matrix: got shape {values.shape}; expected (N, N).")
     count = len(values)
-    labels = tuple(names) or _labels(count)
+    known = {NODES: NODE_NAMES, JOINTS: NODE_NAMES[:JOINTS], CORNERS: NODE_NAMES[JOINTS:]}
+    labels = tuple(names) or known.get(count, tuple(map(str, range(count))))
     if len(labels) != count:
         raise ValueError(f"names: {len(labels)} for {count} nodes; give one for each.")
     share = values / max(np.abs(values).max(), 1e-12)
@@ -117,8 +115,3 @@ def draw_adjacency(matrix: Tensor, path: str | Path, *, names: Sequence[str] = (
         pen.text((4, k * cell + (cell - 11) // 2), label, fill="black")
     kind = Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
     return write_atomically(path, lambda file: picture.save(file, format=kind))
-
-
-def _labels(count: int) -> tuple[str, ...]:
-    known = {NODES: NODE_NAMES, JOINTS: NODE_NAMES[:JOINTS], CORNERS: NODE_NAMES[JOINTS:]}
-    return known.get(count, tuple(str(k) for k in range(count)))

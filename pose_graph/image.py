@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,16 +57,16 @@ class ImageLift(nn.Module):
 
     def __init__(self, config: ImageConfig = ImageConfig(), encoder: str | Path | None = None) -> None:
         super().__init__()
-        resnet, resnet_config = _transformers()
+        try:
+            from transformers import ResNetConfig, ResNetModel
+        except ImportError:
+            raise ImportError("pictures need transformers: pip install 'regrasp[image]'.") from None
         if encoder is not None:
-            self.encoder = resnet.from_pretrained(str(encoder), local_files_only=True)
+            self.encoder = ResNetModel.from_pretrained(str(encoder), local_files_only=True)
         else:
-            self.encoder = resnet(
-                resnet_config(
-                    embedding_size=config.hidden_sizes[0], hidden_sizes=list(config.hidden_sizes),
-                    depths=list(config.depths), layer_type="basic",
-                )
-            )  # fmt: skip
+            sizes, depths = list(config.hidden_sizes), list(config.depths)
+            basic = ResNetConfig(embedding_size=sizes[0], hidden_sizes=sizes, depths=depths, layer_type="basic")
+            self.encoder = ResNetModel(basic)
         width = self.encoder.config.hidden_sizes[-1]
         self.config = config
         self.guess = nn.Linear(width, NODES * 2)
@@ -97,9 +96,7 @@ class ImageLift(nn.Module):
         output = self.lift(torch.cat([view.features(box), features], 2))
         # The corrected keypoints are seen by the virtual camera: back to the picture.
         seen = output.keypoints * view.spread[:, None, None]
-        rays = torch.cat([seen, torch.ones_like(seen[..., :1])], 2) @ view.rotation
-        camera = cam_K if cam_K.ndim == 3 else cam_K[None]
-        image = rays @ camera.transpose(1, 2)
+        image = torch.cat([seen, torch.ones_like(seen[..., :1])], 2) @ view.rotation @ cam_K.transpose(-1, -2)
         keypoints = image[..., :2] / image[..., 2:].clamp_min(1e-3)
         points = place(output, view) @ view.rotation
         return Seen(first, keypoints, points, output, view)
@@ -117,16 +114,5 @@ def image_loss(seen: Seen, keypoints: Tensor, points: Tensor, size: float) -> Te
     def apart(a: Tensor, b: Tensor, unit: float) -> Tensor:
         return ((a - b) / unit).norm(dim=-1).mean()
 
-    return (
-        0.01 * apart(seen.first, keypoints, size)
-        + 0.01 * apart(seen.keypoints, keypoints, size)
-        + apart(seen.points, points, UNIT)
-    )
-
-
-def _transformers() -> tuple[Any, Any]:
-    try:
-        from transformers import ResNetConfig, ResNetModel
-    except ImportError:
-        raise ImportError("pictures need transformers: pip install 'regrasp[image]'.") from None
-    return ResNetModel, ResNetConfig
+    of_keypoints = apart(seen.first, keypoints, size) + apart(seen.keypoints, keypoints, size)
+    return 0.01 * of_keypoints + apart(seen.points, points, UNIT)

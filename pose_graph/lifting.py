@@ -42,11 +42,10 @@ class View:
         Args:
             box: ``(B, 3)`` metres, edges of the object's box in its own frame; None, or rows of NaN, if unknown.
         """
-        batch = len(self.seen)
-        edges = self.seen.new_full((batch, 3), torch.nan) if box is None else box.to(self.seen)
-        known = edges.isfinite().all(1)
-        edges = torch.where(known[:, None], edges / _BOX_UNIT, torch.zeros_like(edges))
-        shared = torch.cat([(self.spread / _USUAL_SPREAD).log()[:, None], edges, known[:, None].to(edges)], 1)
+        edges = self.seen.new_full((len(self.seen), 3), torch.nan) if box is None else box.to(self.seen)
+        known = edges.isfinite().all(1, keepdim=True)
+        edges = (edges / _BOX_UNIT).masked_fill(~known, 0)
+        shared = torch.cat([(self.spread / _USUAL_SPREAD).log()[:, None], edges, known.to(edges)], 1)
         scaled = (self.seen / self.spread[:, None, None]).clamp(-_FARTHEST, _FARTHEST)
         return torch.cat([scaled, self.confidence[..., None], shared[:, None].expand(-1, NODES, -1)], 2)
 
@@ -75,7 +74,7 @@ def view_of(keypoints: Tensor, cam_K: Tensor, confidence: Tensor | None = None) 
     if confidence is not None:
         weight = weight * confidence.to(keypoints).nan_to_num().clamp(0, 1)
     usable = weight > 0
-    rays = to_rays(torch.where(usable[..., None], keypoints, torch.zeros_like(keypoints)), cam_K)
+    rays = to_rays(keypoints.masked_fill(~usable[..., None], 0), cam_K)
     total = weight.sum(1).clamp_min(1e-6)
     middle = (rays * weight[..., None]).sum(1) / total[:, None]
     rotation = _turn_to(middle)
@@ -83,7 +82,7 @@ def view_of(keypoints: Tensor, cam_K: Tensor, confidence: Tensor | None = None) 
     seen = turned[..., :2] / turned[..., 2:].clamp_min(0.05)
     roll = _upright(seen, weight)
     rotation, seen = _rolled(roll) @ rotation, seen @ _rolled(roll)[:, :2, :2].transpose(1, 2)
-    seen = torch.where(usable[..., None], seen, torch.zeros_like(seen))
+    seen = seen.masked_fill(~usable[..., None], 0)
     spread = ((seen**2).sum(-1) * weight).sum(1).div(total).sqrt().clamp_min(1e-3)
     return View(seen, spread, rotation, weight)
 
@@ -134,43 +133,36 @@ def lift(
     few = (weight > 0).sum(1) < 6
     if few.any():
         raise ValueError(f"keypoints: row {int(few.int().argmax())} has fewer than six; drop the row.")
-    edges = None
-    if box is not None:
-        edges = _tensor("box", box, like)
-        if edges.shape not in ((3,), (batch, 3)):
-            raise ValueError(f"box: got shape {tuple(edges.shape)}; expected (3,) or ({batch}, 3) metres.")
-        edges = edges.expand(batch, 3)
+    edges = None if box is None else _tensor("box", box, like)
+    if edges is not None and edges.shape not in ((3,), (batch, 3)):
+        raise ValueError(f"box: got shape {tuple(edges.shape)}; expected (3,) or ({batch}, 3) metres.")
     if side not in ("right", "left"):
         raise ValueError(f"side: got {side!r}; pass 'right' or 'left'.")
     order = mirror_nodes(side, points.device)
+    points, weight = points[:, order], weight[:, order]
     if side == "left":
         points = (points - camera[:, None, :2, 2]) * points.new_tensor([-1.0, 1.0]) + camera[:, None, :2, 2]
-        points, weight = points[:, order], weight[:, order]
     view = view_of(points, camera, weight)
-    features = view.features(edges)
+    features = view.features(None if edges is None else edges.expand(batch, 3))
     if image_features is not None:
         features = torch.cat([features, image_features.to(features)], 2)
     output = network(features)
     lifted = place(output, view) @ view.rotation
-    sigma = UNIT * output.log_sigma.exp()
     if side == "left":
-        lifted = (lifted * lifted.new_tensor([-1.0, 1.0, 1.0]))[:, order]
-        sigma, weight = sigma[:, order], weight[:, order]
-    return Lifted(lifted, sigma, weight)
+        lifted = lifted * lifted.new_tensor([-1.0, 1.0, 1.0])
+    return Lifted(lifted[:, order], UNIT * output.log_sigma.exp()[:, order], weight[:, order])
 
 
 def project(points: Tensor, cam_K: Tensor) -> Tensor:
     """Pixels ``(B, N, 2)`` of points ``(B, N, 3)`` in the camera's frame (x right, y down, z forward)."""
-    camera = cam_K if cam_K.ndim == 3 else cam_K[None]
-    image = points @ camera.transpose(1, 2)
+    image = points @ cam_K.transpose(-1, -2)
     return image[..., :2] / image[..., 2:].clamp_min(1e-6)
 
 
 def to_rays(keypoints: Tensor, cam_K: Tensor) -> Tensor:
     """Directions ``(B, N, 3)`` with z = 1 through pixels ``(B, N, 2)``."""
-    camera = cam_K if cam_K.ndim == 3 else cam_K[None]
     image = torch.cat([keypoints, torch.ones_like(keypoints[..., :1])], -1)
-    rays = image @ torch.linalg.inv(camera).transpose(1, 2)
+    rays = image @ torch.linalg.inv(cam_K).transpose(-1, -2)
     return rays / rays[..., 2:]
 
 

@@ -13,16 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .graph import (
-    CORNERS,
-    JOINTS,
-    NODES,
-    LearnedAdjacency,
-    adjacency,
-    cuboid_edges,
-    grasp_adjacency,
-    hand_edges,
-)
+from .graph import CORNERS, JOINTS, NODES, LearnedAdjacency, adjacency, cuboid_edges, grasp_adjacency, hand_edges
 
 NODE_FEATURES = 8
 """Numbers a node has without image features: x, y, confidence, log of the apparent size, the box (3) and whether
@@ -248,20 +239,12 @@ class LiftNet(nn.Module):
         Raises:
             ValueError: another shape.
         """
-        expected = (NODES, NODE_FEATURES + self.config.image_features)
-        if features.ndim != 3 or features.shape[1:] != expected:
-            raise ValueError(
-                f"features: got shape {tuple(features.shape)}; expected (B, {expected[0]}, {expected[1]})."
-            )
-        seen = features[..., :2]
-        x = features
+        width = NODE_FEATURES + self.config.image_features
+        if features.ndim != 3 or features.shape[1:] != (NODES, width):
+            raise ValueError(f"features: got shape {tuple(features.shape)}; expected (B, {NODES}, {width}).")
+        seen, x = features[..., :2], features
         if self.keypoints is not None:
             seen = seen + self.keypoints(x)
             x = torch.cat([x, seen], 2)
         out = self.body(x)
         return LiftOutput(seen, out[..., :3], out[..., 3].clamp(-6, 3), out[..., 4].mean(1).clamp(-2, 2))
-
-    @property
-    def parameter_count(self) -> int:
-        """Numbers that are learned."""
-        return sum(p.numel() for p in self.parameters())

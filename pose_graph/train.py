@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hand_models.resumable import Checkpoint, stream
+from hand_models.resumable import Checkpoint, approach, schedule, stream
 
 from .affinity import AffinityConfig, affinity_loss, kabsch, surface_distance
 from .cameras import CameraConfig, GraspSet, Sample, sample
@@ -66,8 +66,6 @@ def train(
     An interrupted run, started again with the same configuration, ends as it would have uninterrupted.
 
     Args:
-        grasps: to learn from.
-        network: which one.
         out: folder, made when absent; ``name.checkpoint`` in it holds the state of an unfinished run.
         held_out: grasps to report errors on.
         card: what else the card is to say.
@@ -91,10 +89,8 @@ def train(
     start, began = int(progress.get("step", 0)), time.monotonic() - progress.get("seconds", 0.0)
     running: dict[str, float] = {}
     for step in tqdm(range(start, config.steps), total=config.steps, initial=start, desc=name, disable=None):
-        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
-        rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps)) * 0.99 + 0.01
         for group in optimiser.param_groups:
-            group["lr"] = rate * group["factor"]
+            group["lr"] = config.learning_rate * schedule(step, config.steps, config.warmup) * group["factor"]
         # Everything random depends on seed and step alone, so that runs can be resumed.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         torch.manual_seed(stream(config.seed, step, "dropout").initial_seed())
@@ -105,18 +101,16 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        decay = min(config.average, (step + 1) / (step + 10))
-        for mean, value in zip(averaged.parameters(), model.parameters(), strict=True):
-            mean.lerp_(value.detach(), 1 - decay)
+        approach(averaged, model, 1 - min(config.average, (step + 1) / (step + 10)))
         for key, value in terms.items():
-            running[key] = 0.98 * running.get(key, float(value.detach())) + 0.02 * float(value.detach())
+            running[key] = 0.98 * running.get(key, value.item()) + 0.02 * value.item()
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             log.info("%s step %d: %s", name, step + 1, {k: round(v, 3) for k, v in running.items()})
             checkpoint.save(step=step + 1, seconds=time.monotonic() - began)
     finish(averaged, grasps, config)
     scores = {} if held_out is None else evaluate(averaged, held_out, config.cameras)
     card = {
-        **(card or {}), "training": asdict(config), "parameters": model.parameter_count,
+        **(card or {}), "training": asdict(config), "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(time.monotonic() - began), "held_out": {k: round(v, 3) for k, v in scores.items()},
     }  # fmt: skip
     return save_network(averaged, card, out / f"{name}.safetensors")
@@ -125,8 +119,8 @@ def train(
 def finish(network: LiftNet, grasps: GraspSet, config: LiftTraining) -> None:
     """Train the last layer of an otherwise finished network, in place, with the affinity loss taking part.
 
-    Networks that differ in the weight of that loss only see the same grasps through the same cameras, and start
-    from the same features: what they come to differ in is its doing.
+    Networks that differ in its weight only see the same grasps through the same cameras and start from the same
+    features: what they come to differ in is its doing.
     """
     layer = [module for module in network.body.modules() if isinstance(module, torch.nn.Linear)][-1]
     network.eval().requires_grad_(False)
@@ -150,11 +144,9 @@ def losses(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Weighted terms for a batch: distance of the points, their spread, keypoints, affinity."""
     seen = sample(grasps, index, config.cameras, generator)
-    view, output, found = predict(network, seen, config.device)
-    truth = seen.points.to(found) @ view.rotation.transpose(1, 2)
+    view, output, found, truth = predict(network, seen, config.device)
     error = (found - truth) / UNIT
-    among = (error - error.mean(1, keepdim=True)).detach()
-    squared = (among**2).mean(-1)
+    squared = ((error - error.mean(1, keepdim=True)).detach() ** 2).mean(-1)
     terms = {
         "points": error.norm(dim=-1).mean(),
         # Gaussian log likelihood of the error; the points do not learn from it, so that it does not weaken them.
@@ -163,25 +155,26 @@ def losses(
     if network.keypoints is not None:
         wanted = truth[..., :2] / truth[..., 2:] / view.spread[:, None, None]
         terms["keypoints"] = config.keypoints * (output.keypoints - wanted).norm(dim=-1).clamp_max(2).mean()
-    if config.affinity > 0 and with_affinity and grasps.surface is not None and grasps.normals is not None:
-        count = config.surface_points
-        pick = torch.randperm(grasps.surface.shape[1], generator=generator)[:count]
-        which = grasps.which[index]
-        surface, normals = grasps.surface[which][:, pick].to(found), grasps.normals[which][:, pick].to(found)
-        local = grasps.points[index].to(found)
-        joints = in_object_frame(found, local[:, JOINTS:])
-        distance = surface_distance(joints, surface, normals)
-        with torch.no_grad():
-            true_distance = surface_distance(local[:, :JOINTS], surface, normals)
-        terms["affinity"] = config.affinity * affinity_loss(distance, true_distance, AffinityConfig())
+    if config.affinity > 0 and with_affinity and grasps.surface is not None:
+        pick = torch.randperm(grasps.surface.shape[1], generator=generator)[: config.surface_points]
+        terms["affinity"] = config.affinity * affinity_loss(*_distances(grasps, index, found, pick), AffinityConfig())
     return terms
 
 
-def predict(network: LiftNet, seen: Sample, device: str = "cpu") -> tuple[View, LiftOutput, Tensor]:
-    """View, network output and points ``(B, 29, 3)`` in the virtual camera's frame."""
+def predict(network: LiftNet, seen: Sample, device: str = "cpu") -> tuple[View, LiftOutput, Tensor, Tensor]:
+    """View, network output, and points ``(B, 29, 3)``, found and true, in the virtual camera's frame."""
     view = view_of(seen.keypoints.to(device), seen.cam_K.to(device), seen.confidence.to(device))
     output = network(view.features(seen.box.to(device)))
-    return view, output, place(output, view)
+    found = place(output, view)
+    return view, output, found, seen.points.to(found) @ view.rotation.transpose(1, 2)
+
+
+def _distances(grasps: GraspSet, index: Tensor, found: Tensor, pick: Tensor | slice) -> tuple[Tensor, Tensor]:
+    """Distances ``(B, 21)`` of joints, found and true, from the points ``pick`` of their objects' surfaces, metres."""
+    which, local = grasps.which[index], grasps.points[index].to(found)
+    surface, normals = grasps.surface[which][:, pick].to(found), grasps.normals[which][:, pick].to(found)
+    joints = in_object_frame(found, local[:, JOINTS:])
+    return surface_distance(joints, surface, normals), surface_distance(local[:, :JOINTS], surface, normals)
 
 
 def in_object_frame(points: Tensor, corners: Tensor) -> Tensor:
@@ -211,19 +204,13 @@ def evaluate(
     device = str(next(network.parameters()).device)
     for part in torch.arange(len(grasps)).repeat(views).split(256):
         seen = sample(grasps, part, cameras, generator)
-        view, output, found = predict(network, seen, device)
-        truth = seen.points.to(found) @ view.rotation.transpose(1, 2)
+        _, output, found, truth = predict(network, seen, device)
         values = errors(found, truth)
         error = found - truth
         among = (error - error.mean(1, keepdim=True)) / (UNIT * output.log_sigma.exp())[..., None]
         values["sigma_ratio"] = (among**2).mean((1, 2))
-        if grasps.surface is not None and grasps.normals is not None:
-            local = grasps.points[part].to(found)
-            joints = in_object_frame(found, local[:, JOINTS:])
-            which = grasps.which[part]
-            surface, normals = grasps.surface[which].to(found), grasps.normals[which].to(found)
-            true_distance = surface_distance(local[:, :JOINTS], surface, normals)
-            distance = surface_distance(joints, surface, normals)
+        if grasps.surface is not None:
+            distance, true_distance = _distances(grasps, part, found, slice(None))
             deeper = (true_distance.clamp_max(0.004) - distance).amax(1)
             values["inside_mm"] = 1000 * deeper.clamp_min(0)
             values["depth_mm"] = 1000 * (-distance).clamp_min(0).mean(1)
@@ -252,11 +239,9 @@ def errors(found: Tensor, truth: Tensor) -> dict[str, Tensor]:
 def _optimiser(model: LiftNet, config: LiftTraining) -> torch.optim.Optimizer:
     edges = [m.matrix for m in model.modules() if isinstance(m, LearnedAdjacency)]
     ids = {id(p) for p in edges}
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in ids], "factor": 1.0},
-        {"params": edges, "factor": config.adjacency_rate, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = [{"params": [p for p in model.parameters() if id(p) not in ids], "factor": 1.0}]
+    if edges:
+        groups.append({"params": edges, "factor": config.adjacency_rate, "weight_decay": 0.0})
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from hand_models.resumable import Checkpoint, stream
+from hand_models.resumable import Checkpoint, approach, schedule, stream
 
 
 def run(path: Path, **recipe: object) -> tuple[Checkpoint, nn.Linear, torch.optim.Optimizer]:
@@ -53,3 +53,20 @@ def test_streams_are_their_own() -> None:
     drawn = {tuple(torch.rand(4, generator=stream(*key)).tolist()) for key in keys}
     assert len(drawn) == len(keys)
     assert torch.equal(torch.rand(4, generator=stream(*keys[0])), torch.rand(4, generator=stream(*keys[0])))
+
+
+def test_rate_rises_evenly_and_falls_to_a_hundredth():
+    rates = [schedule(step, 1000, 10) for step in range(1001)]
+    assert rates[4] == pytest.approx(0.5, rel=1e-3)
+    assert all(a > b for a, b in pairwise(rates[9:]))
+    assert rates[500] == pytest.approx((1 + 0.01) / 2)
+    assert rates[1000] == pytest.approx(0.01)
+
+
+def test_averages_approach_a_network_by_a_share():
+    mean, network = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    expected = 0.75 * mean.weight.detach() + 0.25 * network.weight.detach()
+    kept = network.weight.detach().clone()
+    approach(mean.requires_grad_(False), network, 0.25)
+    torch.testing.assert_close(mean.weight, expected)
+    assert torch.equal(network.weight, kept)

@@ -1,7 +1,7 @@
 """The grasp corpus: procedural objects, synthetic grasps and their ground-truth contact, in one folder.
 
-One file an object, written under a temporary name and renamed, so that a run that was stopped goes on where
-it was. Every object has its own seed: the corpus does not depend on how many workers made it.
+One file an object, so that a run that was stopped goes on where it was. Every object has its own seed: the corpus
+does not depend on how many workers made it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.atomic import write_atomically
+from hand_models.record import Record, shared
 
 from ..field import ContactField, field_from_pose
 from ..objects.hierarchy import PointHierarchy, build_hierarchy
@@ -71,9 +72,8 @@ def synthesise(
 ) -> tuple[Tensor, HandPose, Tensor]:  # fmt: skip
     """Stand an object on a table and grasp it: hands are placed, closed, and kept if they hold.
 
-    Returns:
-        ``(3,)`` the direction away from the table, object frame; ``N`` right hands; and ``(N,)`` their types,
-        indices into ``shapes``. There may be none.
+    Returns the direction ``(3,)`` away from the table, object frame; ``N`` right hands, perhaps none; and their types
+    ``(N,)``, indices into ``shapes``.
     """
     up = torch.tensor(_UPS[rng.choice(len(_UPS), p=_UP_SHARES)], dtype=torch.float32)
     placement = place(model, obj, shapes, up, rng, config)
@@ -109,15 +109,12 @@ def build_object(config: CorpusConfig, index: int) -> int:
     }  # fmt: skip
     if len(kept):
         truth = field_from_pose(model, kept, obj)
-        arrays |= kept.as_arrays()
-        arrays |= {
-            "contact": (truth.contact * 255).round().byte().numpy(),
-            "hand_contact": (truth.hand_contact * 255).round().byte().numpy(),
-            "part": truth.part.argmax(-1).byte().numpy(),
-            "near": (truth.near > 0.5).numpy(),
-            "gap": truth.gap.half().numpy(),
-            "canonical": truth.canonical.half().numpy(),
-        }
+        columns = {
+            "contact": (truth.contact * 255).round().byte(), "hand_contact": (truth.hand_contact * 255).round().byte(),
+            "part": truth.part.argmax(-1).byte(), "near": truth.near > 0.5,
+            "gap": truth.gap.half(), "canonical": truth.canonical.half(),
+        }  # fmt: skip
+        arrays |= kept.as_arrays() | {name: column.numpy() for name, column in columns.items()}
     write_atomically(object_path(config.out, index), lambda file: np.savez_compressed(file, **arrays))
     return len(kept)
 
@@ -145,17 +142,16 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
         bar = tqdm(as_completed(jobs), total=len(jobs), unit="object", disable=None if progress else True)
         try:
             for job in bar:
-                try:
-                    total += job.result()
-                except BrokenProcessPool:
-                    raise
-                except Exception as error:  # one object that cannot be made must not lose the others
+                error = job.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise ChildProcessError(
+                        "workers: one died, perhaps for want of memory; start again with fewer, what is made stays."
+                    )
+                if error is not None:  # one object that cannot be made must not lose the others
                     log.warning("object %d: %s", jobs[job], error)
+                else:
+                    total += job.result()
                 bar.set_postfix(grasps=total)
-        except BrokenProcessPool:
-            raise ChildProcessError(
-                "workers: one died, perhaps for want of memory; start again with fewer, what is made stays."
-            ) from None
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)  # else leaving waits for every object in the queue
             raise
@@ -164,11 +160,7 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
 
 def count_grasps(folder: Path) -> list[int]:
     """Grasps of every object that is made, in the order of their numbers; empty where nothing is."""
-    counts = []
-    for path in sorted(folder.glob("object_*.npz")):
-        with np.load(path, allow_pickle=False) as data:
-            counts.append(len(data["kind"]))
-    return counts
+    return [len(read_arrays(path, "kind")["kind"]) for path in sorted(folder.glob("object_*.npz"))]
 
 
 def corpus_hash(folder: Path) -> str:
@@ -181,15 +173,15 @@ def corpus_hash(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Grasps of many objects in memory. ``which (N,)`` says which object a grasp belongs to."""
+class Corpus(Record):
+    """``N`` grasps of many objects in memory."""
 
     numbers: tuple[int, ...]
     """of the objects' files, for `load_object`"""
     families: tuple[str, ...]
-    objects: ObjectPoints
+    objects: ObjectPoints = shared()
     which: Tensor
-    """(N,)"""
+    """(N,) object of each grasp"""
     pose: HandPose
     contact: Tensor
     """(N, n) uint8, 255 is full contact"""
@@ -205,9 +197,6 @@ class Corpus:
     """(N, n, 3) float16 metres"""
     kind: Tensor
     """(N,) index of the grasp type"""
-
-    def __len__(self) -> int:
-        return len(self.which)
 
     def truth(self, index: Tensor) -> ContactField:
         """Ground-truth fields of the grasps ``index``."""
@@ -226,17 +215,8 @@ class Corpus:
 
 
 def held_out(families: Sequence[str]) -> list[bool]:
-    """Which objects no network is trained on: each tenth of its family.
-
-    Args:
-        families: of all objects with grasps, in the order of their numbers.
-    """
-    seen: dict[str, int] = {}
-    chosen = []
-    for family in families:
-        seen[family] = seen.get(family, 0) + 1
-        chosen.append(seen[family] % HELD_OUT == 0)
-    return chosen
+    """Which of the objects with grasps, in the order of their numbers, no network is trained on."""
+    return [families[: k + 1].count(family) % HELD_OUT == 0 for k, family in enumerate(families)]
 
 
 def object_files(folder: Path) -> list[tuple[Path, bool]]:
@@ -245,56 +225,52 @@ def object_files(folder: Path) -> list[tuple[Path, bool]]:
     Raises:
         FileNotFoundError: there is none; make it with ``regrasp corpus``.
     """
-    paths, families = [], []
+    families = {}
     for path in sorted(Path(folder).glob("object_*.npz")):
-        with np.load(path, allow_pickle=False) as data:
-            if "global_orient" in data:
-                paths.append(path)
-                families.append(str(data["family"]))
-    if not paths:
+        found = read_arrays(path, "family", "global_orient")
+        if "global_orient" in found:
+            families[path] = str(found["family"])
+    if not families:
         raise FileNotFoundError(f"corpus: no grasps in {folder}; make them with `regrasp corpus --out {folder}`.")
-    return list(zip(paths, held_out(families), strict=True))
+    return list(zip(families, held_out([*families.values()]), strict=True))
 
 
-def load_held_out(folder: Path) -> Corpus:
-    """The held-out objects alone, which takes a tenth of the time that `load_corpus` does.
-
-    Raises:
-        FileNotFoundError: there is no corpus.
-        ValueError: it is too small to hold objects out.
-    """
+def held_out_files(folder: Path) -> list[Path]:
+    """Those of `object_files` that are held out. Raises ``ValueError`` where the corpus is too small for that."""
     paths = [path for path, out in object_files(folder) if out]
     if not paths:
         raise ValueError(f"corpus: {folder} is too small to hold objects out; make {HELD_OUT} of a family.")
-    return _read(paths)
+    return paths
+
+
+def load_held_out(folder: Path) -> Corpus:
+    """The held-out objects alone, in a tenth of the time of `load_corpus`; raises as `held_out_files` does."""
+    return _read(held_out_files(folder))
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """Read every object that has grasps, in the order of their numbers.
-
-    Args:
-        folder: ``out`` of `build_corpus`.
-
-    Raises:
-        FileNotFoundError: there is none; make it with ``regrasp corpus``.
-    """
+    """Every object of the folder ``out`` of `build_corpus` that has grasps; raises as `object_files` does."""
     return _read([path for path, _ in object_files(folder)])
 
 
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Arrays of an object's file: those called ``names`` that are there, or all."""
+    with np.load(path, allow_pickle=False) as data:
+        return {name: data[name] for name in data.files if not names or name in names}
+
+
 def _read(paths: Sequence[Path]) -> Corpus:
-    items = []
-    for path in paths:
-        with np.load(path, allow_pickle=False) as data:
-            items.append(dict(data))
+    items = [read_arrays(path) for path in paths]
+
+    def tensors(name: str) -> list[Tensor]:
+        return [torch.from_numpy(item[name]) for item in items]
 
     def join(name: str) -> Tensor:
-        return torch.cat([torch.from_numpy(item[name]) for item in items])
+        return torch.cat(tensors(name))
 
-    pose = HandPose("right", *(join(name) for name in ("global_orient", "hand_pose", "betas", "transl")))
+    pose = HandPose("right", *map(join, ("global_orient", "hand_pose", "betas", "transl")))
     counts = torch.tensor([len(item["contact"]) for item in items])
-    points, normals, thickness = (
-        torch.stack([torch.from_numpy(item[name]) for item in items]) for name in ("points", "normals", "thickness")
-    )
+    points, normals, thickness = (torch.stack(tensors(name)) for name in ("points", "normals", "thickness"))
     hierarchy = PointHierarchy.cat([build_hierarchy(p) for p in points])
     return Corpus(
         numbers=tuple(int(path.stem.removeprefix("object_")) for path in paths),
@@ -308,7 +284,6 @@ def _read(paths: Sequence[Path]) -> Corpus:
 
 def load_object(folder: Path, number: int, resolution: int = CorpusConfig.resolution) -> ObjectMesh:
     """Object ``number`` of a corpus, with its distance grid."""
-    with np.load(object_path(folder, number), allow_pickle=False) as data:
-        name = f"{data['family']}_{number}"
-        mesh = (data["vertices"], data["faces"])
-    return ObjectMesh.from_any(mesh, name=name, resolution=resolution, cache=False)
+    data = read_arrays(object_path(folder, number), "family", "vertices", "faces")
+    name = f"{data['family']}_{number}"
+    return ObjectMesh.from_any((data["vertices"], data["faces"]), name=name, resolution=resolution, cache=False)

@@ -7,7 +7,7 @@ apart for contact: power or precision, number of opposing fingers, spread.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -45,9 +45,8 @@ class GraspType:
         """Bones that are drawn to the object, thumb included."""
         bones = [0] if self.palm else []
         for finger in ("thumb", *self.fingers):
-            first = _FIRST_BONE[finger]
             count = min(self.bones, 2) if finger == "thumb" else self.bones
-            bones += [first + 2 - k for k in range(count)]
+            bones += [_FIRST_BONE[finger] + 2 - k for k in range(count)]
         return bones
 
 
@@ -157,8 +156,7 @@ def preshapes(model: HandModel, steps: int = 12) -> tuple[Preshape, ...]:
         blend = torch.linspace(-0.15, 1.3, steps)[:, None, None]
         angles = opened + (closed - opened) * blend
         pose = anatomy.from_anatomical(angles)
-        flat = HandPose.zeros(steps)
-        hand = model(HandPose("right", flat.global_orient, pose, flat.betas, flat.transl))
+        hand = model(replace(HandPose.zeros(steps), hand_pose=pose))
         pads = torch.stack([hand.vertices[:, pad(f)].mean(1) for f in kind.fingers])
         thumb = hand.vertices[:, pad("thumb")].mean(1)
         wrist = hand.joints[:, 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contact.corpus.corpus import object_files
+from contact.corpus.corpus import held_out_files, read_arrays
 from hand_models import HandPose
 from hand_models.atomic import write_atomically
 
@@ -31,27 +31,18 @@ class HeldOut:
 def write_held_out(folder: str | Path, path: Path, *, objects: int = 16, grasps: int = 6) -> Path:
     """Some grasps on held-out objects of a corpus in one small file: ``objects``, families in turn, ``grasps`` each."""
     by_family: dict[str, list[Path]] = {}
-    for file, held_out in object_files(Path(folder)):
-        if held_out:
-            with np.load(file, allow_pickle=False) as data:
-                by_family.setdefault(str(data["family"]), []).append(file)
-    rounds = zip_longest(*by_family.values())
-    ordered = [file for files in rounds for file in files if file is not None]
-    columns: dict[str, list[np.ndarray]] = {}
-    for k, file in enumerate(ordered[:objects]):
-        with np.load(file, allow_pickle=False) as data:
-            count = min(grasps, len(data["global_orient"]))
-            row = {name: data[name][:count].astype(np.float32) for name in _POSE}
-            row |= {
-                "which": np.full(count, k), "vertices": data["vertices"].astype(np.float32),
-                "faces": data["faces"].astype(np.int32), "vertex_count": np.array([len(data["vertices"])]),
-                "face_count": np.array([len(data["faces"])]), "family": np.array([str(data["family"])]),
-            }  # fmt: skip
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    if not columns:
-        raise ValueError(f"corpus: {folder} is too small to hold objects out; make at least ten of a family.")
-    arrays = {name: np.concatenate(values) for name, values in columns.items()}
+    for file in held_out_files(Path(folder)):
+        by_family.setdefault(str(read_arrays(file, "family")["family"]), []).append(file)
+    ordered = [file for files in zip_longest(*by_family.values()) for file in files if file is not None]
+    items = [read_arrays(file) for file in ordered[:objects]]
+    arrays = {name: np.concatenate([item[name][:grasps] for item in items]) for name in _POSE}
+    arrays |= {name: np.concatenate([item[name] for item in items]) for name in ("vertices", "faces")}
+    arrays |= {
+        "which": np.repeat(np.arange(len(items)), [len(item["transl"][:grasps]) for item in items]),
+        "vertex_count": np.array([len(item["vertices"]) for item in items]),
+        "face_count": np.array([len(item["faces"]) for item in items]),
+        "family": np.array([str(item["family"]) for item in items]),
+    }
     return write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
 
 
@@ -59,8 +50,7 @@ def read_held_out(path: Path) -> HeldOut:
     """Read what `write_held_out` wrote. Raises ``FileNotFoundError`` when it is not there."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: is not there; `regrasp pose-graph train --corpus …` writes it.")
-    with np.load(path, allow_pickle=False) as data:
-        arrays = dict(data)
+    arrays = read_arrays(path)
     vertices = np.split(arrays["vertices"], np.cumsum(arrays["vertex_count"])[:-1])
     faces = np.split(arrays["faces"], np.cumsum(arrays["face_count"])[:-1])
     pose = HandPose.from_arrays({name: arrays[name] for name in _POSE})

@@ -43,12 +43,8 @@ def find_contacts(model: HandModel, obj: ObjectMesh, pose: HandPose) -> Contacts
     )
     pick = closest[..., None].expand(-1, -1, 3)
     normal = torch.nn.functional.normalize(gradient.gather(1, pick), dim=-1)
-    return Contacts(
-        torch.maximum(-distance.amin(1), pierced),
-        distance.gather(1, closest),
-        vertices.gather(1, pick),
-        normal,
-    )
+    depth = torch.maximum(-distance.amin(1), pierced)
+    return Contacts(depth, distance.gather(1, closest), vertices.gather(1, pick), normal)
 
 
 def object_inside_hand(model: HandModel, vertices: Tensor, points: Tensor) -> Tensor:
@@ -79,11 +75,8 @@ def holds(contacts: Contacts, squeeze: Tensor, config: SynthesisConfig) -> Tenso
     good = opposed & (contacts.depth <= squeeze + config.max_penetration)
     for row in good.nonzero()[:, 0].tolist():
         mask = touching[row]
-        good[row] = force_closure(
-            contacts.point[row, mask].double().numpy(),
-            contacts.normal[row, mask].double().numpy(),
-            config.friction,
-        )
+        points, normals = (values[row, mask].double().numpy() for values in (contacts.point, contacts.normal))
+        good[row] = force_closure(points, normals, config.friction)
     return good
 
 
@@ -115,9 +108,8 @@ def force_closure(
     ring = 0.005 * (np.cos(patch)[:, None, None] * tangent + np.sin(patch)[:, None, None] * bitangent)
     centred = points - points.mean(0)
     scale = max(np.abs(centred).max(), 0.01)
-    wrench = np.concatenate(
-        [np.hstack([force, np.cross(np.tile(centred + r, (edges, 1)), force) / scale]) for r in ring]
-    ).T
+    moments = [np.cross(np.tile(centred + r, (edges, 1)), force) / scale for r in ring]
+    wrench = np.concatenate([np.hstack([force, moment]) for moment in moments]).T
     if np.linalg.matrix_rank(wrench, tol=1e-3) < 6:
         return False
     _, residual = nnls(wrench, -wrench.mean(1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, normalize
+from torch.nn.functional import logsigmoid, normalize, one_hot
 
 from hand_models import HandModel, HandPose
 from hand_models.anatomy import default_anatomy
@@ -210,13 +210,9 @@ def _draw_pairs(
 def _turned(axis: Tensor, generator: torch.Generator) -> Tensor:
     """``(B, _TURNS, 3, 3)`` frames with the first column along ``axis (B, 3)``, turned about it."""
     angle = (torch.arange(_TURNS) + torch.rand(len(axis), 1, generator=generator)) * (2 * torch.pi / _TURNS)
-    side = normalize(torch.linalg.cross(axis, _least_aligned(axis)), dim=-1)
+    # Any direction across will do: that of the coordinate axis least along it.
+    side = normalize(torch.linalg.cross(axis, one_hot(axis.abs().argmin(-1), 3).to(axis)), dim=-1)
     other = torch.linalg.cross(axis, side)
     across = angle.cos()[..., None] * side[:, None] + angle.sin()[..., None] * other[:, None]
     along = axis[:, None].expand_as(across)
     return torch.stack([along, across, torch.linalg.cross(along, across, dim=-1)], -1)
-
-
-def _least_aligned(v: Tensor) -> Tensor:
-    """The coordinate axis least aligned with each vector."""
-    return torch.nn.functional.one_hot(v.abs().argmin(-1), 3).to(v)

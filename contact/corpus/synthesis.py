@@ -125,10 +125,8 @@ class _Wrist(Record):
 def _closest_first(distance: Tensor, part: Tensor, scale: float) -> Tensor:
     """``(B, P)`` factors that give the skin of each bone which is closest to the surface that bone's whole weight.
 
-    Args:
-        distance: ``(B, P)`` of the skin to the surface, metres.
-        part: ``(P,)`` bone of each point.
-        scale: metres farther away that make a point 1/e as much.
+    ``distance (B, P)`` is the skin's from the surface, metres; ``part (P,)`` its bone; ``scale`` the metres farther
+    away that make a point 1/e as much.
     """
     bone = part.expand(len(distance), -1)
     nearest = distance.new_full((len(distance), 16), torch.inf).scatter_reduce(1, bone, distance, "amin")

@@ -61,57 +61,32 @@ class Encoding(Record):
     tokens: Tensor
     """(B, 128 + 21, token) object and joint tokens"""
 
-    def repeat(self, count: int) -> Encoding:
-        """``count`` copies, one after the other: ``count · B`` rows."""
-        return self.map(lambda t: t.repeat(count, 1, 1))
-
 
 @dataclass(frozen=True)
 class Prediction(Record):
-    """Raw network output; `to_field` turns it into a `ContactField` of the object frame."""
+    """Raw network output: a `ContactField` with logits in place of probabilities and joints in the wrist frame."""
 
     contact_logit: Tensor
-    """(B, n)"""
     contact_var: Tensor
-    """(B, n)"""
     near_logit: Tensor
-    """(B, n)"""
     part_logits: Tensor
-    """(B, n, 16)"""
     canonical: Tensor
-    """(B, n, 3) metres"""
     canonical_var: Tensor
-    """(B, n)"""
     gap: Tensor
-    """(B, n) metres"""
     gap_var: Tensor
-    """(B, n)"""
     hand_contact_logit: Tensor
-    """(B, P)"""
     hand_contact_var: Tensor
-    """(B, P)"""
     joints: Tensor
-    """(B, 21, 3) metres, wrist frame"""
     joints_var: Tensor
-    """(B, 21)"""
 
     def to_field(self, observation: Observation) -> ContactField:
         """The contact field in the object frame."""
-        joints = self.joints @ observation.rotation.transpose(1, 2) + observation.origin[:, None]
-        return ContactField(
-            contact=self.contact_logit.sigmoid(),
-            contact_var=self.contact_var,
-            part=self.part_logits.softmax(-1),
-            canonical=self.canonical,
-            canonical_var=self.canonical_var,
-            gap=self.gap,
-            gap_var=self.gap_var,
-            near=self.near_logit.sigmoid(),
-            hand_contact=self.hand_contact_logit.sigmoid(),
-            hand_contact_var=self.hand_contact_var,
-            joints=joints,
-            joints_var=self.joints_var,
-        )
+        as_it_is = [name for name in vars(self) if name in ContactField.__dataclass_fields__]
+        return ContactField(**{name: getattr(self, name) for name in as_it_is} | {
+            "contact": self.contact_logit.sigmoid(), "near": self.near_logit.sigmoid(),
+            "part": self.part_logits.softmax(-1), "hand_contact": self.hand_contact_logit.sigmoid(),
+            "joints": self.joints @ observation.rotation.transpose(1, 2) + observation.origin[:, None],
+        })  # fmt: skip
 
 
 def _mlp(*widths: int) -> nn.Sequential:
@@ -226,14 +201,9 @@ class ContactNet(nn.Module):
         fine = self.point(observation.objects)
         middle = self.gather1(fine, xyz, hierarchy.gather1)
         coarse = self.gather2(middle, xyz[:, : LEVELS[1]], hierarchy.gather2)
-        tokens = torch.cat(
-            [
-                coarse + self.place(observation.objects[:, : LEVELS[2], :3]),
-                self.joint(observation.joints) + self.place(observation.joint_positions / LENGTH) + self.joint_name,
-            ],
-            1,
-        )
-        tokens = tokens + self.hand(observation.hand)[:, None]
+        of_object = coarse + self.place(observation.objects[:, : LEVELS[2], :3])
+        of_joints = self.joint(observation.joints) + self.place(observation.joint_positions / LENGTH) + self.joint_name
+        tokens = torch.cat([of_object, of_joints], 1) + self.hand(observation.hand)[:, None]
         for layer in self.attention[: self.config.layers // 2]:
             tokens = layer(tokens)
         return Encoding(fine, middle, tokens)
@@ -297,11 +267,7 @@ class ContactNet(nn.Module):
         )
 
     def predict(
-        self,
-        model: HandModel,
-        observation: Observation,
-        hierarchy: PointHierarchy,
-        noise: Tensor | None = None,
+        self, model: HandModel, observation: Observation, hierarchy: PointHierarchy, noise: Tensor | None = None
     ) -> ContactField:
         """The contact field of ``B`` right hands over ``model.contact_points``, object frame, without gradients.
 
@@ -322,10 +288,10 @@ class ContactNet(nn.Module):
             if noise is None:
                 return self.decode(encoding, observation, hierarchy, skin, part).to_field(observation)
             latent = self.prior(encoding).draw(noise).flatten(0, 1)
-            rows = torch.arange(len(observation.origin), device=latent.device).repeat(len(noise))
-            repeated = observation[rows]
-            raw = self.decode(encoding.repeat(len(noise)), repeated, hierarchy[rows], skin, part, latent=latent)
-        return raw.to_field(repeated)
+            rows = torch.arange(len(observation), device=latent.device).repeat(len(noise))
+            encoding, observation, hierarchy = encoding[rows], observation[rows], hierarchy[rows]
+            raw = self.decode(encoding, observation, hierarchy, skin, part, latent=latent)
+        return raw.to_field(observation)
 
 
 def _summary(encoding: Encoding) -> Tensor:

@@ -62,10 +62,8 @@ def observe(model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, t
         raise ValueError("pose: left hands; mirror hands and objects first (HandPose.mirrored).")
     if points.ndim != 3 or points.shape[0] != len(pose) or points.shape[2] != 3:
         raise ValueError(f"points: got shape {tuple(points.shape)}; expected ({len(pose)}, n, 3), one object per hand.")
-    for name, value, expected in (
-        ("normals", normals, points.shape),
-        ("thickness", thickness, points.shape[:2]),
-    ):
+    like_points = {"normals": (normals, points.shape), "thickness": (thickness, points.shape[:2])}
+    for name, (value, expected) in like_points.items():
         if value.shape != expected:
             raise ValueError(f"{name}: got shape {tuple(value.shape)}; expected {tuple(expected)}, as points.")
     hand = model(pose)
@@ -83,29 +81,13 @@ def observe(model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, t
     to_skin = skin.gather(1, closest[..., None].expand(-1, -1, 3)) - xyz
     on_hand = model.rest_canonical[skin_ids][closest]
     joint_distance = torch.cdist(xyz, joints)
-    described = torch.cat(
-        [
-            xyz / LENGTH,
-            outward,
-            thickness[..., None] / LENGTH,
-            to_skin / LENGTH,
-            to_skin.norm(dim=-1, keepdim=True) / LENGTH,
-            (to_skin * outward).sum(-1, keepdim=True) / LENGTH,
-            on_hand / LENGTH,
-            torch.exp(-joint_distance / JOINT_REACH),
-        ],
-        -1,
-    )
+    distance, along = to_skin.norm(dim=-1, keepdim=True), (to_skin * outward).sum(-1, keepdim=True)
+    of_points = [xyz / LENGTH, outward, thickness[..., None] / LENGTH, to_skin / LENGTH, distance / LENGTH]
+    of_points += [along / LENGTH, on_hand / LENGTH, torch.exp(-joint_distance / JOINT_REACH)]
     nearest = joint_distance.argmin(1)[..., None].expand(-1, -1, 3)
     to_object = xyz.gather(1, nearest) - joints
-    joint_features = torch.cat(
-        [
-            joints / LENGTH,
-            to_object / LENGTH,
-            outward.gather(1, nearest),
-            to_object.norm(dim=-1, keepdim=True) / LENGTH,
-        ],
-        -1,
-    )
-    hand_features = torch.cat([pose.hand_pose.flatten(1), joints.flatten(1) / LENGTH, pose.betas], -1)
-    return Observation(described, joint_features, hand_features, joints, rotation, origin)
+    distance = to_object.norm(dim=-1, keepdim=True)
+    of_joints = [joints / LENGTH, to_object / LENGTH, outward.gather(1, nearest), distance / LENGTH]
+    of_hand = [pose.hand_pose.flatten(1), joints.flatten(1) / LENGTH, pose.betas]
+    features = (torch.cat(parts, -1) for parts in (of_points, of_joints, of_hand))
+    return Observation(*features, joints, rotation, origin)

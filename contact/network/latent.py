@@ -61,11 +61,9 @@ class Latent(nn.Module):
 
     def __init__(self, token: int, size: int, layers: int) -> None:
         super().__init__()
-        self.size = size
         self.prior_head = nn.Sequential(nn.Linear(token, token), nn.ReLU(), nn.Linear(token, 2 * size))
-        self.posterior_head = nn.Sequential(
-            nn.Linear(token + 3 * _JOINTS, token), nn.ReLU(), nn.Linear(token, 2 * size)
-        )
+        told = token + 3 * _JOINTS
+        self.posterior_head = nn.Sequential(nn.Linear(told, token), nn.ReLU(), nn.Linear(token, 2 * size))
         self.adapters = nn.ModuleList(_Adapter(token, size) for _ in range(layers))
 
     def prior(self, summary: Tensor) -> Gaussian:

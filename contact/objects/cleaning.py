@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import igl
 import numpy as np
 
 from .grid_build import is_closed
+from .surface_points import face_vectors
 
 MERGE = 1e-6
 """Vertices closer than about this fraction of the bounding box's diagonal are one."""
@@ -18,8 +21,7 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
     consistent and outward, and overlapping closed bodies united.
 
     Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3) integer indices.
+        vertices, faces: (V, 3) metres and (F, 3) indices.
 
     Returns:
         vertices (V', 3) float64 that float32 holds exactly, faces (F', 3) int64, and whether the mesh is
@@ -90,14 +92,11 @@ def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     vertices, faces = vertices[keep], place[inverse.reshape(-1)][faces]
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
     faces = faces[np.sort(np.unique(np.sort(faces, axis=1), axis=0, return_index=True)[1])]
-    corner = vertices[faces]
-    area = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+    area = np.linalg.norm(face_vectors(vertices, faces), axis=1)
     solid = area > 1e-12 * diagonal**2
     # A needle without area may be what closes the mesh: dropping it there would open a seam.
-    if solid.any() and not (len(faces) and not solid.all() and is_closed(faces)):
+    if not solid.any() or not is_closed(faces):
         faces = faces[solid]
-    elif not solid.any():
-        faces = faces[:0]
     return _compact(vertices, faces)
 
 
@@ -145,12 +144,7 @@ def _united(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> tuple[
     if any(_signed_volume(vertices, part) < 0 for part in parts):
         return vertices, faces  # a cavity: bodies are not independent solids
     boxes = [(vertices[p].min(axis=(0, 1)), vertices[p].max(axis=(0, 1))) for p in parts]
-    apart = all(
-        (boxes[i][0] > boxes[j][1]).any() or (boxes[j][0] > boxes[i][1]).any()
-        for i in range(len(boxes))
-        for j in range(i)
-    )
-    if apart:
+    if all((a[0] > b[1]).any() or (b[0] > a[1]).any() for a, b in combinations(boxes, 2)):
         return vertices, faces
     solids = []
     for part in parts:
@@ -160,8 +154,6 @@ def _united(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> tuple[
             return vertices, faces
         solids.append(solid)
     union = manifold3d.Manifold.batch_boolean(solids, manifold3d.OpType.Add).to_mesh()
-    merged = _merged(
-        np.asarray(union.vert_properties, dtype=np.float64)[:, :3],
-        np.asarray(union.tri_verts).astype(np.int64),
-    )
+    corners, triangles = np.asarray(union.vert_properties, dtype=np.float64)[:, :3], np.asarray(union.tri_verts)
+    merged = _merged(corners, triangles.astype(np.int64))
     return merged if len(merged[1]) and is_closed(merged[1]) else (vertices, faces)

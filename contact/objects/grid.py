@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any
 
 import torch
@@ -42,8 +42,8 @@ class SignedDistanceGrid(Record):
     def _corner_offset(self) -> Tensor:
         """(8, G) int64 steps from a cell's first node to its corners, the x corner in the highest bit."""
         ny, nz = self.shape[:, 1], self.shape[:, 2]
-        steps = [x * ny * nz + y * nz + z for x in (0, 1) for y in (0, 1) for z in (0, 1)]
-        return torch.stack([torch.as_tensor(s, device=ny.device).expand_as(ny) for s in steps])
+        corners = product((0, 1), repeat=3)
+        return torch.stack([x * ny * nz + y * nz + z for x, y, z in corners])
 
     def query(self, points: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Distance and its gradient at points, without building an autograd graph of the lookup.
@@ -115,11 +115,7 @@ class SignedDistanceGrid(Record):
 
     @classmethod
     def cat(cls, parts: Sequence[SignedDistanceGrid]) -> SignedDistanceGrid:
-        """Put grids one after the other; object ``g`` of the result is the g-th of all their objects.
-
-        Raises:
-            ValueError: no grid is given.
-        """
+        """Put grids one after the other; object ``g`` of the result is the g-th of all their objects."""
         starts = accumulate((grid.values.numel() for grid in parts), initial=0)
         moved = [replace(grid, offset=grid.offset + start) for grid, start in zip(parts, starts, strict=False)]
         return replace(super().cat(moved), values=torch.cat([grid.values for grid in parts]))

@@ -39,9 +39,8 @@ def build_grid(
 
     Distances are exact at every node within 2.5 cells of the surface, at every other node within six cells and
     at every fourth node elsewhere; the nodes between are interpolated from these. As distance changes by no more
-    than one moves, coarse values say where finer ones are needed, an interpolated value is off by at most √3
-    cells within six cells of the surface and 2√3 beyond, and both only at the medial axis: on everyday objects
-    it is off by some hundredths of a cell in the mean.
+    than one moves, they are off by at most √3 cells within six cells of the surface and 2√3 beyond, and both only
+    at the medial axis: on everyday objects by some hundredths of a cell in the mean.
 
     Signs come from the generalised winding number (Jacobson et al. 2013; fast form Barill et al. 2018), which
     unlike pseudonormals survives the self-intersections of scanned and decimated meshes. For a closed mesh it
@@ -143,10 +142,6 @@ def distance_query(vertices: np.ndarray, faces: np.ndarray) -> Callable[[np.ndar
 
     Open3D answers where it is installed (the extra ``[open3d]``), in about two thirds of the time and in
     float32, as grids are kept; else libigl.
-
-    Args:
-        vertices: (V, 3) float64 metres.
-        faces: (F, 3) int64.
     """
     try:
         import open3d
@@ -162,8 +157,7 @@ def distance_query(vertices: np.ndarray, faces: np.ndarray) -> Callable[[np.ndar
 def _insert_midpoints(values: np.ndarray, axis: int) -> np.ndarray:
     """Twice the resolution along one axis by linear interpolation: n nodes become 2 n − 1."""
     values = np.moveaxis(values, axis, 0)
-    finer = np.empty((2 * len(values) - 1, *values.shape[1:]), dtype=values.dtype)
-    finer[::2] = values
+    finer = np.repeat(values, 2, axis=0)[:-1]
     finer[1::2] = (values[:-1] + values[1:]) / 2
     return np.ascontiguousarray(np.moveaxis(finer, 0, axis))
 
@@ -177,28 +171,17 @@ def is_closed(faces: np.ndarray) -> bool:
 
 
 def winding_sign(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Which side of a mesh points are on, by the generalised winding number.
+    """Side (N,) of a mesh that points (N, 3) are on: +1 outside, −1 where the generalised winding number exceeds ½.
 
-    Args:
-        vertices: (V, 3) float64.
-        faces: (F, 3) int64.
-        points: (N, 3) float64, same unit.
-
-    Returns:
-        (N,) +1 outside, −1 where the number exceeds one half. (libigl's own signed distance by winding number
-        multiplies by 1 − 2w instead, which is off by per mille where the fast form rounds.)
+    (libigl's own signed distance by winding number multiplies by 1 − 2w instead, which is off by per mille where the
+    fast form rounds.)
     """
     winding = igl.fast_winding_number(vertices, faces, np.ascontiguousarray(points))
     return np.where(winding > 0.5, -1.0, 1.0)
 
 
 def _winding_sign_blockwise(
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    origin: np.ndarray,
-    spacing: float,
-    node: np.ndarray,
-    distance: np.ndarray,
+    vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, node: np.ndarray, distance: np.ndarray
 ) -> np.ndarray:
     """Winding-number signs (K,) of nodes (K, 3) at unsigned distances (K,), mostly decided four³ at a time."""
     block, inverse = np.unique(node // 4, axis=0, return_inverse=True)
@@ -243,10 +226,8 @@ def _cache_path(vertices: np.ndarray, faces: np.ndarray, resolution: int, margin
     folder = cache_folder()
     if folder is None:
         return None
-    digest = hashlib.sha256(f"{FORMAT} {resolution} {margin!r} {vertices.shape}".encode())
-    digest.update(vertices.tobytes())
-    digest.update(faces.tobytes())
-    return folder / f"{digest.hexdigest()[:40]}.npz"
+    key = f"{FORMAT} {resolution} {margin!r} {vertices.shape}".encode() + vertices.tobytes() + faces.tobytes()
+    return folder / f"{hashlib.sha256(key).hexdigest()[:40]}.npz"
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, float] | None:
@@ -273,12 +254,11 @@ def _prune(folder: Path) -> None:
 
     Other processes write and prune at the same time, so any file may be gone when it is looked at.
     """
-    entries = []
+    entries, total = [], 0
     for path in folder.iterdir():
         with suppress(OSError):
             status = path.stat()
             entries.append((status.st_mtime, status.st_size, path))
-    total = 0
     for changed, size, path in sorted(entries, reverse=True):
         left_over = path.suffix == ".tmp" and time.time() - changed > ABANDONED_SECONDS
         total += size

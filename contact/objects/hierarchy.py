@@ -54,14 +54,13 @@ def build_hierarchy(points: Tensor) -> PointHierarchy:
     if not points.isfinite().all():
         raise ValueError("points: NaN or infinite coordinates; clean the mesh they were sampled from.")
     xyz = points.detach().cpu().double().numpy()
-    levels = [xyz[:n] for n in LEVELS]
-    trees = [cKDTree(level) for level in levels]
+    trees = [cKDTree(xyz[:n]) for n in LEVELS]
 
     def gather(fine: int) -> Tensor:
-        return torch.from_numpy(trees[fine].query(levels[fine + 1], GATHER)[1])[None]
+        return torch.from_numpy(trees[fine].query(trees[fine + 1].data, GATHER)[1])[None]
 
     def spread(fine: int) -> tuple[Tensor, Tensor]:
-        distance, index = trees[fine + 1].query(levels[fine], INTERPOLATE)
+        distance, index = trees[fine + 1].query(trees[fine].data, INTERPOLATE)
         weight = 1 / (torch.from_numpy(distance) ** 2 + 1e-8)
         weight = (weight / weight.sum(1, keepdim=True)).float()
         return torch.from_numpy(index)[None], weight[None]

@@ -11,7 +11,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import igl
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from .cleaning import clean_mesh
 from .grid import SignedDistanceGrid
 from .grid_build import build_grid
 from .hierarchy import LEVELS, PointHierarchy, build_hierarchy
-from .surface_points import corner_normals, farthest_point_order, sample_surface
+from .surface_points import corner_normals, face_vectors, farthest_point_order, first_hit, sample_surface
 
 if TYPE_CHECKING:
     import trimesh  # imported where it is used: it takes half a second
@@ -31,9 +30,6 @@ SMALLEST = 0.005
 """Metres: the same at the other end."""
 THICKEST = 0.1
 """Metres at which local thickness is cut off; nothing a hand presses on yields differently beyond it."""
-
-_RAY_UNITS = 1e4
-"""Rays are cast in tenths of a millimetre."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +67,9 @@ class ObjectMesh:
         seed: int = 0,
         cache: bool = True,
     ) -> ObjectMesh:
-        """Make an object from whatever holds a triangle mesh.
+        """Make an object from whatever holds a triangle mesh, which is cleaned first, see `clean_mesh`.
 
-        The mesh is cleaned first: equal vertices are merged, degenerate, duplicate and unused parts dropped,
-        windings made consistent and outward, overlapping closed bodies united. The same input and seed give
-        the same object.
+        The same input and seed give the same object.
 
         Args:
             source: a path to anything trimesh loads (scenes are joined), a ``trimesh.Trimesh`` or ``Scene``,
@@ -101,7 +95,6 @@ class ObjectMesh:
         if isinstance(source, ObjectMesh):
             if scale is None or scale == 1:
                 return source if name is None else replace(source, name=name)
-            name = source.name if name is None else name
             n_points = len(source.points)
         vertices, faces, found_name = read_source(source)
         vertices, faces, closed = clean_mesh(vertices * (1.0 if scale is None else scale), faces)
@@ -112,11 +105,10 @@ class ObjectMesh:
                 " number, and penetration near its openings is approximate",
                 stacklevel=2,
             )
-        points, normals, thickness = (
-            torch.from_numpy(x.astype(np.float32)) for x in _surface(vertices, faces, n_points, seed)
-        )
+        surface = _surface(vertices, faces, n_points, seed)
+        vertex, points, normals, thickness = (torch.from_numpy(x.astype(np.float32)) for x in (vertices, *surface))
         return cls(
-            vertices=torch.from_numpy(vertices.astype(np.float32)),
+            vertices=vertex,
             faces=torch.from_numpy(faces),
             points=points,
             normals=normals,
@@ -150,10 +142,8 @@ class ObjectMesh:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of vertices and faces; equal for equal shapes whatever the name or file."""
-        digest = hashlib.sha256(f"{tuple(self.vertices.shape)}".encode())
-        digest.update(self.vertices.cpu().contiguous().numpy().tobytes())
-        digest.update(self.faces.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        arrays = (values.cpu().contiguous().numpy().tobytes() for values in (self.vertices, self.faces))
+        return hashlib.sha256(b"".join([f"{tuple(self.vertices.shape)}".encode(), *arrays])).hexdigest()
 
     def mirrored(self) -> ObjectMesh:
         """The object mirrored in x (x → −x), point by point in the same order."""
@@ -194,11 +184,10 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
     source = _of_another_library(source)
     if isinstance(source, tuple | list) and len(source) == 2:
         try:
-            vertices = np.array(_array(source[0]), dtype=np.float64)
-            faces = np.array(_array(source[1]))
+            vertices, faces = (np.array(x.detach().cpu() if isinstance(x, Tensor) else x) for x in source)
+            return vertices.astype(np.float64), faces, name
         except (TypeError, ValueError) as error:
             raise ValueError(f"object_mesh: vertices and faces must be arrays of numbers ({error})") from error
-        return vertices, faces, name
     raise ValueError(
         f"object_mesh: cannot make an object from {type(source).__name__};"
         " pass a path, a trimesh.Trimesh, an Open3D or PyTorch3D mesh, a pair (vertices, faces) or an ObjectMesh"
@@ -218,10 +207,6 @@ def _of_another_library(source: Any) -> Any:
             )
         return source.verts_list()[0], source.faces_list()[0]
     return source
-
-
-def _array(values: Any) -> Any:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def _check_size(vertices: np.ndarray) -> None:
@@ -252,24 +237,15 @@ def _surface(
 
 
 def local_thickness(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """Distance straight inward through the object to its far side.
+    """Distance (n,) straight inward through the object to its far side, metres.
+
+    At most :data:`THICKEST`, which also stands where an open mesh has no far side.
 
     Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3) outward orientation.
-        points: (n, 3) metres on the surface.
-        face: (n,) the face each point lies on; the ray runs against this face's normal.
-
-    Returns:
-        (n,) metres, at most :data:`THICKEST`, which also stands where an open mesh has no far side.
+        vertices, faces: (V, 3) metres and (F, 3), outward orientation.
+        points, face: (n, 3) metres on the surface and (n,) the face each lies on, against whose normal the ray runs.
     """
-    corner = vertices[faces[face]]
-    inward = -np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    inward = -face_vectors(vertices, faces[face])
     inward /= np.maximum(np.linalg.norm(inward, axis=1, keepdims=True), 1e-300)
-    start = 1e-6  # metres inside, so that the ray does not meet the face it starts from
-    # libigl drops triangles by an absolute tolerance, which in metres is every one of a fine mesh.
-    scaled, tree = np.ascontiguousarray(vertices * _RAY_UNITS), igl.AABB()
-    tree.init(scaled, faces)
-    origins = np.ascontiguousarray((points + start * inward) * _RAY_UNITS)
-    hit, distance, *_ = tree.intersect_ray_first(scaled, faces, origins, inward)
-    return np.where(hit >= 0, np.minimum(distance / _RAY_UNITS + start, THICKEST), THICKEST)
+    # A micrometre inside, so that the ray does not meet the face it starts from.
+    return np.minimum(first_hit(vertices, faces, points, inward, 1e-6), THICKEST)

@@ -41,14 +41,10 @@ class ObjectSet(ObjectPoints):
         Raises:
             ValueError: there are none, or one has another number of surface points than the network takes.
         """
-        hierarchies = [o.hierarchy for o in objects if o.hierarchy is not None]
-        if len(hierarchies) < len(objects):
-            counts = ", ".join(str(len(o.points)) for o in objects if o.hierarchy is None)
+        if counts := ", ".join(str(len(o.points)) for o in objects if o.hierarchy is None):
             raise ValueError(f"objects: with {counts} points; make them with n_points={LEVELS[0]}, the default.")
         return ObjectSet(
-            torch.stack([o.points for o in objects]),
-            torch.stack([o.normals for o in objects]),
-            torch.stack([o.thickness for o in objects]),
-            PointHierarchy.cat(hierarchies),
+            *(torch.stack([getattr(o, name) for o in objects]) for name in ("points", "normals", "thickness")),
+            PointHierarchy.cat([o.hierarchy for o in objects]),
             SignedDistanceGrid.cat([o.grid for o in objects]),
         )

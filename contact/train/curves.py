@@ -16,15 +16,12 @@ _PANEL, _MARGIN = (420, 260), 44  # pixels
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """Lines of ``log.jsonl``, nested names joined by dots, as in ``contactopt.after_mm``."""
-    rows = []
+    rows: list[dict[str, float]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        row: dict[str, float] = {}
+        rows.append({})
         for name, value in json.loads(line).items():
-            if isinstance(value, Mapping):
-                row |= {f"{name}.{part}": float(v) for part, v in value.items()}
-            else:
-                row[name] = float(value)
-        rows.append(row)
+            parts = {f".{part}": v for part, v in value.items()} if isinstance(value, Mapping) else {"": value}
+            rows[-1] |= {name + part: float(v) for part, v in parts.items()}
     return rows
 
 

@@ -30,15 +30,9 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum and decoupled weight decay.
+    """Muon for matrices, with Nesterov momentum and decoupled weight decay.
 
     A step has the root mean square that one of AdamW typically has, 0.2 of the learning rate (Liu et al., 2025).
-
-    Args:
-        params: matrices.
-        lr: learning rate.
-        weight_decay: decoupled.
-        momentum: share of the past.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.01, momentum: float = 0.95) -> None:

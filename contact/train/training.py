@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hand_models import HandModel
-from hand_models.resumable import Checkpoint, stream
+from hand_models.resumable import Checkpoint, approach, schedule, stream
 
 from ..corpus.corpus import Corpus, corpus_hash, load_corpus
 from ..network.contact_net import ContactNet
@@ -46,14 +46,11 @@ def _loss(network: ContactNet, model: HandModel, at: Tensor, config: TrainConfig
 
 
 def _draw_loss(
-    network: ContactNet, model: HandModel, at: Tensor, config: TrainConfig, done: float, batch: Batch,
-    noise: Tensor,
-) -> Tensor:  # fmt: skip
+    network: ContactNet, model: HandModel, at: Tensor, config: TrainConfig, done: float, batch: Batch, noise: Tensor
+) -> Tensor:
     """What a step of the latent descends: a draw's losses, drawn knowing the truth, and what that knowledge costs.
 
-    Args:
-        done: share of the latent's steps that is done.
-        noise: ``(B, Z)`` standard normal.
+    ``done`` is the share of the latent's steps that is done, ``noise (B, Z)`` standard normal.
     """
     observation, hierarchy = batch.observation, batch.hierarchy
     with torch.no_grad():
@@ -81,13 +78,9 @@ def _latent_noise(config: TrainConfig, step: int) -> Tensor:
 def evaluate(
     network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0
 ) -> dict[str, float]:
-    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index`` under a protocol.
+    """Mean loss terms and joint errors (mm) before and after, on the grasps ``index (N,)`` under a noise protocol.
 
-    Args:
-        network: on any device.
-        index: ``(N,)`` grasps of ``corpus``; without any the result is empty.
-        noise: name of a protocol of `contact.perturb`.
-        seed: of the noise.
+    Without any grasps the result is empty.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, float] = {}
@@ -100,15 +93,11 @@ def evaluate(
         values["after_mm"] = 1000 * float((p.joints - batch.joints).norm(dim=-1).mean())
         near = batch.truth.near.bool()
         values["canonical_mm"] = 1000 * float((p.canonical - batch.truth.canonical).norm(dim=-1)[near].median())
-        values["contact_f1"] = _f1(p.contact_logit > math.log(0.4 / 0.6), batch.truth.contact > 0.4)
+        said, event = p.contact_logit > math.log(0.4 / 0.6), batch.truth.contact > 0.4
+        values["contact_f1"] = float(2 * (said & event).sum() / (said.sum() + event.sum()).clamp_min(1))
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * len(part) / len(index)
     return sums
-
-
-def _f1(predicted: Tensor, truth: Tensor) -> float:
-    hits = (predicted & truth).sum()
-    return float(2 * hits / (predicted.sum() + truth.sum()).clamp_min(1))
 
 
 def _with_next(
@@ -129,12 +118,9 @@ def _with_next(
 
 
 def _descend(
-    network: ContactNet,
-    pool: Executor,
-    loss: Callable[..., Tensor],
-    data: tuple[Batch | Tensor, ...],
+    network: ContactNet, pool: Executor, loss: Callable[..., Tensor], data: tuple[Batch | Tensor, ...],
     config: TrainConfig,
-) -> None:
+) -> None:  # fmt: skip
     """Set the gradients of what learns to those of ``loss(*data)``, each thread working on a share of the rows."""
     learning = [p for p in network.parameters() if p.requires_grad]
     size = -(-config.batch_size // config.shards)
@@ -169,20 +155,18 @@ def _optimisers(network: ContactNet, config: TrainConfig) -> dict[torch.optim.Op
     return rates
 
 
-def _load_start(network: ContactNet, path: Path) -> None:
-    """Fill a network with weights from a file."""
-    try:
-        network.load_state_dict(load_network(path).state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"start: {path} is of a network with other widths; give the options it was trained with ({error})."
-        ) from None
-
-
-def _without_paths(config: TrainConfig) -> TrainConfig:
-    """Names in place of the paths of a machine."""
-    start = config.start and Path(config.start.name)
-    return replace(config, corpus=Path(config.corpus.name), out=Path(config.out.name), start=start)
+def _first_network(config: TrainConfig) -> ContactNet:
+    """A network with random weights, or those of ``config.start``."""
+    network = ContactNet(config.network).to(config.device)
+    if config.start is not None:
+        try:
+            network.load_state_dict(load_network(config.start).state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"start: {config.start} is of a network with other widths;"
+                f" give the options it was trained with ({error})."
+            ) from None
+    return network
 
 
 def _scores(network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor) -> dict[str, dict[str, float]]:
@@ -213,15 +197,14 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
     corpus = load_corpus(config.corpus)
     training, held_out = corpus.split()
     log.info("%d grasps on %d objects, %d held out", len(corpus), len(corpus.families), len(held_out))
-    network = ContactNet(config.network).to(config.device)
-    if config.start is not None:
-        _load_start(network, config.start)
+    network = _first_network(config)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
-    began_with = copy.deepcopy(averaged) if config.start is not None else None
+    began_with = copy.deepcopy(averaged)
     optimisers = _optimisers(network, config)
     config.out.mkdir(parents=True, exist_ok=True)
     made_from = corpus_hash(config.corpus)
-    options = asdict(_without_paths(config))
+    # Names in place of the paths of a machine.
+    options = {k: v.name if isinstance(v, Path) else v for k, v in asdict(config).items()}
     recipe = {name: value for name, value in options.items() if name not in _NO_MATTER}
     parts = {"network": network, "averaged": averaged, **{type(o).__name__: o for o in optimisers}}
     checkpoint = Checkpoint(config.out / "checkpoint.pt", recipe | {"corpus_sha256": made_from}, parts)
@@ -239,28 +222,23 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
             network.load_state_dict(rest, strict=False)
             network.requires_grad_(False).latent.requires_grad_(True)
         done, phase = (step - config.steps, config.latent_steps) if of_latent else (step, config.steps)
-        share = min(1.0, (done + 1) / max(1, min(config.warmup, phase // 10)))
-        share *= 0.5 * (1 + math.cos(math.pi * done / phase)) * 0.99 + 0.01
-        at = _some_points(corpus, config, step)
+        share = schedule(done, phase, min(config.warmup, phase // 10))
+        common = network, model, _some_points(corpus, config, step), config
         batch = batch.to(config.device)
         if of_latent:
-            noise = _latent_noise(config, step)
-            loss = partial(_draw_loss, network, model, at, config, done / phase)
-            _descend(network, pool, loss, (batch, noise), config)
+            data = (batch, _latent_noise(config, step))
+            _descend(network, pool, partial(_draw_loss, *common, done / phase), data, config)
         else:
-            loss = partial(_loss, network, model, at, config)
-            _descend(network, pool, loss, (batch,), config)
+            _descend(network, pool, partial(_loss, *common), (batch,), config)
         for optimiser, rate in optimisers.items():
             for group in optimiser.param_groups:
                 group["lr"] = share * (config.latent_rate if of_latent else rate)
             optimiser.step()
         # A short memory at first, so that the average forgets the start.
         decay = min(config.average, (done + 1) / (done + 10))
-        for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
-            mean.lerp_(value.detach(), 1 - decay)
-        if step + 1 == config.steps and began_with is not None:
-            for mean, value in zip(averaged.parameters(), began_with.parameters(), strict=True):
-                mean.lerp_(value, config.start_share)
+        approach(averaged, network, 1 - decay)
+        if step + 1 == config.steps and config.start is not None:
+            approach(averaged, began_with, config.start_share)
         if (step + 1) % config.evaluate_every == 0 or step + 1 in (config.steps, total_steps):
             scores = _scores(averaged, model, corpus, held_out[:256])
             line = {"step": step + 1, "seconds": round(time.monotonic() - began), **scores}

@@ -76,7 +76,7 @@ class EncodedGrasps(Record):
         count, batch, at = len(noise), len(self.observation.origin), slice(DRAWN_POINTS)
         rows = torch.arange(batch, device=noise.device).repeat(count)
         latent = self.network.prior(self.encoding).draw(noise[:, None].expand(-1, batch, -1)).flatten(0, 1)
-        encoding = replace(self.encoding, fine=self.encoding.fine[:, at]).repeat(count)
+        encoding = replace(self.encoding, fine=self.encoding.fine[:, at])[rows]
         # The object's features have done their work in the encoding: not worth copying.
         seen = replace(self.observation, objects=self.observation.objects[:, :0])[rows]
         raw = self.network.decode(encoding, seen, self.hierarchy[rows], *self._skin(), at=at, latent=latent)

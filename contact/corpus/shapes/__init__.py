@@ -7,47 +7,23 @@ or measured off a data set, so corpora made of them carry no licence but this pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
 
 import numpy as np
 import trimesh
 from manifold3d import Manifold
 
-from contact.corpus.shapes import plain, tools, utensils, vessels
+from contact.corpus.shapes import plain, tools, vessels
 from contact.corpus.shapes.solids import finish, rounded_box
 
-_BUILDERS: Mapping[str, Callable[[np.random.Generator], Manifold]] = MappingProxyType(
-    {
-        "can": plain.can,
-        "box": plain.box,
-        "block": plain.block,
-        "ball": plain.ball,
-        "fruit": plain.fruit,
-        "banana": plain.banana,
-        "ring": plain.ring,
-        "superquadric": plain.superquadric,
-        "gadget": plain.gadget,
-        "bottle": vessels.bottle,
-        "squeeze_bottle": vessels.squeeze_bottle,
-        "mug": vessels.mug,
-        "cup": vessels.cup,
-        "bowl": vessels.bowl,
-        "pitcher": vessels.pitcher,
-        "jug": vessels.jug,
-        "goblet": vessels.goblet,
-        "turned": vessels.turned,
-        "screwdriver": tools.screwdriver,
-        "hammer": tools.hammer,
-        "spatula": utensils.spatula,
-        "pistol_grip": tools.pistol_grip,
-        "scissors": tools.scissors,
-        "pen": utensils.pen,
-        "blade": utensils.blade,
-        "plate": utensils.plate,
-        "cutlery": utensils.cutlery,
-    }
-)
+_FAMILIES: tuple[Callable[[np.random.Generator], Manifold], ...] = (
+    plain.can, plain.box, plain.block, plain.ball, plain.fruit, plain.banana, plain.ring, plain.superquadric,
+    plain.gadget, vessels.bottle, vessels.squeeze_bottle, vessels.mug, vessels.cup, vessels.bowl, vessels.pitcher,
+    vessels.jug, vessels.goblet, vessels.turned, tools.screwdriver, tools.hammer, tools.spatula, tools.pistol_grip,
+    tools.scissors, tools.pen, tools.blade, tools.plate, tools.cutlery,
+)  # fmt: skip
+_BUILDERS = MappingProxyType({build.__name__: build for build in _FAMILIES})
 
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 """Names of all families, in a fixed order."""
@@ -70,7 +46,7 @@ def sample_shape(family: str, rng: np.random.Generator) -> trimesh.Trimesh:
 def demo_shapes() -> dict[str, trimesh.Trimesh]:
     """Six fixed everyday objects for demonstrations: name -> mesh, as `sample_shape` returns them."""
     solids = {
-        "mug": vessels.handled_mug(82, 96, 4.0, 0.94, 0.02, reach=34, handle=(13, 8), square=0.55),
+        "mug": vessels.handled_mug(82, 96, 4.0, 0.94, 0.02, reach=34, width=13, thickness=8, square=0.55),
         "bottle": vessels.round_bottle(66, 205, 27, 0.58, 0.82, waist=0.08),
         "box": rounded_box((62, 92, 150), 1.5, segments=8),
         "apple": plain.apple(38, 0.92, 0.28),

@@ -7,6 +7,8 @@ from manifold3d import CrossSection, Manifold
 
 from contact.corpus.shapes.solids import (
     capsule,
+    cylinder,
+    draws,
     monotone,
     plate_of,
     revolve,
@@ -57,27 +59,19 @@ _BLOCKS = {
 
 def _pick(table: dict, rng: np.random.Generator) -> tuple[float, ...]:
     """One entry of a table of ranges, each range drawn from."""
-    ranges = list(table.values())[int(rng.integers(len(table)))]
-    return tuple(uniform(rng, *limits) for limits in ranges)
+    return draws(rng, *list(table.values())[int(rng.integers(len(table)))])
 
 
 def can(rng: np.random.Generator) -> Manifold:
-    """Round tins and tubes: pill tube (Ø 24) to coffee tin (Ø 108), 32 to 250 tall; some with beaded rims."""
+    """Round tins and tubes: pill tube (Ø 24) to coffee tin (Ø 108), 32 to 250 tall; some with beads and sunk lids."""
     diameter, height = _pick(_CANS, rng)
-    radius, rim = diameter / 2, uniform(rng, 0.8, 1.8) * rng.integers(2)
-    return beaded_cylinder(radius, height, rim, uniform(rng, 0.6, 1.6))
-
-
-def beaded_cylinder(radius: float, height: float, rim: float, fillet: float) -> Manifold:
-    """Cylinder on z = 0 with a bead of `rim` millimetres around both ends and recessed lids."""
-    if rim <= 0:
-        return revolve([(0, 0), (radius, 0), (radius, height), (0, height)], fillet)
-    bead = 3.5
-    lid = 1.5 * rim
-    right = [(radius, 0), (radius, bead), (radius - rim, bead + rim), (radius - rim, height - bead - rim)]
-    right += [(radius, height - bead), (radius, height)]
-    lids = [(radius - 3.5, height), (radius - 4.5, height - lid), (0, height - lid)]
-    return revolve([(0, lid), (radius - 4.5, lid), (radius - 3.5, 0), *right, *lids], 0.6)
+    radius, rim, fillet = diameter / 2, uniform(rng, 0.8, 1.8) * rng.integers(2), uniform(rng, 0.6, 1.6)
+    if rim == 0:
+        return cylinder(radius, height, fillet)
+    bead, lid = 3.5, 1.5 * rim
+    below = [(radius - 4.5, lid), (radius - 3.5, 0), (radius, 0), (radius, bead), (radius - rim, bead + rim)]
+    above = [(r, height - z) for r, z in reversed(below)]
+    return revolve([*below, *above], 0.6)
 
 
 def box(rng: np.random.Generator) -> Manifold:
@@ -98,9 +92,7 @@ def ball(rng: np.random.Generator) -> Manifold:
     if rng.random() < 0.5:
         axes *= [uniform(rng, 0.85, 1.25), 1.0, uniform(rng, 0.75, 1.2)]
     egg = uniform(rng, 0.0, 0.2) * rng.integers(2)
-    return Manifold.sphere(1.0, 64).warp_batch(
-        lambda v: np.array(v) * (1 - egg * np.array(v)[:, 2:]) ** [[1, 1, 0]] * axes
-    )
+    return Manifold.sphere(1.0, 64).warp_batch(lambda v: v * (1 - egg * v[:, 2:]) ** [[1, 1, 0]] * axes)
 
 
 def fruit(rng: np.random.Generator) -> Manifold:
@@ -108,13 +100,13 @@ def fruit(rng: np.random.Generator) -> Manifold:
     kind = rng.choice(["apple", "orange", "lemon", "pear", "pepper"])
     radius = uniform(rng, 32, 43)
     if kind == "apple":
-        return apple(radius, uniform(rng, 0.85, 1.0), uniform(rng, 0.2, 0.35))
+        return apple(radius, *draws(rng, (0.85, 1.0), (0.2, 0.35)))
     if kind == "orange":
-        return apple(uniform(rng, 28, 50), uniform(rng, 0.9, 1.0), 0.03)
+        return apple(*draws(rng, (28, 50), (0.9, 1.0)), 0.03)
     if kind == "lemon":
-        return lemon(uniform(rng, 25, 33), uniform(rng, 1.25, 1.5), uniform(rng, 0.06, 0.14))
+        return lemon(*draws(rng, (25, 33), (1.25, 1.5), (0.06, 0.14)))
     if kind == "pear":
-        return pear(radius, uniform(rng, 2.2, 2.7), uniform(rng, 0.52, 0.68))
+        return pear(radius, *draws(rng, (2.2, 2.7), (0.52, 0.68)))
     return pepper(radius, uniform(rng, 0.95, 1.35), int(rng.integers(3, 5)), uniform(rng, 0.05, 0.1))
 
 
@@ -154,10 +146,8 @@ def pepper(radius: float, height: float, lobes: int, depth: float) -> Manifold:
     body = apple(radius, height, 0.18)
 
     def lobe(v: np.ndarray) -> np.ndarray:
-        v = np.array(v)
         wave = 1 + depth * np.cos(lobes * np.arctan2(v[:, 1], v[:, 0])) + 0.15 * v[:, 2] / radius
-        v[:, :2] *= wave[:, None]
-        return v
+        return v * np.column_stack([wave, wave, np.ones(len(v))])
 
     return body.warp_batch(lobe)
 
@@ -178,21 +168,18 @@ def banana(rng: np.random.Generator) -> Manifold:
 def ring(rng: np.random.Generator) -> Manifold:
     """Rings lying flat: bracelet (Ø 60), tape roll (Ø 115), quoit (Ø 160), doughnut (tube 38)."""
     kind = rng.choice(["torus", "roll", "doughnut"])
-    if kind == "doughnut":
-        tube, radius = uniform(rng, 12, 19), uniform(rng, 25, 36)
-    else:
-        tube, radius = uniform(rng, 3.5, 11), uniform(rng, 28, 72)
+    tube, radius = draws(rng, (12, 19), (25, 36)) if kind == "doughnut" else draws(rng, (3.5, 11), (28, 72))
     if kind != "roll":
         return CrossSection.circle(tube, 28).translate((radius, 0.0)).revolve(64)
-    inner, outer, height = uniform(rng, 13, 38), uniform(rng, 6, 22), uniform(rng, 15, 52)
+    inner, outer, height = draws(rng, (13, 38), (6, 22), (15, 52))
     wall = CrossSection.square((outer, height)).translate((inner, 0.0))
     return rounded(wall, uniform(rng, 0.5, 2.0), 0.0).revolve(64)
 
 
 def superquadric(rng: np.random.Generator) -> Manifold:
     """Superellipsoids between octahedron, ball, cylinder and box, half axes 12 to 75: toys, stones, gadgets."""
-    axes = np.array([uniform(rng, 16, 45), uniform(rng, 12, 40), uniform(rng, 12, 75)])
-    vertical, horizontal = uniform(rng, 0.25, 1.5), uniform(rng, 0.25, 1.5)
+    axes = np.array(draws(rng, (16, 45), (12, 40), (12, 75)))
+    vertical, horizontal = draws(rng, (0.25, 1.5), (0.25, 1.5))
 
     def distance(direction: np.ndarray) -> np.ndarray:
         x, y, z = np.abs(direction / axes).T
@@ -210,8 +197,8 @@ def gadget(rng: np.random.Generator) -> Manifold:
         outline = CrossSection([superellipse(length / 2, width / 2, uniform(rng, 4, 9), 72)])
         return plate_of(outline, uniform(rng, 8, 28), uniform(rng, 1.5, 4))
     if kind == "mouse":
-        return mouse(uniform(rng, 75, 125), uniform(rng, 0.5, 0.66), uniform(rng, 0.27, 0.4))
-    return game_pad(uniform(rng, 130, 165), uniform(rng, 16, 22))
+        return mouse(*draws(rng, (75, 125), (0.5, 0.66), (0.27, 0.4)))
+    return game_pad(*draws(rng, (130, 165), (16, 22)))
 
 
 def mouse(length: float, width: float, height: float) -> Manifold:
@@ -226,9 +213,6 @@ def mouse(length: float, width: float, height: float) -> Manifold:
 
 def game_pad(width: float, grip: float) -> Manifold:
     """Game controller: a flat body between two drooping horns of radius `grip`."""
-    parts = [rounded_box((0.72 * width, 0.38 * width, 1.5 * grip), 0.6 * grip, 24)]
-    for side in (-1, 1):
-        shoulder = (side * 0.34 * width, 0.05 * width, 0)
-        horn = (side * 0.42 * width, -0.36 * width, -0.6 * grip)
-        parts.append(capsule(shoulder, horn, 1.05 * grip, 0.75 * grip))
-    return union(parts)
+    body = rounded_box((0.72 * width, 0.38 * width, 1.5 * grip), 0.6 * grip, 24)
+    ends = [((s * 0.34 * width, 0.05 * width, 0), (s * 0.42 * width, -0.36 * width, -0.6 * grip)) for s in (-1, 1)]
+    return union([body, *(capsule(*horn, 1.05 * grip, 0.75 * grip) for horn in ends)])

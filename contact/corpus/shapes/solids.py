@@ -7,6 +7,7 @@ watertight; `finish` turns a solid into a centred `trimesh.Trimesh` in metres.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import trimesh
@@ -20,6 +21,11 @@ _MILLIMETRE = 1e-3
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """A Python float drawn uniformly from [low, high]."""
     return float(rng.uniform(low, high))
+
+
+def draws(rng: np.random.Generator, *ranges: tuple[float, float]) -> tuple[float, ...]:
+    """One number of each range (low, high), see `uniform`."""
+    return tuple(uniform(rng, *limits) for limits in ranges)
 
 
 # ---------------------------------------------------------------- plane sections
@@ -67,12 +73,17 @@ def monotone(knots: Sequence[float], values: Sequence[float], at: np.ndarray) ->
 # ---------------------------------------------------------------- solids
 
 
-def revolve(profile: Sequence[Sequence[float]] | np.ndarray, fillet: float = 0.0, segments: int = 56) -> Manifold:
-    """Solid of revolution about z of the (radius, height) polygon, its corners rounded by `fillet`.
+def cylinder(radius: float, height: float, fillet: float, segments: int = 56) -> Manifold:
+    """Cylinder standing on z = 0, its rims rounded by `fillet`."""
+    return revolve([(radius, 0), (radius, height)], fillet, segments)
 
-    The profile is mirrored before rounding, so that the axis itself stays unrounded.
+
+def revolve(side: Sequence[Sequence[float]] | np.ndarray, fillet: float = 0.0, segments: int = 56) -> Manifold:
+    """Solid of revolution about z within (radius, height) points from bottom to top, corners rounded by `fillet`.
+
+    The section is mirrored before rounding, so that the axis itself stays unrounded.
     """
-    return rounded(_both_sides(profile), fillet).revolve(segments)
+    return rounded(_both_sides(side), fillet).revolve(segments)
 
 
 def revolve_shell(
@@ -89,10 +100,9 @@ def revolve_shell(
     :param floor: height at which the cavity begins.
     :param fillet: radius of the corners of the outside.
     """
-    side = [tuple(point) for point in side]
-    base, (rim, top) = side[0][1], side[-1]
-    body = rounded(_both_sides([(0, base), *side, (0, top)]), fillet)
-    extended = rounded(_both_sides([(0, base), *side, (rim, top + 40), (0, top + 40)]), fillet)
+    rim, top = side[-1]
+    body = rounded(_both_sides(side), fillet)
+    extended = rounded(_both_sides([*side, (rim, top + 40)]), fillet)
     above = CrossSection.square((4 * rim + 400, 2 * top)).translate((-2 * rim - 200, floor))
     cavity = rounded(extended.offset(-wall) ^ above, fillet)
     shell = rounded(body - cavity, 0.42 * wall, 0.0)
@@ -105,8 +115,7 @@ def rounded_box(size: Sequence[float], radius: float, segments: int = 12) -> Man
     radius = min(radius, 0.49 * min(size))
     corner = Manifold.sphere(radius, segments)
     half = np.asarray(size, dtype=np.float64) / 2 - radius
-    signs = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
-    return Manifold.batch_hull([corner.translate(half * np.array(sign)) for sign in signs])
+    return Manifold.batch_hull([corner.translate(half * sign) for sign in product((-1, 1), repeat=3)])
 
 
 def capsule(start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None) -> Manifold:
@@ -123,16 +132,14 @@ def loft(sections: np.ndarray) -> Manifold:
     """
     rings, points = sections.shape[:2]
     vertices = np.concatenate([sections.reshape(-1, 3), sections[[0, -1]].mean(axis=1)])
-    here = np.arange(points)
-    after = (here + 1) % points
-    faces = [np.stack([after, here, np.full(points, rings * points)], axis=1)]
-    for ring in range(rings - 1):
-        low, high = ring * points, (ring + 1) * points
-        faces.append(np.stack([low + here, low + after, high + after], axis=1))
-        faces.append(np.stack([low + here, high + after, high + here], axis=1))
-    last = (rings - 1) * points
-    faces.append(np.stack([last + here, last + after, np.full(points, rings * points + 1)], axis=1))
-    return _from_triangles(vertices, np.concatenate(faces))
+    here = np.arange(rings * points).reshape(rings, points)
+    after = np.roll(here, -1, axis=1)
+    first, last = np.full((2, points), [[rings * points], [rings * points + 1]])
+    faces = [(after[0], here[0], first)]
+    for low, low_after, high, high_after in zip(here[:-1], after[:-1], here[1:], after[1:], strict=True):
+        faces += [(low, low_after, high_after), (low, high_after, high)]
+    faces += [(here[-1], after[-1], last)]
+    return _from_triangles(vertices, np.concatenate([np.stack(corners, axis=1) for corners in faces]))
 
 
 def loft_upright(
@@ -144,8 +151,12 @@ def loft_upright(
 ) -> Manifold:
     """Solid through superelliptic sections, see `superellipse`, at the given heights."""
     outline = zip(half_widths, half_depths, exponents, strict=True)
-    rings = [superellipse(a, b, exponent, segments) for a, b, exponent in outline]
-    return loft(np.stack([np.column_stack([r, np.full(segments, z)]) for r, z in zip(rings, heights, strict=True)]))
+    return loft(at_heights([superellipse(*shape, segments) for shape in outline], heights))
+
+
+def at_heights(rings: Sequence[np.ndarray], heights: np.ndarray) -> np.ndarray:
+    """Plane rings (k, s, 2), each lifted to its height (k,): (k, s, 3) as `loft` takes them."""
+    return np.stack([np.column_stack([r, np.full(len(r), z)]) for r, z in zip(rings, heights, strict=True)])
 
 
 def sweep(
@@ -339,9 +350,9 @@ def _split(vertices: np.ndarray, faces: np.ndarray, middle: np.ndarray) -> np.nd
     return np.concatenate(parts)
 
 
-def _both_sides(profile: Sequence[Sequence[float]] | np.ndarray) -> CrossSection:
-    """A (radius, height) polygon together with its mirror image across the axis."""
-    half = polygon(profile)
+def _both_sides(side: Sequence[Sequence[float]] | np.ndarray) -> CrossSection:
+    """The section between (radius, height) points, their mirror images, and level lines at both ends."""
+    half = polygon([(0, side[0][1]), *side, (0, side[-1][1])])
     return half + half.mirror((1.0, 0.0))
 
 

@@ -6,7 +6,9 @@ import numpy as np
 from manifold3d import Manifold
 
 from contact.corpus.shapes.solids import (
+    at_heights,
     capsule,
+    draws,
     loft,
     loft_upright,
     monotone,
@@ -21,16 +23,11 @@ from contact.corpus.shapes.solids import (
 
 def bottle(rng: np.random.Generator) -> Manifold:
     """Round bottles: nail varnish (Ø 28 x 70) to wine and litre bottles (Ø 90 x 310), capped, some waisted."""
-    size = rng.choice(["small", "medium", "large"])
-    ranges = {
-        "small": ((28, 46), (70, 120)),
-        "medium": ((52, 74), (150, 235)),
-        "large": ((72, 90), (230, 310)),
-    }
-    diameter, height = (uniform(rng, *limits) for limits in ranges[str(size)])
+    ranges = {"small": ((28, 46), (70, 120)), "medium": ((52, 74), (150, 235)), "large": ((72, 90), (230, 310))}
+    diameter, height = draws(rng, *ranges[str(rng.choice(list(ranges)))])
     waist = uniform(rng, 0.0, 0.16) * rng.integers(2)
     neck = uniform(rng, 0.32, 0.55) * diameter
-    return round_bottle(diameter, height, neck, uniform(rng, 0.5, 0.68), uniform(rng, 0.72, 0.86), waist)
+    return round_bottle(diameter, height, neck, *draws(rng, (0.5, 0.68), (0.72, 0.86)), waist)
 
 
 def round_bottle(
@@ -45,15 +42,8 @@ def round_bottle(
     z, radius = np.concatenate([z, slope]), np.concatenate([trunk, throat + (body - throat) * blend])
     cap_from = height * (collar + 0.25 * (1 - collar))
     cap = 1.12 * throat + 0.8
-    profile = [
-        (0, 0),
-        *zip(radius, z * height, strict=True),
-        (throat, cap_from),
-        (cap, cap_from),
-        (cap, height),
-        (0, height),
-    ]
-    return revolve(profile, min(1.5, 0.05 * diameter))
+    body_and_neck = [*zip(radius, z * height, strict=True), (throat, cap_from)]
+    return revolve([*body_and_neck, (cap, cap_from), (cap, height)], min(1.5, 0.05 * diameter))
 
 
 def squeeze_bottle(rng: np.random.Generator) -> Manifold:
@@ -65,19 +55,13 @@ def squeeze_bottle(rng: np.random.Generator) -> Manifold:
     width = height * uniform(rng, 0.36, 0.45)
     depth = min(75.0, width * uniform(rng, 0.48, 0.72))
     if height < 210 or rng.random() < 0.4:
-        return flat_bottle(width, depth, height, uniform(rng, 2.4, 5.0), uniform(rng, 0.6, 1.0))
-    taper = uniform(rng, 0.85, 1.0)
-    solid = flat_bottle(width, depth, height, uniform(rng, 2.4, 5.0), taper)
+        return flat_bottle(width, depth, height, *draws(rng, (2.4, 5.0), (0.6, 1.0)))
+    taper, corner, radius = draws(rng, (0.85, 1.0), (2.4, 5.0), (10, 13))
+    solid = flat_bottle(width, depth, height, corner, taper)
     # A slot for the fingers leaves a bar of 17 at the side.
-    radius = uniform(rng, 10, 13)
-    ends = [(z, _flat_side(z, taper, 0.2) * width / 2 - 17 - radius) for z in (0.36, 0.6)]
-    return solid - _slot([(x, z * height) for z, x in ends], radius, depth)
-
-
-def _slot(ends: list[tuple[float, float]], radius: float, depth: float) -> Manifold:
-    """Rounded through-hole along y between two (x, z) points."""
     pin = Manifold.cylinder(2 * depth, radius, circular_segments=28, center=True).rotate((90.0, 0.0, 0.0))
-    return Manifold.batch_hull([pin.translate((x, 0.0, z)) for x, z in ends])
+    ends = [(_flat_side(z, taper, 0.2) * width / 2 - 17 - radius, 0.0, z * height) for z in (0.36, 0.6)]
+    return solid - Manifold.batch_hull([pin.translate(end) for end in ends])
 
 
 def _flat_side(t: np.ndarray | float, taper: float, neck: float) -> np.ndarray:
@@ -97,7 +81,7 @@ def flat_bottle(width: float, depth: float, height: float, corner: float, taper:
     faces = [0.92, 1, 1, 0.88, neck / depth * 1.15, neck / depth]
     face = monotone([0, 0.03, 0.5, 0.72, 0.84, 0.88], faces, t)
     exponent = monotone([0, 0.6, 0.86, 0.88], [corner, corner, 2, 2], t)
-    cap = revolve([(0, 0), (neck / 2 + 3, 0), (neck / 2 + 2, 0.13 * height), (0, 0.13 * height)], 1.2)
+    cap = revolve([(neck / 2 + 3, 0), (neck / 2 + 2, 0.13 * height)], 1.2)
     body = loft_upright(t * height, side * width / 2, face * depth / 2, exponent, 56)
     return body + cap.translate((0.0, 0.0, 0.87 * height))
 
@@ -127,56 +111,36 @@ def _handle(
 
 def mug(rng: np.random.Generator) -> Manifold:
     """Mugs and tea cups with a handle: Ø 62 to 98, 58 to 120 tall, walls 2.5 to 5, handle reaching 24 to 42."""
-    diameter, height = uniform(rng, 62, 98), uniform(rng, 58, 120)
-    return handled_mug(
-        diameter,
-        height,
-        wall=uniform(rng, 2.5, 5.0),
-        taper=uniform(rng, 0.78, 1.0),
-        barrel=uniform(rng, -0.05, 0.06),
-        reach=uniform(rng, 24, 42),
-        handle=(uniform(rng, 9, 17), uniform(rng, 6, 10)),
-        square=uniform(rng, 0.0, 1.0),
-    )
+    diameter, height, wall, taper, barrel = draws(rng, (62, 98), (58, 120), (2.5, 5.0), (0.78, 1.0), (-0.05, 0.06))
+    reach, *handle = draws(rng, (24, 42), (9, 17), (6, 10), (0.0, 1.0))
+    return handled_mug(diameter, height, wall, taper, barrel, reach, *handle)
 
 
 def handled_mug(
-    diameter: float,
-    height: float,
-    wall: float,
-    taper: float,
-    barrel: float,
-    reach: float,
-    handle: tuple[float, float],
-    square: float,
-) -> Manifold:
-    """Mug on z = 0. `taper` is the base relative to the rim, `barrel` the bulge, `handle` its width and thickness."""
+    diameter: float, height: float, wall: float, taper: float, barrel: float,
+    reach: float, width: float, thickness: float, square: float,
+) -> Manifold:  # fmt: skip
+    """Mug on z = 0: `taper` is the base relative to the rim, `barrel` the bulge, the rest as `_handle` takes it."""
     z = np.linspace(0, 1, 10)
     radius = diameter / 2 * (taper + (1 - taper) * np.sqrt(z) + barrel * np.sin(np.pi * z))
     shell, cavity = revolve_shell(np.stack([radius, z * height], axis=1), wall, wall + 2, fillet=4.0)
     low, high = 0.2 * height, 0.83 * height
     inward = float(np.interp(0.2, z, radius))
-    ear = _handle(inward, low, high, reach + diameter / 2 - inward, *handle, square)
+    ear = _handle(inward, low, high, reach + diameter / 2 - inward, width, thickness, square)
     return (shell + ear) - cavity
 
 
 def cup(rng: np.random.Generator) -> Manifold:
     """Tumblers, paper cups, yoghurt pots, without a handle: Ø 55 to 95, 60 to 165 tall, walls 1.8 to 4."""
-    diameter, height, wall = uniform(rng, 55, 95), uniform(rng, 60, 165), uniform(rng, 1.8, 4.0)
+    diameter, height, wall = draws(rng, (55, 95), (60, 165), (1.8, 4.0))
     base = diameter / 2 * uniform(rng, 0.68, 1.0)
     return revolve_shell([(base, 0), (diameter / 2, height)], wall, 2 * wall, fillet=2.0)[0]
 
 
 def bowl(rng: np.random.Generator) -> Manifold:
     """Bowls from a ramekin (Ø 85 x 38) to a salad bowl (Ø 220 x 95), walls 2.5 to 5."""
-    diameter = uniform(rng, 85, 220)
-    return footed_bowl(
-        diameter,
-        diameter * uniform(rng, 0.32, 0.5),
-        uniform(rng, 2.5, 5.0),
-        uniform(rng, 0.4, 0.62),
-        uniform(rng, 1.6, 3.0),
-    )
+    diameter, height, *rest = draws(rng, (85, 220), (0.32, 0.5), (2.5, 5.0), (0.4, 0.62), (1.6, 3.0))
+    return footed_bowl(diameter, diameter * height, *rest)
 
 
 def footed_bowl(diameter: float, height: float, wall: float, foot: float, curve: float) -> Manifold:
@@ -200,25 +164,24 @@ def pitcher(rng: np.random.Generator) -> Manifold:
 
     def pour(v: np.ndarray) -> np.ndarray:
         """Push the rim outwards around -x into a spout."""
+        v = np.array(v)
         rise = np.clip((v[:, 2] / height - 0.72) / 0.28, 0, 1) ** 2
         away = np.abs(np.arctan2(v[:, 1], -v[:, 0]))
         far = np.clip(np.linalg.norm(v[:, :2], axis=1) / radius[-1], 0, 1)
         v[:, 0] -= spout * rise * far * np.exp(-((away / 0.38) ** 2))
         return v
 
-    shell, cavity = (solid.warp_batch(lambda v: pour(np.array(v))) for solid in (shell, cavity))
+    shell, cavity = (solid.warp_batch(pour) for solid in (shell, cavity))
     low, high = uniform(rng, 0.14, 0.3) * height, uniform(rng, 0.84, 0.93) * height
     inward = float(min(np.interp(low / height, z, radius), np.interp(high / height, z, radius)))
     reach = uniform(rng, 36, 58) + float(radius.max()) - inward
-    ear = _handle(inward, low, high, reach, uniform(rng, 13, 22), uniform(rng, 9, 14), uniform(rng, 0.2, 1.0))
+    ear = _handle(inward, low, high, reach, *draws(rng, (13, 22), (9, 14), (0.2, 1.0)))
     return (shell + ear) - cavity
 
 
 def goblet(rng: np.random.Generator) -> Manifold:
     """Wine glasses, goblets, egg cups: Ø 55 to 95, 80 to 225 tall, stem Ø 7 to 13."""
-    diameter, height = uniform(rng, 55, 95), uniform(rng, 80, 225)
-    wall, stem = uniform(rng, 1.8, 3.0), uniform(rng, 3.5, 6.5)
-    start = uniform(rng, 0.3, 0.52)
+    diameter, height, wall, stem, start = draws(rng, (55, 95), (80, 225), (1.8, 3.0), (3.5, 6.5), (0.3, 0.52))
     foot, rim = diameter / 2 * uniform(rng, 0.8, 0.95), uniform(rng, 0.75, 1.0)
     widest = uniform(rng, 0.4, 0.75)
     t = np.linspace(0, 1, 20)
@@ -238,7 +201,7 @@ def turned(rng: np.random.Generator) -> Manifold:
     width[0], width[int(rng.integers(len(knots)))] = uniform(rng, 0.6, 1.0), 1.0
     z = np.linspace(0, 1, 30)
     profile = np.maximum(radius * monotone(knots, width, z), 6.0)
-    return revolve([(0, 0), *zip(profile, z * height, strict=True), (0, height)], min(4.0, 0.18 * radius))
+    return revolve(np.stack([profile, z * height], axis=1), min(4.0, 0.18 * radius))
 
 
 def jug(rng: np.random.Generator) -> Manifold:
@@ -248,17 +211,12 @@ def jug(rng: np.random.Generator) -> Manifold:
     t = np.array([0, 0.01, 0.04, *np.linspace(0.1, 0.9, 12), 0.94, 0.97, 0.985, 1.0])
     grow = monotone([0, 0.04, 0.5, 0.9, 1], [0.93, 1, 1, uniform(rng, 0.75, 1.0), 0.6], t)
     section = superellipse(width / 2, depth / 2, uniform(rng, 2.0, 5.0), 56)
-    rings = [np.column_stack([section * g, np.full(len(section), z)]) for z, g in zip(t * height, grow, strict=True)]
-    body = loft(np.stack(rings))
+    body = loft(at_heights([section * g for g in grow], t * height))
     rise, thick = uniform(rng, 38, 60), uniform(rng, 13, 22)
     span = 0.24 * width
-    knots = [
-        (-span, 0, height - 6),
-        (-0.95 * span, 0, height + 0.7 * rise),
-        (0, 0, height + rise),
-        (0.95 * span, 0, height + 0.7 * rise),
-        (span, 0, height - 6),
-    ]
+    end, shoulder = (span, 0, height - 6), (0.95 * span, 0, height + 0.7 * rise)
+    ends = [[(side * x, y, z) for x, y, z in (end, shoulder)] for side in (-1, 1)]
+    knots = [*ends[0], (0, 0, height + rise), *ends[1][::-1]]
     grip = sweep(smooth_path(knots, 40), superellipse(thick / 2, thick / 2, 2.2, 24), up=(0, 1, 0))
     spout = capsule((0.3 * width, 0, 0.72 * height), (0.5 * width + 22, 0, height + 8), 13, 8)
     return body + grip + spout
