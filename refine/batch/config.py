@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..result import RefineResult
 
 _BLOCK = 1 << 20
-_LEFT_OUT = ("device", "weights")
-"""Options of `RefineConfig` that say where the work is done or the weights lie, not what is done."""
+_PLACES = ("objects", "mano_dir", "device", "weights")
+"""Options of `BatchConfig` and `RefineConfig` that say where things lie or are done, not what is done."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,18 @@ def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:
     """
     from contact import weights as shipped
 
-    options = {k: v for k, v in asdict(config.refine).items() if k not in _LEFT_OUT}
+    batch = {f.name: getattr(config, f.name) for f in fields(BatchConfig) if f.name not in _PLACES}
     weights = Path(config.refine.weights) if config.refine.weights else shipped.DEFAULT
     needed = (weights, shipped.card_path(weights))
     for path in needed:
         if not path.is_file():
             raise FileNotFoundError(f"weights: {path} is not there; train with `regrasp train` or reinstall regrasp.")
-    return {
+    return batch | {
         "version": _version(),
-        "refine": options,
+        "refine": {name: value for name, value in asdict(config.refine).items() if name not in _PLACES},
         "weights_sha256": digest([file_sha256(path) for path in needed]),
         "hand_model": model.name,
         "hand_model_sha256": _model_sha256(model),
-        "batch_size": config.batch_size,
-        "shard_rows": config.shard_rows,
-        "limit": config.limit,
-        "save_mesh": config.save_mesh,
-        "seed": config.seed,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from .config import BatchConfig
 from .manifest import Shard
 from .shards import ShardRecord, run_shard
-from .workers import ATTEMPTS, Outcome, plain
+from .workers import ATTEMPTS, Outcome, Run, run_plainly
 
 _PER_CORE = 2
 """Tasks handed to Ray at once, per core: enough that none waits, few enough that no queue grows."""
@@ -20,7 +20,7 @@ def run_on_ray(
     progress: Callable[[int], Any],
     workers: int,
     address: str | None = None,
-    run: Callable[[Shard, BatchConfig], ShardRecord] = run_shard,
+    run: Run = run_shard,
 ) -> Generator[Outcome, None, None]:
     """Run shards as Ray tasks of one core (and one GPU, on "cuda") each, in any order.
 
@@ -68,19 +68,12 @@ def run_on_ray(
             ray.shutdown()
 
 
-def _one_thread(
-    run: Callable[[Shard, BatchConfig], ShardRecord],
-    shard: Shard,
-    config: BatchConfig,
-) -> ShardRecord:
+def _one_thread(run: Run, shard: Shard, config: BatchConfig) -> ShardRecord:
     """``run`` on the one core that Ray counts for a task."""
     import torch
 
     torch.set_num_threads(1)
-    try:
-        return run(shard, config)
-    except Exception as error:
-        raise plain(error) from None
+    return run_plainly(run, shard, config)
 
 
 def _record(reference: Any) -> ShardRecord | None:

@@ -34,7 +34,7 @@ def refine_rows(
     refine: Callable[[Request], RefineResult],
     *,
     batch_size: int = 16,
-    numbers: np.ndarray | None = None,
+    first: int = 0,
     progress: Callable[[int], Any] | None = None,
     keep: Callable[[np.ndarray, Any], Any] | None = None,
 ) -> Predictions:
@@ -46,17 +46,17 @@ def refine_rows(
         model: hand model the poses are for.
         refine: what becomes of the rows of one batch, e.g. `refine.api.refine_request` with its options bound.
         batch_size: most rows in one call of ``refine``.
-        numbers: ``(N,)`` what the rows are called in reasons, their place in the file; 0, 1, … when None.
+        first: place of the first row in its file, from which rows are numbered in reasons.
         progress: called with the number of rows just done.
-        keep: called with the places of the rows of a batch and their `RefineResult`, for what is not a column.
+        keep: called with the numbers of the rows of a batch and their `RefineResult`, for what is not a column.
 
     A row that fails keeps its input pose.
     """
     progress = progress or (lambda count: None)
-    table = _ResultTable(predictions, model, np.arange(len(predictions)) if numbers is None else numbers)
+    table = _ResultTable(predictions, model, first)
     problems = row_problems(predictions)
     for row, reason in problems.items():
-        table.fail([row], f"row {table.numbers[row]}{reason.removeprefix(f'row {row}')}")
+        table.fail([row], f"row {first + row}{reason.removeprefix(f'row {row}')}")
     progress(len(problems))
     good = np.setdiff1d(np.arange(len(predictions)), list(problems))
     for object_id, parts in groups(predictions, good).items():
@@ -93,7 +93,7 @@ def _load_unchanged(entry: ObjectEntry, side: str, changed: int, size: int) -> O
 
 def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Predictions:
     """The rows as `failed`, all for one reason."""
-    table = _ResultTable(predictions, model, np.arange(len(predictions)))
+    table = _ResultTable(predictions, model)
     table.fail(range(len(predictions)), reason)
     return table.finish()
 
@@ -123,19 +123,16 @@ def _refine_batch(
         _refine_batch(rows[half:], table, mesh, refine, keep)
     else:
         if keep is not None:
-            keep(rows, result)
+            keep(table.first + rows, result)
 
 
 class _ResultTable:
     """Result columns being filled in, row by row."""
 
-    def __init__(self, predictions: Predictions, model: HandModel, numbers: np.ndarray) -> None:
-        self.input, self.model, self.numbers = predictions, model, numbers
+    def __init__(self, predictions: Predictions, model: HandModel, first: int = 0) -> None:
+        self.input, self.model, self.first = predictions, model, first
         rows = len(predictions)
-        self._columns: dict[str, np.ndarray] = {
-            "status": np.full(rows, "failed", "U16"),
-            "steps": np.full(rows, -1),
-        }
+        self._columns: dict[str, np.ndarray] = {"status": np.full(rows, "failed", "U16"), "steps": np.full(rows, -1)}
         self._reasons = [""] * rows
         for name, column in COLUMNS.items():
             if column.is_result and column.kind == "float":
@@ -155,8 +152,7 @@ class _ResultTable:
         good = finite & (status != "failed")
         self._columns["status"][rows] = np.where(good, status, "failed")
         for row, reason in zip(rows[~good], np.array(result.reason)[~good], strict=True):
-            why = reason or "the optimiser found no finite pose."
-            self.fail([row], f"row {self.numbers[row]}: {why}")
+            self.fail([row], f"row {self.first + row}: {reason or 'the optimiser found no finite pose.'}")
         # A kept row stays to the letter what it was, unless its pose was found from its points here.
         new = good & ((status != "kept") | ~self._posed[rows])
         if result.object_pose is not None:
@@ -171,9 +167,5 @@ class _ResultTable:
 
     def finish(self) -> Predictions:
         """The rows with what was filled in."""
-        columns = self.input.columns() | self._columns
-        columns |= {
-            "reason": np.array(self._reasons, np.str_),
-            "hand_model": self._hand_model.astype(np.str_),
-        }
-        return Predictions.from_columns(columns)
+        texts = {"reason": np.array(self._reasons, np.str_), "hand_model": self._hand_model.astype(np.str_)}
+        return Predictions.from_columns(self.input.columns() | self._columns | texts)

@@ -26,9 +26,9 @@ from hand_models.atomic import write_atomically
 from ..files.input_files import InputFile
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, write_json
-from ..files.row_source import pieces
+from ..files.row_source import SHARED_OPTIONS, pieces
 from .config import BatchConfig, describe, digest, file_sha256
-from .manifest import Manifest, ObjectHashes, Shard, clear, folder_name, load_manifest, lock, make_manifest
+from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
 from .merge import merge
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
@@ -139,7 +139,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self._objects = find_objects(self._config.objects)
-        self._hashes = ObjectHashes(self._objects)
+        self._hashes = object_hashes(self._objects)
         self._configuration = describe(self._config, self._config.load_model())
         self._open: dict[Path, _Open] = {}
         self._finished: list[FileOutcome] = []
@@ -151,15 +151,12 @@ class _Run:
                     work = self._open[shard.manifest.folder]
                     work.records[shard.number] = record or give_up(shard, self._config, _DIED)
                     self._finish_if_done(work)
-                    yield from self._take_finished()
-            yield from self._take_finished()
+                    while self._finished:
+                        yield self._finished.pop(0)
+            yield from self._finished
         finally:
             for work in self._open.values():
                 work.lock.release()
-
-    def _take_finished(self) -> list[FileOutcome]:
-        taken, self._finished = self._finished, []
-        return taken
 
     def _shards(self) -> Iterator[Shard]:
         """What is left to be done, file by file; a file is opened when its first shard is asked for."""
@@ -187,10 +184,15 @@ class _Run:
     def _begin(self, item: InputFile) -> _Open | None:
         """Open the work on a file, that of an earlier run if there is any; None when it is finished."""
         started = time.monotonic()
-        settings = {**self._configuration, "options": self._reader_options(item)}
+        reading = {
+            name: file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
+            for name, value in self._options.items()
+            if value is not None and name not in SHARED_OPTIONS
+        }
+        settings = self._configuration | {"options": {"form": item.form} | reading}
         keys = {"input_sha256": file_sha256(item.path), "config_sha256": digest(settings)}
         # Resolved, because workers of a cluster have other current folders.
-        folder = self._out.resolve() / f"{item.name}.shards" / folder_name(**keys)
+        folder = self._out.resolve() / f"{item.name}.shards" / digest([SCHEMA, *keys.values()])[:16]
         if not self._execution.overwrite and (summary := self._earlier(item, keys)):
             _remove(folder)
             self._execution.progress(summary["rows"])
@@ -217,14 +219,6 @@ class _Run:
             raise
         return _Open(item, manifest, held, started)
 
-    def _reader_options(self, item: InputFile) -> dict[str, Any]:
-        """The reader's options, files by what they hold."""
-        known = {"form": item.form}
-        for name, value in self._options.items():
-            if value is not None and name != "mano_dir":
-                known[name] = file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
-        return known
-
     def _results(self, item: InputFile) -> Path:
         return self._out / f"{item.name}.refined{item.suffix}"
 
@@ -237,7 +231,7 @@ class _Run:
             summary = read_json(self._summary(item))
             same = (
                 all(summary[name] == value for name, value in keys.items())
-                and summary["objects"] == self._hashes.of(summary["objects"])
+                and summary["objects"] == self._hashes(summary["objects"])
                 and summary["results_sha256"] == file_sha256(self._results(item))
                 and {"rows", "status", "mean", "failures", "seconds"} <= set(summary)
             )
@@ -251,18 +245,16 @@ class _Run:
         if len(work.records) < len(manifest.shards):
             return
         records = [work.records[shard.number] for shard in manifest.shards]
-        merged = merge(manifest, records, manifest.folder / f"merged{item.suffix}")
+        merged = merge(manifest, manifest.folder / f"merged{item.suffix}")
         summary = reduce(add, (record.tally for record in records)).summary() | {
             "input": item.path.name,
             "input_sha256": manifest.input_sha256,
             "config_sha256": manifest.config_sha256,
             "results_sha256": file_sha256(merged),
             "method": self._config.refine.method,
-            "batch_size": self._config.batch_size,
-            "seed": self._config.seed,
-            "hand_model": self._configuration["hand_model"],
+            **{name: self._configuration[name] for name in ("batch_size", "seed", "hand_model")},
             "configuration": self._configuration,
-            "objects": dict(manifest.objects),
+            "objects": manifest.objects,
             "shards": len(records),
             "seconds": round(time.monotonic() - work.started, 3),
             "seconds_of_shards": round(sum(record.seconds for record in records), 3),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from .tally import Tally
 if TYPE_CHECKING:
     from hand_models import HandModel
 
+    from ..result import RefineResult
+
 SCHEMA = "grasp-shard/1"
 
 
@@ -34,8 +36,6 @@ class ShardRecord:
     shard: int
     tally: Tally
     seconds: float
-    columns: dict[str, tuple[str, tuple[int, ...]]]
-    """type (numpy's letters) and shape of a row of each column of the results"""
     result_sha256: str
 
 
@@ -57,21 +57,15 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
     """
     started = time.monotonic()
     rows = read_predictions(shard.rows_file)
-    numbers = np.array(shard.rows, dtype=np.int64)
-    model = _model(config, shard.manifest.config_sha256)
-
-    def save_meshes(places: np.ndarray, result: Any) -> None:
-        _write_meshes(shard.manifest, numbers[places], result)
-
     refined = refine_rows(
         rows,
         find_objects(config.objects),
-        model,
+        _model(config, shard.manifest.config_sha256),
         config.refiner(),
         batch_size=config.batch_size,
-        numbers=numbers,
+        first=shard.rows.start,
         progress=progress,
-        keep=save_meshes if config.save_mesh else None,
+        keep=partial(_write_meshes, shard.manifest.meshes) if config.save_mesh else None,
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -94,7 +88,6 @@ def _commit(shard: Shard, refined: Predictions, seconds: float) -> ShardRecord:
         shard=shard.number,
         tally=Tally.of(refined, shard.rows.start),
         seconds=round(seconds, 3),
-        columns={name: (value.dtype.str, value.shape[1:]) for name, value in refined.columns().items()},
         result_sha256=file_sha256(path),
     )
     document = _origin(shard.manifest) | asdict(record)
@@ -114,26 +107,20 @@ def finished(shard: Shard) -> ShardRecord | None:
         document = read_json(shard.record_file)
         if {name: document.pop(name) for name in origin} != origin:
             return None
-        document["tally"] = Tally(**document["tally"])
-        document["columns"] = {k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()}
-        record = ShardRecord(**document)
+        record = ShardRecord(**document | {"tally": Tally(**document["tally"])})
         whole = file_sha256(shard.result_file) == record.result_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if whole and record.tally.rows == len(shard.rows) else None
 
 
-def _write_meshes(manifest: Manifest, numbers: np.ndarray, result: Any) -> None:
+def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult) -> None:
     """The refined hands as binary .ply in their object's frame, named by their row."""
     import trimesh
 
-    manifest.meshes.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     for number, vertices, status in zip(numbers, result.vertices_after, result.status, strict=True):
         if status == "failed":
             continue
         mesh = trimesh.Trimesh(vertices.cpu().numpy(), result.faces, process=False)
-        path = manifest.meshes / f"{number:07d}.ply"
-        # Part of no result until the shard's record is written, so a plain rename will do.
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(mesh.export(file_type="ply"))
-        temporary.replace(path)
+        write_atomically(folder / f"{number:07d}.ply", lambda stream, mesh=mesh: mesh.export(stream, file_type="ply"))
