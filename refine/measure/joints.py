@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arguments import Array, as_numpy
+from .arguments import Array, alike, as_numpy
 
 
 def mpjpe(predicted: Array, target: Array) -> np.ndarray:
@@ -103,13 +103,9 @@ def error_in_std(predicted: Array, target: Array, std: Array) -> np.ndarray:
     return np.sqrt(squared.mean(axis=1))
 
 
-def _pair(predicted: Array, target: Array) -> tuple[np.ndarray, np.ndarray]:
-    first, second = as_numpy(predicted), as_numpy(target)
-    if first.shape != second.shape or first.ndim != 3 or first.shape[-1] != 3:
-        raise ValueError(f"predicted and target must both be (B, points, 3), got {first.shape} and {second.shape}")
-    return first, second
+def _pair(predicted: Array, target: Array) -> list[np.ndarray]:
+    return alike("(B, points, 3)", predicted=predicted, target=target)
 
 
 def _distances(predicted: Array, target: Array) -> np.ndarray:
-    first, second = _pair(predicted, target)
-    return np.linalg.norm(first - second, axis=-1)
+    return np.linalg.norm(np.subtract(*_pair(predicted, target)), axis=-1)

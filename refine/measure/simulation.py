@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,12 @@ def simulation_displacement(
     """
     mujoco, _ = _packages()
     label = None if parts is None else as_numpy(parts, np.int64)
-    covers: dict[int, list[np.ndarray]] = {}
+    cover = cache(lambda thing: convex_pieces(*mesh_arrays(thing), pieces))
     result = []
     for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
         if label is not None and label.shape != (len(hand),):
             raise ValueError(f"parts must be (V,) = ({len(hand)},), got {label.shape}")
-        if id(thing) not in covers:
-            covers[id(thing)] = convex_pieces(*mesh_arrays(thing), pieces)
-        theirs = covers[id(thing)]
+        theirs = cover(thing)
         if not np.isfinite(hand).all() or not theirs:
             result.append(np.nan)
             continue

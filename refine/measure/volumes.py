@@ -7,6 +7,8 @@ or as many objects as there are not grasps, are a ``ValueError``.
 
 from __future__ import annotations
 
+from functools import cache
+
 import igl
 import numpy as np
 from manifold3d import Error, Manifold, Mesh64
@@ -22,12 +24,10 @@ def intersection_volume(vertices: Array, faces: Array, obj: Objects) -> np.ndarr
     Read it beside the contact ratio: true grasps overlap too, since skin gives way. Where either mesh is
     not a closed manifold, the boolean is replaced by counting 1 mm voxels inside both.
     """
-    solids: dict[int, Manifold | None] = {}
+    solid = cache(lambda thing: closed_solid(*mesh_arrays(thing)))
     result = []
     for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
-        if id(thing) not in solids:
-            solids[id(thing)] = closed_solid(*mesh_arrays(thing))
-        theirs = solids[id(thing)]
+        theirs = solid(thing)
         ours = closed_solid(hand, triangles) if np.isfinite(hand).all() else None
         if theirs is None or ours is None:
             result.append(_voxel_volume(hand, triangles, thing, 0.001))
