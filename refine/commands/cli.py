@@ -176,7 +176,3 @@ def _plain_warnings(stream: TextIO) -> Iterator[None]:
         warnings.simplefilter("once", UserWarning)
         warnings.showwarning = show
         yield
-
-
-if __name__ == "__main__":
-    sys.exit(main())

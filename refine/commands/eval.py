@@ -65,13 +65,13 @@ def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.n
     """
     truth: dict[tuple[Any, ...], int] = {}
     for row, key in enumerate(_keys(reference)):
-        if key in truth:
+        if (other := truth.setdefault(key, row)) != row:
             raise ValueError(
-                f"reference: rows {truth[key]} and {row} are the same hand {key}; frame_id must tell them apart."
+                f"reference: rows {other} and {row} are the same hand {key}; frame_id must tell them apart."
             )
-        truth[key] = row
     pairs = [(row, truth[key]) for row, key in enumerate(_keys(predictions)) if key in truth]
-    return np.array([a for a, _ in pairs], int), np.array([b for _, b in pairs], int)
+    here, there = np.array(pairs, int).reshape(-1, 2).T
+    return here, there
 
 
 def _keys(p: Predictions) -> list[tuple[Any, ...]]:

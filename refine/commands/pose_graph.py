@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,14 +73,12 @@ def pose_graph(options: TrainOptions | SplitsOptions | DrawOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: an option or its file is wrong.
     """
-    if isinstance(options, TrainOptions):
-        return _train(options)
-    if isinstance(options, SplitsOptions):
-        return _splits(options)
-    return _draw(options)
+    run: dict[type, Callable[[Any], None]] = {TrainOptions: _train, SplitsOptions: _splits, DrawOptions: _draw}
+    run[type(options)](options)
+    return 0
 
 
-def _train(options: TrainOptions) -> int:
+def _train(options: TrainOptions) -> None:
     from pose_graph.train import train
 
     unknown = [kind for kind in options.kinds if kind not in KINDS]
@@ -117,25 +116,22 @@ def _train(options: TrainOptions) -> int:
         )  # fmt: skip
         scores = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["held_out"]
         print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
-    return 0
 
 
-def _splits(options: SplitsOptions) -> int:
+def _splits(options: SplitsOptions) -> None:
     from ..evidence.graph_data import write_splits
     from ..files.formats import read_any
     from ..files.input_files import find_inputs
     from ..files.object_files import find_objects
 
-    inputs = find_inputs(options.files, options.source)
-    parts = [read_any(item.path, source=item.form) for item in inputs]
+    parts = [read_any(item.path, source=item.form) for item in find_inputs(options.files, options.source)]
     counts = write_splits(
         parts, find_objects(options.objects), options.out, test=options.test, val_every=options.val_every
     )
     print(", ".join(f"{count} {split}" for split, count in counts.items()) + f": {options.out}")
-    return 0
 
 
-def _draw(options: DrawOptions) -> int:
+def _draw(options: DrawOptions) -> None:
     from pose_graph.graph import draw_adjacency, learned_adjacencies
     from pose_graph.weights import load_network
 
@@ -144,4 +140,3 @@ def _draw(options: DrawOptions) -> int:
         raise ValueError(f"--weights {options.weights}: this network has no graph.")
     for name, matrix in drawn.items():
         print(draw_adjacency(matrix, options.out / f"{name}.png"))
-    return 0

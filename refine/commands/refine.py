@@ -112,22 +112,16 @@ def batch_config(options: RefineOptions) -> BatchConfig:
     if options.hypotheses is not None:
         config = replace(config, hypotheses=options.hypotheses)
     if options.steps is not None:
-        config = replace(
-            config,
-            align=replace(config.align, iterations=options.steps),
-            contact=replace(config.contact, iterations=options.steps),
-        )
+        solves = {name: replace(getattr(config, name), iterations=options.steps) for name in ("align", "contact")}
+        config = replace(config, **solves)
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
+    same = {name: getattr(options, name) for name in ("batch_size", "shard_rows", "limit", "save_mesh", "seed")}
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
         refine=config,
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
-        batch_size=options.batch_size,
-        shard_rows=options.shard_rows,
-        limit=options.limit,
-        save_mesh=options.save_mesh,
-        seed=options.seed,
+        **same,
     )
 
 
