@@ -12,16 +12,7 @@ import numpy as np
 
 from hand_models.atomic import write_atomically
 
-from .appearance import (
-    OBJECT,
-    SKIN,
-    contact_colours,
-    corner_normals,
-    smoother,
-    spread,
-    subdivide,
-    vertex_normals,
-)
+from .appearance import OBJECT, SKIN, contact_colours, corner_normals, smoother, spread, subdivide, vertex_normals
 from .camera import Camera
 from .render import render
 from .scene import Item, auto_camera
@@ -89,7 +80,7 @@ class GraspView:
             groups = np.where(np.arange(len(faces)) < self.open_faces, groups, -1)
         for _ in range(2):
             mesh = smoother(vertices, faces)
-            vertices, faces, groups = mesh.vertices, mesh.faces, mesh.carry_faces(groups)
+            vertices, faces, groups = mesh.vertices, mesh.faces, np.tile(groups, 4)
         return Item(vertices, faces, SKIN, gloss=0.4, softness=0.35, groups=groups, crease=HAND_CREASE)
 
     def camera(self, size: tuple[int, int] = (640, 480)) -> Camera:
@@ -100,10 +91,11 @@ class GraspView:
     def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""
         camera = self.camera(size)
-        before = [self.object_item(), self.hand_item(self.before)]
-        after = [self.object_item(heat=True), self.hand_item(self.after)]
-        first, second = (render(items, camera, size, samples, up=self.up) for items in (before, after))
-        return first, second
+        before, after = (
+            render([self.object_item(heat), self.hand_item(hand)], camera, size, samples, up=self.up)
+            for heat, hand in ((False, self.before), (True, self.after))
+        )
+        return before, after
 
 
 @dataclass(frozen=True)

@@ -129,13 +129,7 @@ def _smooth(light: np.ndarray, hit: Hits, shape: tuple[int, int], window: int = 
 
 
 def _shade(
-    scene: Scene,
-    hit: Hits,
-    view: np.ndarray,
-    light: np.ndarray,
-    axes: np.ndarray,
-    up: np.ndarray,
-    lights: Lights,
+    scene: Scene, hit: Hits, view: np.ndarray, light: np.ndarray, axes: np.ndarray, up: np.ndarray, lights: Lights
 ) -> np.ndarray:
     """Linear colour (N, 3) of the hits: sky and earth, a wrapped key lamp, a fill lamp and a highlight."""
     key = unit(axes @ np.array(lights.key_direction)).astype(np.float32)
