@@ -6,7 +6,7 @@ A row that cannot be refined is recorded with status `failed` and the reason, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,9 @@ def refine_rows(
                 continue
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                _refine_batch(batch, table, mesh, refine, keep)
+                for part, result in table.refine(batch, mesh, refine):
+                    if keep is not None:
+                        keep(first + part, result)
                 progress(len(batch))
     return table.finish()
 
@@ -98,52 +100,47 @@ def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Pred
     return table.finish()
 
 
-def _refine_batch(
-    rows: np.ndarray,
-    table: _ResultTable,
-    mesh: ObjectMesh,
-    refine: Callable[[Request], RefineResult],
-    keep: Callable[[np.ndarray, Any], Any] | None,
-) -> None:
-    """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
-    from ..request import Request
-
-    try:
-        result = refine(Request.of_rows(table.input.take(rows), mesh, table.model))
-        table.store(rows, result)
-    except (ImportError, FileNotFoundError):
-        raise  # weights or a package are missing, which is no row's fault and would fail them all
-    except Exception as error:  # whatever one row sets off, the others must still go through
-        if len(rows) == 1:
-            _log.debug("row %d failed", rows[0], exc_info=True)
-            table.fail(rows, f"{type(error).__name__}: {error}")
-            return
-        half = len(rows) // 2
-        _refine_batch(rows[:half], table, mesh, refine, keep)
-        _refine_batch(rows[half:], table, mesh, refine, keep)
-    else:
-        if keep is not None:
-            keep(table.first + rows, result)
-
-
 class _ResultTable:
     """Result columns being filled in, row by row."""
 
     def __init__(self, predictions: Predictions, model: HandModel, first: int = 0) -> None:
         self.input, self.model, self.first = predictions, model, first
         rows = len(predictions)
-        self._columns: dict[str, np.ndarray] = {"status": np.full(rows, "failed", "U16"), "steps": np.full(rows, -1)}
+        results = {name: column for name, column in COLUMNS.items() if column.is_result and column.kind == "float"}
+        self._columns = {
+            "status": np.full(rows, "failed", "U16"),
+            "steps": np.full(rows, -1),
+            **{name: np.full((rows, *column.shapes[0]), np.nan, np.float32) for name, column in results.items()},
+            **pose_columns(predictions),
+        }
         self._reasons = [""] * rows
-        for name, column in COLUMNS.items():
-            if column.is_result and column.kind == "float":
-                self._columns[name] = np.full((rows, *column.shapes[0]), np.nan, np.float32)
-        self._columns |= pose_columns(predictions)
         self._posed = has_pose(predictions)
         self._hand_model = predictions.hand_model.astype(object)
 
     def fail(self, rows: Iterable[int], reason: str) -> None:
         for row in rows:
             self._reasons[row] = reason[:_LONGEST_REASON]
+
+    def refine(
+        self, rows: np.ndarray, mesh: ObjectMesh, refine: Callable[[Request], RefineResult]
+    ) -> Iterator[tuple[np.ndarray, RefineResult]]:
+        """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
+        from ..request import Request
+
+        try:
+            result = refine(Request.of_rows(self.input.take(rows), mesh, self.model))
+            self.store(rows, result)
+        except (ImportError, FileNotFoundError):
+            raise  # weights or a package are missing, which is no row's fault and would fail them all
+        except Exception as error:  # whatever one row sets off, the others must still go through
+            if len(rows) == 1:
+                _log.debug("row %d failed", rows[0], exc_info=True)
+                self.fail(rows, f"{type(error).__name__}: {error}")
+                return
+            for half in np.array_split(rows, 2):
+                yield from self.refine(half, mesh, refine)
+        else:
+            yield rows, result
 
     def store(self, rows: np.ndarray, result: RefineResult) -> None:
         status = np.array([s.value for s in result.status])
