@@ -40,7 +40,6 @@ def run_on_ray(
         import ray
     except ImportError:
         raise ImportError("--engine ray needs Ray: pip install 'regrasp[ray]'.") from None
-
     ours, running = not ray.is_initialized(), {}
     if ours:
         ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False, logging_level="error",

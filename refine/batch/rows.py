@@ -1,7 +1,4 @@
-"""Rows of a prediction file through a refiner: grouped by object and side, in batches, none stopping the others.
-
-A row that cannot be refined is recorded with status `failed` and the reason, and never stops the others.
-"""
+"""Rows of a prediction file through a refiner: grouped by object and side, in batches, none stopping the others."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ def refine_rows(
     progress: Callable[[int], Any] | None = None,
     keep: Callable[[np.ndarray, Any], Any] | None = None,
 ) -> Predictions:
-    """The rows with refined poses and result columns, in their order.
+    """The rows with refined poses and result columns, in their order; those that fail keep their input pose.
 
     Args:
         predictions: any rows; those of `row_problems` come out as `failed`.
@@ -49,8 +46,6 @@ def refine_rows(
         first: place of the first row in its file, from which rows are numbered in reasons.
         progress: called with the number of rows just done.
         keep: called with the numbers of the rows of a batch and their `RefineResult`, for what is not a column.
-
-    A row that fails keeps its input pose.
     """
     progress = progress or (lambda count: None)
     table = _ResultTable(predictions, model, first)

@@ -1,8 +1,7 @@
 """Prediction files of any number and size through a refiner, so that nothing is lost when the machine stops.
 
 Each file is cut into fixed shards (`manifest`), whose results are written whole or not at all (`shards`) by this
-process, by several, or by Ray (`workers`, `ray_engine`), and put together when all are there (`merge`). Run again
-with the same input and configuration, only what is missing is done.
+process, by several, or by Ray (`workers`, `ray_engine`), and put together when all are there (`merge`).
 """
 
 from __future__ import annotations
@@ -114,9 +113,6 @@ def refine_files(
 
     Args:
         inputs: from `refine.files.input_files.find_inputs`.
-        out: folder of the results.
-        config: what is done to each row.
-        execution: where it is done.
         options: of the formats' readers.
 
     Raises:

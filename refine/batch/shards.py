@@ -42,23 +42,16 @@ class ShardRecord:
 def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] | None = None) -> ShardRecord:
     """Refine the rows of ``shard``; the results depend on the arguments alone, wherever and whenever it runs.
 
-    Results are written under a temporary name and renamed, the record after them: a shard is done when its
-    record is there. Running it again writes the same again, so two workers at once do no harm. Objects are
-    loaded once, for the shards after it too, and their distance grids come from the cache on disk.
-
-    Args:
-        shard: the rows, its manifest's folder within reach.
-        config: as when the manifest was made.
-        progress: called with the number of rows just done.
+    A shard is done when its record is there, which is written after the results. Running it again writes the same
+    again, so two workers at once do no harm. ``progress`` is called with the number of rows just done.
 
     Raises:
         OSError: rows, weights or objects cannot be read, or results not written. What is wrong with single
             rows is recorded with them instead.
     """
     started = time.monotonic()
-    rows = read_predictions(shard.rows_file)
     refined = refine_rows(
-        rows,
+        read_predictions(shard.rows_file),
         find_objects(config.objects),
         _model(config, shard.manifest.config_sha256),
         config.refiner(),
@@ -83,13 +76,8 @@ def give_up(shard: Shard, config: BatchConfig, reason: str) -> ShardRecord:
 
 
 def _commit(shard: Shard, refined: Predictions, seconds: float) -> ShardRecord:
-    path = write_predictions(shard.result_file, refined)
-    record = ShardRecord(
-        shard=shard.number,
-        tally=Tally.of(refined, shard.rows.start),
-        seconds=round(seconds, 3),
-        result_sha256=file_sha256(path),
-    )
+    whole = file_sha256(write_predictions(shard.result_file, refined))
+    record = ShardRecord(shard.number, Tally.of(refined, shard.rows.start), round(seconds, 3), whole)
     document = _origin(shard.manifest) | asdict(record)
     write_atomically(shard.record_file, lambda stream: write_json(stream, document))
     return record

@@ -124,11 +124,7 @@ def _end_with_parent(watched: Connection) -> None:
 
 
 def run_plainly(run: Run, shard: Shard, config: BatchConfig) -> ShardRecord:
-    """``run``, whose errors become Python's own, since those of libraries may not survive the way to another process.
-
-    Raises:
-        Exception: of the kinds that the command line explains, or a ``RuntimeError`` that names the kind.
-    """
+    """``run``, whose errors become `plain`."""
     try:
         return run(shard, config)
     except Exception as error:
@@ -136,8 +132,8 @@ def run_plainly(run: Run, shard: Shard, config: BatchConfig) -> ShardRecord:
 
 
 def plain(error: Exception) -> Exception:
-    """``error`` as one that `run_plainly` raises."""
-    for kind in (FileNotFoundError, OSError, ImportError, ValueError):
+    """``error`` as one of Python's own, since those of libraries may not survive the way to another process."""
+    for kind in (FileNotFoundError, OSError, ImportError, ValueError):  # what the command line explains
         if isinstance(error, kind):
             return kind(str(error))
     return RuntimeError(f"{type(error).__name__}: {error}")

@@ -20,14 +20,8 @@ def penetration_depth(vertices: Array, obj: Objects) -> np.ndarray:
     """Deepest hand vertex inside the object: max over v of max(0, −sdf(v)); metres.
 
     The maximal penetration of Hasson et al. (ObMan, CVPR 2019). An object thin enough to lie between vertices
-    is missed: see `refine.measure.volumes.penetration_depth_into_hand`.
-
-    Args:
-        vertices: (B, V, 3) metres, in the object's frame.
-        obj: the object, or one per grasp.
-
-    Raises:
-        ValueError: vertices not (B, V, 3), or as many objects as there are not grasps.
+    is missed: see `refine.measure.volumes.penetration_depth_into_hand`. Vertices are (B, V, 3) metres in the frame
+    of the object, or one per grasp; others, or as many objects as there are not grasps, are a ``ValueError``.
     """
     return np.maximum(-signed_distance(vertices, obj).min(axis=1), 0.0)
 

@@ -29,19 +29,15 @@ def evaluate_predictions(
 ) -> dict[str, float]:
     """Means over the rows of everything in `METRICS`, and what results say about themselves.
 
-    Intersection volume stands beside the contact ratio, and both beside the reference's own: people's grasps
-    overlap with their objects too, and a hand that touches nothing has no volume.
-
     Args:
-        predictions: estimates, or results of `regrasp refine`.
+        predictions: estimates, or results of `regrasp refine`; rows that failed count with the hand they came with.
         reference: true grasps; row ``i`` is the same hand as row ``i`` of ``predictions``.
         objects: object id to mesh, from `refine.files.object_files.find_objects`.
         model: hand model of the poses.
 
     Returns:
         Name to value; the unit is in the name, ratios and fractions lie in [0, 1]. ``<name>_median`` stands
-        beside the mean of joint errors. What was not measured in any row is left out. Rows that could not be
-        refined count with the hand they came with.
+        beside the mean of joint errors. What was not measured in any row is left out.
 
         - ``rows_measured``, ``rows_unusable``: rows with finite hands on both sides, and the others.
         - from result columns, where there are any: ``fraction_<status>``; of the rows that did not fail,
@@ -159,17 +155,13 @@ def _hands(p: Predictions, rows: np.ndarray, model: HandModel, mesh: ObjectMesh,
 
 def _of_results(p: Predictions) -> dict[str, float]:
     """Figures from the columns that `regrasp refine` adds, where they are there."""
-    figures: dict[str, float] = {}
-    done = np.ones(len(p), bool)
-    if p.status is not None:
-        done = p.status != "failed"
-        figures |= {f"fraction_{s.value}": float((p.status == s.value).mean()) for s in Status}
-
+    status = np.full(len(p), "") if p.status is None else p.status
+    figures = {} if p.status is None else {f"fraction_{s.value}": float((status == s.value).mean()) for s in Status}
     for name, sign in _BETTER.items():
         before, after = (getattr(p, f"{name}_{when}") for when in ("before", "after"))
         if before is None or after is None:
             continue
-        known = done & np.isfinite(before) & np.isfinite(after)
+        known = (status != "failed") & np.isfinite(before) & np.isfinite(after)
         before, after = before[known].astype(np.float64), after[known].astype(np.float64)
         if len(before) and name != "score":
             figures[f"{name}_before"] = float(before.mean())

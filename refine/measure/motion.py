@@ -11,15 +11,8 @@ from .contact import CONTACT_DISTANCE, signed_distance
 def acceleration_error(predicted: Array, target: Array, fps: float = 1.0) -> np.ndarray:
     """Mean over frames and joints of ‖a_pred − a_true‖, a_t = (x_{t−1} − 2 x_t + x_{t+1}) fps²; m/s².
 
-    Kanazawa et al. (HMMR, CVPR 2019).
-
-    Args:
-        predicted: (B, T, J, 3) metres, T >= 3.
-        target: (B, T, J, 3) metres.
-        fps: frames per second; 1 leaves the error in metres per frame², as often published.
-
-    Raises:
-        ValueError: shapes that differ, are not (B, T, J, 3) or have fewer than three frames.
+    Kanazawa et al. (HMMR, CVPR 2019). Joints are (B, T, J, 3) metres, T >= 3, else ``ValueError``; ``fps`` 1 leaves
+    the error in metres per frame², as often published.
     """
     error = np.subtract(*alike("(B, T, J, 3)", predicted=predicted, target=target))
     if error.shape[1] < 3:
@@ -42,7 +35,6 @@ def motion_consistency(
         vertices: (B, T, V, 3) metres, in the camera's or the world's frame.
         object_pose: (B, T, 4, 4) object to that frame.
         obj: the object, or one per sequence.
-        distance: metres within which a vertex counts as touching.
 
     Raises:
         ValueError: shapes that do not fit, or as many objects as there are not sequences.

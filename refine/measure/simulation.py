@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.spatial import ConvexHull
@@ -13,6 +13,7 @@ from .arguments import Array, Objects, as_numpy, iterate_grasps, mesh_arrays
 from .volumes import closed_solid
 
 GRAVITY = (0.0, 0.0, -9.81)
+Clouds: TypeAlias = "list[np.ndarray]"
 
 
 def simulation_displacement(
@@ -69,25 +70,15 @@ def simulation_displacement(
         else:  # a part reaches one ring of faces into its neighbours, so that no gap opens
             touching = [triangles[(label[triangles] == part).any(axis=1)] for part in np.unique(label)]
             ours = [hand[np.unique(own)] for own in touching]
-        model = _scene(mujoco, ours, theirs, gravity, mass, friction)
-        result.append(_fall(mujoco, model, duration))
+        result.append(_fall(mujoco, _scene(mujoco, ours, theirs, gravity, mass, friction), duration))
     return np.array(result, dtype=np.float64)
 
 
-def convex_pieces(vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05) -> list[np.ndarray]:
-    """Cover a closed mesh by convex pieces, by CoACD (Wei et al., SIGGRAPH 2022).
+def convex_pieces(vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05) -> Clouds:
+    """Corners (k, 3) of ``most`` or fewer convex pieces that cover a closed mesh (V, 3), (F, 3); none if it is not.
 
-    Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3).
-        most: largest number of pieces.
-        concavity: below which a piece is not cut further, relative to the size of the mesh.
-
-    Returns:
-        corner points (k, 3) metres of each piece; none if the mesh is not closed.
-
-    Raises:
-        ImportError: CoACD is not installed.
+    By CoACD (Wei et al., SIGGRAPH 2022). A piece whose ``concavity``, relative to the size of the mesh, is less is
+    not cut further. Raises ``ImportError`` when CoACD is not installed.
     """
     _, coacd = _packages()
     if closed_solid(vertices, faces) is None:
@@ -113,14 +104,7 @@ def _packages() -> tuple[Any, Any]:
     return mujoco, coacd
 
 
-def _scene(
-    mujoco: Any,
-    hand: list[np.ndarray],
-    thing: list[np.ndarray],
-    gravity: Sequence[float],
-    mass: float,
-    friction: float,
-) -> Any:
+def _scene(mujoco: Any, hand: Clouds, thing: Clouds, gravity: Sequence[float], mass: float, friction: float) -> Any:
     """MuJoCo model: the hand's pieces fixed to the world, the object's in one free body."""
     spec = mujoco.MjSpec()
     spec.option.gravity = list(gravity)
