@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from ..batch.run import FileOutcome
 
 
-def _format_options() -> type:
-    own = [option.name for kind in (RefineOptions, HandOptions) for option in fields(kind)]
-    return format_options(without=own)
+_OF_FORMATS = tyro.conf.arg(constructor_factory=lambda: format_options(RefineOptions, HandOptions))
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class RefineOptions:
     address: str | None = None
     """Running Ray cluster: auto, or host:port. --out, --objects and weights must lie in a shared folder."""
     hands: HandOptions = field(default_factory=HandOptions)
-    format: Annotated[Any, tyro.conf.arg(constructor_factory=_format_options)] = None
+    format: Annotated[Any, _OF_FORMATS] = None
 
 
 def refine(options: RefineOptions) -> int:

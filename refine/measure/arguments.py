@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,12 +43,15 @@ def per_grasp(obj: Objects, count: int) -> list[ObjectMesh]:
     return things
 
 
-def iterate_grasps(vertices: Array, faces: Array, obj: Objects) -> Iterator[tuple[np.ndarray, np.ndarray, ObjectMesh]]:
-    """Hand vertices (V, 3), faces (F, 3) and object of each grasp, as float64 and int64 arrays."""
+def each_grasp(
+    measure: Callable[[np.ndarray, np.ndarray, ObjectMesh], float], vertices: Array, faces: Array, obj: Objects
+) -> np.ndarray:
+    """``measure`` of hand (V, 3), faces (F, 3) and object of every grasp: (B,) float64, NaN for hands with NaN."""
     (hands,), (triangles,) = alike("(B, V, 3)", vertices=vertices), alike("(F, 3)", faces=faces)
     triangles = np.ascontiguousarray(triangles, np.int64)
-    for hand, thing in zip(hands, per_grasp(obj, len(hands)), strict=True):
-        yield np.ascontiguousarray(hand), triangles, thing
+    grasps = zip(np.ascontiguousarray(hands), per_grasp(obj, len(hands)), strict=True)
+    values = [measure(hand, triangles, thing) if np.isfinite(hand).all() else np.nan for hand, thing in grasps]
+    return np.array(values, dtype=np.float64)
 
 
 def mesh_arrays(obj: ObjectMesh) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from .arguments import Array, Objects, as_numpy, iterate_grasps, mesh_arrays
+from contact.objects import ObjectMesh
+
+from .arguments import Array, Objects, as_numpy, each_grasp, mesh_arrays
 from .volumes import closed_solid
 
 GRAVITY = (0.0, 0.0, -9.81)
@@ -57,21 +59,20 @@ def simulation_displacement(
     mujoco, _ = _packages()
     label = None if parts is None else as_numpy(parts, np.int64)
     cover = cache(lambda thing: convex_pieces(*mesh_arrays(thing), pieces))
-    result = []
-    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
+
+    def fall(hand: np.ndarray, triangles: np.ndarray, thing: ObjectMesh) -> float:
         if label is not None and label.shape != (len(hand),):
             raise ValueError(f"parts must be (V,) = ({len(hand)},), got {label.shape}")
-        theirs = cover(thing)
-        if not np.isfinite(hand).all() or not theirs:
-            result.append(np.nan)
-            continue
+        if not (theirs := cover(thing)):
+            return np.nan
         if label is None:
             ours = convex_pieces(hand, triangles, pieces)
         else:  # a part reaches one ring of faces into its neighbours, so that no gap opens
             touching = [triangles[(label[triangles] == part).any(axis=1)] for part in np.unique(label)]
             ours = [hand[np.unique(own)] for own in touching]
-        result.append(_fall(mujoco, _scene(mujoco, ours, theirs, gravity, mass, friction), duration))
-    return np.array(result, dtype=np.float64)
+        return _fall(mujoco, _scene(mujoco, ours, theirs, gravity, mass, friction), duration)
+
+    return each_grasp(fall, vertices, faces, obj)
 
 
 def convex_pieces(vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05) -> Clouds:
