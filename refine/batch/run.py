@@ -6,7 +6,6 @@ process, by several, or by Ray (`workers`, `ray_engine`), and put together when 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import time
@@ -167,13 +166,9 @@ class _Run:
             if work is None:
                 continue
             self._open[work.manifest.folder] = work
-            missing = []
-            for shard in work.manifest.shards:
-                if record := finished(shard):
-                    work.records[shard.number] = record
-                    self._execution.progress(record.tally.rows)
-                else:
-                    missing.append(shard)
+            work.records = {s.number: record for s in work.manifest.shards if (record := finished(s))}
+            self._execution.progress(sum(record.tally.rows for record in work.records.values()))
+            missing = [shard for shard in work.manifest.shards if shard.number not in work.records]
             self._finish_if_done(work)
             yield from missing
 
@@ -196,8 +191,6 @@ class _Run:
             return None
         rows = pieces(item.path, item.form, self._config.shard_rows, limit=self._config.limit, options=self._options)
         existed = [parent for parent in folder.parents if parent.is_dir()]
-        if not folder.is_dir():
-            rows = itertools.chain([next(rows)], rows)  # before anything is made: most faults show here
         held = lock(folder)
         try:
             manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)

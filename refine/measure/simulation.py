@@ -43,9 +43,7 @@ def simulation_displacement(
         obj: the object, or one per grasp. Covering one takes seconds and is done once a call.
         parts: (V,) part of each hand vertex (``HandModel.part_of_vertex``); without it the hand is cut
             into convex pieces like the object, which takes longer.
-        gravity: (3,) m/s² in the object's frame.
-        duration: seconds simulated.
-        mass: of the object, kilograms.
+        gravity: (3,) m/s² in the object's frame; ``duration`` in seconds, the object's ``mass`` in kilograms.
         friction: coefficient of sliding friction between skin and object.
         pieces: most convex pieces per shape.
 

@@ -123,7 +123,7 @@ def before_after_sheet(
     shapes = {picture.shape for row in rows for picture in (row.before, row.after)}
     if len(shapes) != 1:
         raise ValueError(f"before_after_sheet: pictures differ in size: {sorted(shapes)}; render them alike")
-    height, width = shapes.pop()[:2]
+    height, width, _ = shapes.pop()
     unit = max(width // 40, 8)
     heading, words, small = (ImageFont.load_default(size) for size in (1.7 * unit, 1.3 * unit, 1.05 * unit))
     seam, gap, band = max(unit // 6, 2), unit, round(2.4 * unit)
@@ -137,11 +137,10 @@ def before_after_sheet(
     if title:
         draw.text((gap, top / 2), title, (40, 44, 52), heading, anchor="lm")
     for i, row in enumerate(rows):
-        left = gap + (i % columns) * (pair[0] + gap)
-        upper = top + (i // columns) * (pair[1] + gap)
-        halves = ((row.before, row.before_caption), (row.after, row.after_caption))
-        for k, (picture, caption) in enumerate(halves):
-            x = left + k * (width + seam)
+        line, column = divmod(i, columns)
+        left, upper = gap + column * (pair[0] + gap), top + line * (pair[1] + gap)
+        halves = ((left, row.before, row.before_caption), (left + width + seam, row.after, row.after_caption))
+        for x, picture, caption in halves:
             sheet.paste(Image.fromarray(picture), (x, upper + band))
             draw.text((x + 0.7 * unit, upper + band + 0.6 * unit), caption, (96, 104, 116), small)
         draw.text((left, upper + band / 2), row.label, (40, 44, 52), words, anchor="lm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -131,15 +132,13 @@ def auto_camera(
     parts, group = np.unique(np.stack([scene.item, owner]).astype(np.int64), axis=1, return_inverse=True)
     group = group.reshape(-1)
     shares, cameras = [], []
-    for elevation in np.radians([12.0, 32.0, 55.0]):
-        for azimuth in np.arange(12) * (2 * np.pi / 12):
-            along = np.cos(elevation)
-            local = (np.cos(azimuth) * along, -np.sin(elevation), np.sin(azimuth) * along)
-            camera = frame(points, basis @ np.array(local), up=up, size=size, fov=fov)
-            eye, rays = camera.rays((72, 54))
-            face = scene.cast(eye, rays.reshape(-1, 3))["primID"]
-            shares.append(np.bincount(group[face[face >= 0]], minlength=parts.shape[1]))
-            cameras.append(camera)
+    for elevation, azimuth in product(np.radians([12.0, 32.0, 55.0]), np.arange(12) * (2 * np.pi / 12)):
+        along = np.cos(elevation)
+        local = (np.cos(azimuth) * along, -np.sin(elevation), np.sin(azimuth) * along)
+        cameras.append(frame(points, basis @ np.array(local), up=up, size=size, fov=fov))
+        eye, rays = cameras[-1].rays((72, 54))
+        face = scene.cast(eye, rays.reshape(-1, 3))["primID"]
+        shares.append(np.bincount(group[face[face >= 0]], minlength=parts.shape[1]))
     share = np.array(shares, dtype=np.float64)
     share = np.sqrt(share / np.maximum(share.max(0), 1))  # the root: a little of each beats all of one
     focus = np.array([i.focus for i in items])[parts[0]]
