@@ -312,9 +312,7 @@ def test_help_imports_nothing_heavy():
 
 def test_mano_dir_means_mano(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "hand_models.load_hand_model", lambda name, **kwargs: asked.append((name, kwargs)), raising=False
-    )
+    monkeypatch.setattr(hands, "load_hand_model", lambda name, **kwargs: asked.append((name, kwargs)))
     hands.HandOptions().load()
     hands.HandOptions(mano_dir=Path("m")).load()
     hands.HandOptions("mano").load()

@@ -226,7 +226,7 @@ def test_refine_hands_the_readers_options_on(tmp_path, monkeypatch):
         (seen["rows"],) = pieces(item.path, item.form, 512, options=options)
         return iter(())
 
-    monkeypatch.setattr("refine.batch.run.refine_files", refine_files)
+    monkeypatch.setattr("refine.commands.refine.refine_files", refine_files)
     trimesh.creation.box((0.05, 0.05, 0.05)).export(tmp_path / "mug.ply")
     arguments = ["--from", "mediapipe", "--objects", str(tmp_path), "--out", str(tmp_path / "out")]
     options = ["--object-id", "mug", "--object-pose", str(tmp_path / "pose.npy"), "--focal", "600"]

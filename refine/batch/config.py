@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor
+
+from contact import weights as shipped
+from hand_models import HandModel, load_hand_model
+
+from ..api import refine_request
 from ..config import RefineConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hand_models import HandModel
-
-    from ..request import Request
-    from ..result import RefineResult
+from ..request import Request
+from ..result import RefineResult
 
 _BLOCK = 1 << 20
 _PLACES = ("objects", "mano_dir", "device", "weights")
@@ -52,14 +53,10 @@ class BatchConfig:
 
     def load_model(self) -> HandModel:
         """The hand model. Raises ``FileNotFoundError`` when MANO is not found."""
-        from hand_models import load_hand_model
-
         return load_hand_model(self.hand_model, mano_dir=self.mano_dir)
 
     def refiner(self) -> Callable[[Request], RefineResult]:
         """`refine_request` with the options bound."""
-        from ..api import refine_request
-
         return lambda request: refine_request(request, self.refine, self.seed)
 
 
@@ -71,8 +68,6 @@ def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the network's weights are missing.
     """
-    from contact import weights as shipped
-
     batch = {f.name: getattr(config, f.name) for f in fields(BatchConfig) if f.name not in _PLACES}
     weights = Path(config.refine.weights) if config.refine.weights else shipped.DEFAULT
     needed = (weights, shipped.card_path(weights))
@@ -113,8 +108,6 @@ def _version() -> str:
 
 
 def _model_sha256(model: HandModel) -> str:
-    from torch import Tensor
-
     found = hashlib.sha256(f"{model.name} {model.side} {model.parents}".encode())
     for entry in fields(model):
         value = getattr(model, entry.name)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from contact.objects import ObjectMesh
+from hand_models import HandModel
+
 from ..files.object_files import ObjectEntry, load_object
 from ..files.predictions import COLUMNS, Predictions, groups, has_pose, pose_columns, row_problems
-
-if TYPE_CHECKING:
-    from contact.objects import ObjectMesh
-    from hand_models import HandModel
-
-    from ..request import Request
-    from ..result import RefineResult
+from ..request import Request
+from ..result import RefineResult
 
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 300
@@ -120,8 +118,6 @@ class _ResultTable:
         self, rows: np.ndarray, mesh: ObjectMesh, refine: Callable[[Request], RefineResult]
     ) -> Iterator[tuple[np.ndarray, RefineResult]]:
         """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
-        from ..request import Request
-
         try:
             result = refine(Request.of_rows(self.input.take(rows), mesh, self.model))
             self.store(rows, result)

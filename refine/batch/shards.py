@@ -7,24 +7,22 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import trimesh
 
+from hand_models import HandModel
 from hand_models.atomic import write_atomically
 
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
+from ..result import RefineResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .rows import failed_rows, refine_rows
 from .tally import Tally
-
-if TYPE_CHECKING:
-    from hand_models import HandModel
-
-    from ..result import RefineResult
 
 SCHEMA = "grasp-shard/1"
 
@@ -104,8 +102,6 @@ def finished(shard: Shard) -> ShardRecord | None:
 
 def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult) -> None:
     """The refined hands as binary .ply in their object's frame, named by their row."""
-    import trimesh
-
     folder.mkdir(exist_ok=True)
     for number, vertices, status in zip(numbers, result.vertices_after, result.status, strict=True):
         if status == "failed":

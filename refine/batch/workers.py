@@ -13,6 +13,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
+import torch
+
 from .config import BatchConfig
 from .manifest import Shard
 from .shards import ShardRecord, run_shard
@@ -37,7 +39,6 @@ def run_in_processes(
     config: BatchConfig,
     progress: Callable[[int], Any],
     workers: int,
-    run: Run = run_shard,
 ) -> Generator[Outcome, None, None]:
     """Run shards on ``workers`` processes, in any order; each begins when a worker is free.
 
@@ -45,7 +46,7 @@ def run_in_processes(
     times in all. The machine's cores are shared out between the workers' threads.
 
     Raises:
-        Exception: what ``run`` raised; the other workers are stopped.
+        Exception: what `run_shard` raised; the other workers are stopped.
     """
     queue = iter(shards)
     threads = max(1, _cores() // workers)
@@ -55,7 +56,7 @@ def run_in_processes(
         while True:
             while idle and (shard := next(queue, None)) is not None:
                 worker = idle.pop()
-                busy[worker.submit(run_plainly, run, shard, config)] = worker, shard, 1
+                busy[worker.submit(run_plainly, run_shard, shard, config)] = worker, shard, 1
             if not busy:
                 return
             for done in wait(busy, return_when=FIRST_COMPLETED).done:
@@ -65,7 +66,7 @@ def run_in_processes(
                 except BrokenProcessPool:
                     record = None
                     if attempt < ATTEMPTS:
-                        busy[worker.submit(run_plainly, run, shard, config)] = worker, shard, attempt + 1
+                        busy[worker.submit(run_plainly, run_shard, shard, config)] = worker, shard, attempt + 1
                         continue
                 idle.append(worker)
                 progress(len(shard.rows))
@@ -110,8 +111,6 @@ class _Worker:
 
 def _prepare(watched: Connection, threads: int) -> None:
     """Make this process a worker, which ends at once when its parent stops it or is gone."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and stops us
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     torch.set_num_threads(threads)

@@ -9,9 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 
+from hand_models import load_hand_model
+
+from ..evidence.graph_rows import with_starts
 from ..files.formats import Format, get_format, read_with, sniff, write_with
 from ..files.formats.format import options_of
 from ..files.formats.graph import named_meshes
+from ..files.object_files import find_objects
 from ..files.predictions import Predictions, point_forms, row_problems
 from .format_options import format_options, given
 
@@ -78,11 +82,6 @@ def _placed(predictions: Predictions, options: ConvertOptions, source: Format, t
             f"--objects: {target.name} holds poses, and to find those of points takes the objects' meshes; "
             "give their folder."
         )
-    from hand_models import load_hand_model
-
-    from ..evidence.graph_rows import with_starts
-    from ..files.object_files import find_objects
-
     return with_starts(predictions, find_objects(meshes), load_hand_model("open"))
 
 

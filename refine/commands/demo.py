@@ -7,14 +7,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from tqdm import tqdm
 
+from contact.corpus.shapes import demo_shapes
+from contact.objects import ObjectMesh
+from contact.perturb import perturb
+from hand_models import load_hand_model
+
+from ..api import refine_grasp
+from ..config import RefineConfig
+from ..files.prediction_files import read_predictions
+from ..files.prediction_poses import hand_poses
+from ..measure.joints import mpjpe
+from ..result import RefineResult
+from ..view.pictures import Row, before_after_sheet
 from .tables import aligned
-
-if TYPE_CHECKING:
-    from ..result import RefineResult
 
 GRASPS = Path(__file__).with_name("demo_grasps.npz")
 """`grasp/1`: grasps by the open hand, in the frames of `contact.corpus.shapes.demo_shapes`."""
@@ -68,19 +78,6 @@ def demo(options: DemoOptions) -> int:
 
 def refined_cases(options: DemoOptions) -> Iterator[Case]:
     """Perturb and refine every shipped grasp, object by object."""
-    from tqdm import tqdm
-
-    from contact.corpus.shapes import demo_shapes
-    from contact.objects import ObjectMesh
-    from contact.perturb import perturb
-    from hand_models import load_hand_model
-
-    from ..api import refine_grasp
-    from ..config import RefineConfig
-    from ..files.prediction_files import read_predictions
-    from ..files.prediction_poses import hand_poses
-    from ..measure.joints import mpjpe
-
     model, grasps = load_hand_model("open"), read_predictions(GRASPS)
     config = RefineConfig(method=options.method)
     shapes = {name: mesh for name, mesh in demo_shapes().items() if name in set(grasps.object_id.tolist())}
@@ -121,10 +118,6 @@ def _cells(pairs: Any) -> list[str]:
 
 def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
     """Pictures of every grasp before and after on one sheet. Raises ``ImportError`` without the renderer."""
-    from tqdm import tqdm
-
-    from ..view.pictures import Row, before_after_sheet
-
     size = (options.width, options.width * 3 // 4)
     rows = []
     for case in tqdm(cases, unit="picture", disable=None):

@@ -10,8 +10,18 @@ from typing import Annotated, Any
 
 import tyro
 
+from contact.corpus import corpus_hash
+from contact.corpus.held_out import write_held_out
+from hand_models import load_hand_model
+from pose_graph.graph import draw_adjacency, learned_adjacencies
 from pose_graph.network import LiftConfig
-from pose_graph.train import KINDS, LiftTraining
+from pose_graph.train import KINDS, LiftTraining, train
+from pose_graph.weights import load_network
+
+from ..evidence.graph_data import corpus_points, read_split, write_splits
+from ..files.formats import read_any
+from ..files.input_files import find_inputs
+from ..files.object_files import find_objects
 
 
 @dataclass(frozen=True)
@@ -79,8 +89,6 @@ def pose_graph(options: TrainOptions | SplitsOptions | DrawOptions) -> int:
 
 
 def _train(options: TrainOptions) -> None:
-    from pose_graph.train import train
-
     unknown = [kind for kind in options.kinds if kind not in KINDS]
     if unknown or not options.kinds:
         raise ValueError(f"--kinds: {' '.join(unknown) or 'none'}; choose from {', '.join(KINDS)}.")
@@ -88,20 +96,12 @@ def _train(options: TrainOptions) -> None:
         raise ValueError("--corpus: give either a corpus or --splits, the data to train on.")
     card: dict[str, Any] = {}
     if options.corpus is not None:
-        from contact.corpus import corpus_hash
-        from contact.corpus.held_out import write_held_out
-        from hand_models import load_hand_model
-
-        from ..evidence.graph_data import corpus_points
-
         model = load_hand_model("open")
         grasps, held_out = corpus_points(options.corpus, model)
         card = {"corpus_sha256": corpus_hash(options.corpus), "hand_model": model.name}
         if options.held_out_file:
             print(f"held-out grasps: {write_held_out(options.corpus, options.out / 'held_out.npz')}")
     else:
-        from ..evidence.graph_data import read_split
-
         assert options.splits is not None
         grasps, held_out = read_split(options.splits, "train"), read_split(options.splits, "test")
         card = {"splits": options.splits.name}
@@ -119,11 +119,6 @@ def _train(options: TrainOptions) -> None:
 
 
 def _splits(options: SplitsOptions) -> None:
-    from ..evidence.graph_data import write_splits
-    from ..files.formats import read_any
-    from ..files.input_files import find_inputs
-    from ..files.object_files import find_objects
-
     parts = [read_any(item.path, source=item.form) for item in find_inputs(options.files, options.source)]
     counts = write_splits(
         parts, find_objects(options.objects), options.out, test=options.test, val_every=options.val_every
@@ -132,9 +127,6 @@ def _splits(options: SplitsOptions) -> None:
 
 
 def _draw(options: DrawOptions) -> None:
-    from pose_graph.graph import draw_adjacency, learned_adjacencies
-    from pose_graph.weights import load_network
-
     drawn = learned_adjacencies(load_network(options.weights))
     if not drawn:
         raise ValueError(f"--weights {options.weights}: this network has no graph.")

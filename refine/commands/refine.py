@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import tyro
+from tqdm import tqdm
 
+from ..batch.config import BatchConfig
+from ..batch.run import Execution, FileOutcome, refine_files
 from ..batch.tally import report
+from ..config import RefineConfig
 from ..files.input_files import find_inputs
 from .format_options import format_options, given
 from .hands import HandOptions
-
-if TYPE_CHECKING:
-    from ..batch.config import BatchConfig
-    from ..batch.run import FileOutcome
-
 
 _OF_FORMATS = tyro.conf.arg(constructor_factory=lambda: format_options(RefineOptions, HandOptions))
 
@@ -72,10 +72,6 @@ def refine(options: RefineOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: an option or the only file is wrong; nothing was written.
     """
-    from tqdm import tqdm
-
-    from ..batch.run import Execution, refine_files
-
     inputs = find_inputs(options.files, options.source)
     config = batch_config(options)
     reading = given(options.format) | {"mano_dir": options.hands.mano_dir}
@@ -93,18 +89,12 @@ def refine(options: RefineOptions) -> int:
 
 def batch_config(options: RefineOptions) -> BatchConfig:
     """What is done to each row."""
-    from ..batch.config import BatchConfig
-    from ..config import RefineConfig
-
     for name in ("steps", "hypotheses"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name}: got {value}; give 1 or more.")
-    if options.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ValueError("--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu.")
     weights = None if options.weights is None else options.weights.resolve()
     config = RefineConfig(method=options.method, weights=weights, device=options.device)
     if options.hypotheses is not None:

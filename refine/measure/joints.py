@@ -8,6 +8,7 @@ are a ``ValueError``.
 from __future__ import annotations
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from .arguments import Array, alike, as_numpy
 
@@ -85,12 +86,8 @@ def auc(predicted: Array, target: Array, largest: float = 0.05, steps: int = 100
     if not (largest > 0 and steps >= 2):
         raise ValueError(f"largest must be positive and steps at least 2, got {largest} and {steps}")
     errors = _distances(predicted, target)
-    thresholds = np.linspace(0.0, largest, steps)
-    weight = np.full(steps, 1.0 / (steps - 1))
-    weight[[0, -1]] /= 2
-    # Joints within a threshold, summed with the weights of all thresholds at or above their error.
-    above = np.concatenate([np.cumsum(weight[::-1])[::-1], [0.0]])
-    area = above[np.searchsorted(thresholds, errors)].mean(axis=1)
+    within = (errors[..., None] <= np.linspace(0.0, largest, steps)).mean(axis=1)
+    area = trapezoid(within, axis=1) / (steps - 1)
     return np.where(np.isnan(errors).any(axis=1), np.nan, area)
 
 
