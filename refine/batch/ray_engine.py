@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+import torch
+
 from .config import BatchConfig
 from .manifest import Shard
 from .shards import ShardRecord, run_shard
@@ -69,8 +71,6 @@ def run_on_ray(
 
 def _one_thread(run: Run, shard: Shard, config: BatchConfig) -> ShardRecord:
     """``run`` on the one core that Ray counts for a task."""
-    import torch
-
     torch.set_num_threads(1)
     return run_plainly(run, shard, config)
 

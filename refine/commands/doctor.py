@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 CORE = {
@@ -57,12 +59,10 @@ class Finding:
 def doctor(options: DoctorOptions) -> int:
     """Print the report; returns 0 when `regrasp refine` can run, 1 when something it needs is missing."""
     findings = examine(options.mano_dir)
-    group = ""
-    for finding in findings:
-        if finding.group != group:
-            group = finding.group
-            print(f"{group}:")
-        print(f"  {finding.state:<8}{finding.name:<14}{finding.detail}".rstrip().replace("\n", "\n    "))
+    for group, found in groupby(findings, attrgetter("group")):
+        print(f"{group}:")
+        for finding in found:
+            print(f"  {finding.state:<8}{finding.name:<14}{finding.detail}".rstrip().replace("\n", "\n    "))
     missing = [finding.name for finding in findings if finding.state == "missing"]
     print(f"\nnot ready: {', '.join(missing)} missing." if missing else "\nready.")
     return 1 if missing else 0
