@@ -28,6 +28,7 @@ from ..files.row_source import SHARED_OPTIONS, pieces
 from .config import BatchConfig, describe, digest, file_sha256
 from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
 from .merge import merge
+from .ray_engine import run_on_ray
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
 
@@ -63,8 +64,6 @@ class Execution:
     def run(self, shards: Iterator[Shard], config: BatchConfig) -> Generator[Outcome, None, None]:
         """The outcomes of ``shards``, in any order."""
         if self.engine == "ray":
-            from .ray_engine import run_on_ray
-
             return run_on_ray(shards, config, self.progress, self.workers, self.address)
         if self.workers > 1:
             return run_in_processes(shards, config, self.progress, self.workers)

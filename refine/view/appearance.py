@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
 
 from contact.objects import surface_points
 
@@ -85,8 +87,6 @@ def spread(
     normals given, points facing the other way (the far side of a thin wall) count for nothing.
     Returns (m,). Raises ValueError when there are no points or their number is not that of the values.
     """
-    from scipy.spatial import cKDTree
-
     points, values = np.asarray(points, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if len(points) == 0 or len(points) != len(values):
         raise ValueError(f"spread: {len(points)} points for {len(values)} values; give one value per point")
@@ -109,8 +109,6 @@ def subdivide(
     vertices (V, 3), faces (F, 3), normals (F, 3, 3) per corner. Returns the same three, finer. Gives a
     heat map places to live on when a flat side has only two triangles.
     """
-    import trimesh
-
     fine_v, fine_f, parent = trimesh.remesh.subdivide_to_size(
         np.asarray(vertices, dtype=np.float64), np.asarray(faces), max_edge, max_iter=20, return_index=True
     )

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from hand_models.atomic import write_atomically
 
@@ -16,9 +16,6 @@ from .appearance import OBJECT, SKIN, contact_colours, corner_normals, smoother,
 from .camera import Camera
 from .render import render
 from .scene import Item, auto_camera
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 HAND_CREASE = 1.2  # radians: knuckles stay smooth, the rim of the wrist's cap stays sharp
 
@@ -111,13 +108,11 @@ class Row:
 
 def before_after_sheet(
     rows: Sequence[Row], path: str | Path | None = None, *, columns: int = 2, title: str = ""
-) -> Image:
+) -> Image.Image:
     """Lay out labelled before/after pairs on one sheet, `columns` pairs a line; written to `path` as PNG.
 
     Returns the pillow image. Raises ValueError when there is nothing to lay out or sizes differ.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     if not rows:
         raise ValueError("before_after_sheet: rows is empty; give at least one Row")
     shapes = {picture.shape for row in rows for picture in (row.before, row.after)}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from .appearance import linear, to_srgb
 from .camera import Camera, unit
@@ -157,8 +158,6 @@ def _ground_shadow(
 
     The shadow is worked out on a coarse grid on the plane under the lowest point and then looked up.
     """
-    from scipy.ndimage import gaussian_filter, map_coordinates
-
     side = unit(np.cross(up, axes[:, 0] if abs(axes[:, 0] @ up) < 0.9 else axes[:, 2])).astype(np.float32)
     plane = np.stack([side, np.cross(up, side)])
     level, cells, extent, rays = float((scene.corners @ up).min()) - 0.01, 72, 3.0, 24
