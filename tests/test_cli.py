@@ -312,9 +312,7 @@ def test_help_imports_nothing_heavy():
 
 def test_mano_dir_means_mano(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "hand_models.load_hand_model", lambda name, **kwargs: asked.append((name, kwargs)), raising=False
-    )
+    monkeypatch.setattr(hands, "load_hand_model", lambda name, **kwargs: asked.append((name, kwargs)))
     hands.HandOptions().load()
     hands.HandOptions(mano_dir=Path("m")).load()
     hands.HandOptions("mano").load()
@@ -373,7 +371,9 @@ def test_doctor_explains_a_package_that_does_not_import(monkeypatch):
         raise OSError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr(doctor.importlib, "import_module", refuse)
-    found = doctor._package("g", "scipy", ("scipy",), "scipy", None)
+    found = {finding.name: finding for finding in doctor.examine()}["scipy"]
     assert found.state == "missing"
     assert "libGL" in found.detail
-    assert doctor._package("g", "x", ("no-such-package-here",), "x", "why").state == "absent"
+    monkeypatch.setattr(doctor, "OPTIONAL", {"no-such-package-here": "why"})
+    found = {finding.name: finding for finding in doctor.examine()}["no-such-package-here"]
+    assert (found.state, found.detail) == ("absent", "why")

@@ -230,7 +230,7 @@ def test_a_metric_is_left_out_where_it_lacks_something(truth, objects, model):
     full = replace(seen, uncertainty=np.full((ROWS, 21), 0.01, np.float32))
     assert set(measure_rows(full, seen, objects, model)) == {metric.column for metric in METRICS}
     bare = measure_rows(truth, truth, objects, model)
-    needs = {"corners", "true_keypoints", "joint_std"}
+    needs = {"predicted.corners", "true.keypoints", "joint_std"}
     assert set(bare) == {metric.column for metric in METRICS if not needs & set(metric.needs)}
 
 

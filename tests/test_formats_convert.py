@@ -207,9 +207,9 @@ def test_formats_agree_on_what_an_option_is():
 def test_refine_and_convert_offer_what_formats_understand():
     readers = {name for form in all_formats().values() for name in options_of(form.read)}
     writers = {name for form in all_formats().values() for name in options_of(form.write)}
-    refine_takes = {f.name for f in fields(refine._format_options())} | {"mano_dir"}
+    refine_takes = {f.name for f in fields(refine._OF_FORMATS.constructor_factory())} | {"mano_dir"}
     assert refine_takes == readers
-    assert {f.name for f in fields(convert._format_options())} == readers | writers
+    assert {f.name for f in fields(convert._OF_FORMATS.constructor_factory())} == readers | writers
     for form in all_formats().values():
         for name in options_of(form.read):
             assert format_options._meaning(form.read, name), f"{form.name}: {name} is not in the docstring"
@@ -226,7 +226,7 @@ def test_refine_hands_the_readers_options_on(tmp_path, monkeypatch):
         (seen["rows"],) = pieces(item.path, item.form, 512, options=options)
         return iter(())
 
-    monkeypatch.setattr("refine.batch.run.refine_files", refine_files)
+    monkeypatch.setattr("refine.commands.refine.refine_files", refine_files)
     trimesh.creation.box((0.05, 0.05, 0.05)).export(tmp_path / "mug.ply")
     arguments = ["--from", "mediapipe", "--objects", str(tmp_path), "--out", str(tmp_path / "out")]
     options = ["--object-id", "mug", "--object-pose", str(tmp_path / "pose.npy"), "--focal", "600"]

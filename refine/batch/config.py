@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor
+
+from contact import weights as shipped
+from hand_models import HandModel, load_hand_model
+
+from ..api import refine_request
 from ..config import RefineConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hand_models import HandModel
-
-    from ..request import Request
-    from ..result import RefineResult
+from ..request import Request
+from ..result import RefineResult
 
 _BLOCK = 1 << 20
-_LEFT_OUT = ("device", "weights")
-"""Options of `RefineConfig` that say where the work is done or the weights lie, not what is done."""
+_PLACES = ("objects", "mano_dir", "device", "weights")
+"""Options of `BatchConfig` and `RefineConfig` that say where things lie or are done, not what is done."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,10 @@ class BatchConfig:
 
     def load_model(self) -> HandModel:
         """The hand model. Raises ``FileNotFoundError`` when MANO is not found."""
-        from hand_models import load_hand_model
-
         return load_hand_model(self.hand_model, mano_dir=self.mano_dir)
 
     def refiner(self) -> Callable[[Request], RefineResult]:
         """`refine_request` with the options bound."""
-        from ..api import refine_request
-
         return lambda request: refine_request(request, self.refine, self.seed)
 
 
@@ -71,25 +68,18 @@ def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the network's weights are missing.
     """
-    from contact import weights as shipped
-
-    options = {k: v for k, v in asdict(config.refine).items() if k not in _LEFT_OUT}
+    batch = {f.name: getattr(config, f.name) for f in fields(BatchConfig) if f.name not in _PLACES}
     weights = Path(config.refine.weights) if config.refine.weights else shipped.DEFAULT
     needed = (weights, shipped.card_path(weights))
     for path in needed:
         if not path.is_file():
             raise FileNotFoundError(f"weights: {path} is not there; train with `regrasp train` or reinstall regrasp.")
-    return {
+    return batch | {
         "version": _version(),
-        "refine": options,
+        "refine": {name: value for name, value in asdict(config.refine).items() if name not in _PLACES},
         "weights_sha256": digest([file_sha256(path) for path in needed]),
         "hand_model": model.name,
         "hand_model_sha256": _model_sha256(model),
-        "batch_size": config.batch_size,
-        "shard_rows": config.shard_rows,
-        "limit": config.limit,
-        "save_mesh": config.save_mesh,
-        "seed": config.seed,
     }
 
 
@@ -118,8 +108,6 @@ def _version() -> str:
 
 
 def _model_sha256(model: HandModel) -> str:
-    from torch import Tensor
-
     found = hashlib.sha256(f"{model.name} {model.side} {model.parents}".encode())
     for entry in fields(model):
         value = getattr(model, entry.name)

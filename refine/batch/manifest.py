@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -81,32 +82,21 @@ class Shard:
         return self.manifest.folder / f"{self.number:05d}.json"
 
 
-def folder_name(input_sha256: str, config_sha256: str) -> str:
-    """Name of the folder of the work on this input with this configuration."""
-    return digest([SCHEMA, input_sha256, config_sha256])[:16]
+ObjectHashes: TypeAlias = Callable[[Iterable[str]], dict[str, str | None]]
 
 
-class ObjectHashes:
-    """SHA-256 of objects' meshes and scales, each mesh read once."""
+def object_hashes(objects: Mapping[str, ObjectEntry]) -> ObjectHashes:
+    """A function of object ids: SHA-256 of mesh and scale by id, sorted, None without a mesh; each is read once."""
 
-    def __init__(self, objects: Mapping[str, ObjectEntry]) -> None:
-        self._objects = objects
-        self._known: dict[str, str | None] = {}
+    @cache
+    def of(name: str) -> str | None:
+        try:
+            entry = objects[name]
+            return digest([file_sha256(entry.path), entry.scale, entry.sha256])
+        except (KeyError, OSError):  # not there or unreadable: its rows will fail and say why
+            return None
 
-    def of(self, names: Any) -> dict[str, str | None]:
-        """By object id, sorted; None for those that are not there."""
-        for name in names:
-            if name not in self._known:
-                entry = self._objects.get(name)
-                self._known[name] = None if entry is None else _object_sha256(entry)
-        return {name: self._known[name] for name in sorted(names)}
-
-
-def _object_sha256(entry: ObjectEntry) -> str | None:
-    try:
-        return digest([file_sha256(entry.path), entry.scale, entry.sha256])
-    except OSError:  # unreadable: its rows will fail and say why
-        return None
+    return lambda names: {name: of(name) for name in sorted(names)}
 
 
 def load_manifest(folder: Path, hashes: ObjectHashes) -> Manifest | None:
@@ -115,7 +105,7 @@ def load_manifest(folder: Path, hashes: ObjectHashes) -> Manifest | None:
         document = read_json(folder / _FILE)
         schema = document.pop("schema")
         manifest = Manifest(folder, **document)
-        known = schema == SCHEMA and hashes.of(manifest.objects) == manifest.objects
+        known = schema == SCHEMA and hashes(manifest.objects) == manifest.objects
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if known else None
@@ -130,10 +120,7 @@ def make_manifest(
     config_sha256: str,
     shard_rows: int,
 ) -> Manifest:
-    """Copy rows into the shards of ``folder``, which loses what was in it.
-
-    Args:
-        pieces: the rows, ``shard_rows`` at a time.
+    """Copy rows, which come ``shard_rows`` at a time, into the shards of ``folder``, which loses what was in it.
 
     Raises:
         ValueError: the input cannot be read; the folder is left without a manifest.
@@ -147,7 +134,7 @@ def make_manifest(
         write_predictions(Shard(manifest, number).rows_file, piece)
         names |= set(piece.object_id.tolist())
         rows += len(piece)
-    manifest = replace(manifest, objects=hashes.of(names), rows=rows)
+    manifest = replace(manifest, objects=hashes(names), rows=rows)
     document = {"schema": SCHEMA} | {k: v for k, v in vars(manifest).items() if k != "folder"}
     write_atomically(folder / _FILE, lambda stream: write_json(stream, document))
     return manifest

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+import torch
+
 from .config import BatchConfig
 from .manifest import Shard
 from .shards import ShardRecord, run_shard
-from .workers import ATTEMPTS, Outcome, plain
+from .workers import ATTEMPTS, Outcome, Run, run_plainly
 
 _PER_CORE = 2
 """Tasks handed to Ray at once, per core: enough that none waits, few enough that no queue grows."""
@@ -20,7 +22,7 @@ def run_on_ray(
     progress: Callable[[int], Any],
     workers: int,
     address: str | None = None,
-    run: Callable[[Shard, BatchConfig], ShardRecord] = run_shard,
+    run: Run = run_shard,
 ) -> Generator[Outcome, None, None]:
     """Run shards as Ray tasks of one core (and one GPU, on "cuda") each, in any order.
 
@@ -40,7 +42,6 @@ def run_on_ray(
         import ray
     except ImportError:
         raise ImportError("--engine ray needs Ray: pip install 'regrasp[ray]'.") from None
-
     ours, running = not ray.is_initialized(), {}
     if ours:
         ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False, logging_level="error",
@@ -68,19 +69,10 @@ def run_on_ray(
             ray.shutdown()
 
 
-def _one_thread(
-    run: Callable[[Shard, BatchConfig], ShardRecord],
-    shard: Shard,
-    config: BatchConfig,
-) -> ShardRecord:
+def _one_thread(run: Run, shard: Shard, config: BatchConfig) -> ShardRecord:
     """``run`` on the one core that Ray counts for a task."""
-    import torch
-
     torch.set_num_threads(1)
-    try:
-        return run(shard, config)
-    except Exception as error:
-        raise plain(error) from None
+    return run_plainly(run, shard, config)
 
 
 def _record(reference: Any) -> ShardRecord | None:

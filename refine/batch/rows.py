@@ -1,26 +1,21 @@
-"""Rows of a prediction file through a refiner: grouped by object and side, in batches, none stopping the others.
-
-A row that cannot be refined is recorded with status `failed` and the reason, and never stops the others.
-"""
+"""Rows of a prediction file through a refiner: grouped by object and side, in batches, none stopping the others."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from contact.objects import ObjectMesh
+from hand_models import HandModel
+
 from ..files.object_files import ObjectEntry, load_object
 from ..files.predictions import COLUMNS, Predictions, groups, has_pose, pose_columns, row_problems
-
-if TYPE_CHECKING:
-    from contact.objects import ObjectMesh
-    from hand_models import HandModel
-
-    from ..request import Request
-    from ..result import RefineResult
+from ..request import Request
+from ..result import RefineResult
 
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 300
@@ -34,11 +29,11 @@ def refine_rows(
     refine: Callable[[Request], RefineResult],
     *,
     batch_size: int = 16,
-    numbers: np.ndarray | None = None,
+    first: int = 0,
     progress: Callable[[int], Any] | None = None,
     keep: Callable[[np.ndarray, Any], Any] | None = None,
 ) -> Predictions:
-    """The rows with refined poses and result columns, in their order.
+    """The rows with refined poses and result columns, in their order; those that fail keep their input pose.
 
     Args:
         predictions: any rows; those of `row_problems` come out as `failed`.
@@ -46,17 +41,15 @@ def refine_rows(
         model: hand model the poses are for.
         refine: what becomes of the rows of one batch, e.g. `refine.api.refine_request` with its options bound.
         batch_size: most rows in one call of ``refine``.
-        numbers: ``(N,)`` what the rows are called in reasons, their place in the file; 0, 1, … when None.
+        first: place of the first row in its file, from which rows are numbered in reasons.
         progress: called with the number of rows just done.
-        keep: called with the places of the rows of a batch and their `RefineResult`, for what is not a column.
-
-    A row that fails keeps its input pose.
+        keep: called with the numbers of the rows of a batch and their `RefineResult`, for what is not a column.
     """
     progress = progress or (lambda count: None)
-    table = _ResultTable(predictions, model, np.arange(len(predictions)) if numbers is None else numbers)
+    table = _ResultTable(predictions, model, first)
     problems = row_problems(predictions)
     for row, reason in problems.items():
-        table.fail([row], f"row {table.numbers[row]}{reason.removeprefix(f'row {row}')}")
+        table.fail([row], f"row {first + row}{reason.removeprefix(f'row {row}')}")
     progress(len(problems))
     good = np.setdiff1d(np.arange(len(predictions)), list(problems))
     for object_id, parts in groups(predictions, good).items():
@@ -73,7 +66,9 @@ def refine_rows(
                 continue
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                _refine_batch(batch, table, mesh, refine, keep)
+                for part, result in table.refine(batch, mesh, refine):
+                    if keep is not None:
+                        keep(first + part, result)
                 progress(len(batch))
     return table.finish()
 
@@ -93,60 +88,50 @@ def _load_unchanged(entry: ObjectEntry, side: str, changed: int, size: int) -> O
 
 def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Predictions:
     """The rows as `failed`, all for one reason."""
-    table = _ResultTable(predictions, model, np.arange(len(predictions)))
+    table = _ResultTable(predictions, model)
     table.fail(range(len(predictions)), reason)
     return table.finish()
-
-
-def _refine_batch(
-    rows: np.ndarray,
-    table: _ResultTable,
-    mesh: ObjectMesh,
-    refine: Callable[[Request], RefineResult],
-    keep: Callable[[np.ndarray, Any], Any] | None,
-) -> None:
-    """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
-    from ..request import Request
-
-    try:
-        result = refine(Request.of_rows(table.input.take(rows), mesh, table.model))
-        table.store(rows, result)
-    except (ImportError, FileNotFoundError):
-        raise  # weights or a package are missing, which is no row's fault and would fail them all
-    except Exception as error:  # whatever one row sets off, the others must still go through
-        if len(rows) == 1:
-            _log.debug("row %d failed", rows[0], exc_info=True)
-            table.fail(rows, f"{type(error).__name__}: {error}")
-            return
-        half = len(rows) // 2
-        _refine_batch(rows[:half], table, mesh, refine, keep)
-        _refine_batch(rows[half:], table, mesh, refine, keep)
-    else:
-        if keep is not None:
-            keep(rows, result)
 
 
 class _ResultTable:
     """Result columns being filled in, row by row."""
 
-    def __init__(self, predictions: Predictions, model: HandModel, numbers: np.ndarray) -> None:
-        self.input, self.model, self.numbers = predictions, model, numbers
+    def __init__(self, predictions: Predictions, model: HandModel, first: int = 0) -> None:
+        self.input, self.model, self.first = predictions, model, first
         rows = len(predictions)
-        self._columns: dict[str, np.ndarray] = {
+        results = {name: column for name, column in COLUMNS.items() if column.is_result and column.kind == "float"}
+        self._columns = {
             "status": np.full(rows, "failed", "U16"),
             "steps": np.full(rows, -1),
+            **{name: np.full((rows, *column.shapes[0]), np.nan, np.float32) for name, column in results.items()},
+            **pose_columns(predictions),
         }
         self._reasons = [""] * rows
-        for name, column in COLUMNS.items():
-            if column.is_result and column.kind == "float":
-                self._columns[name] = np.full((rows, *column.shapes[0]), np.nan, np.float32)
-        self._columns |= pose_columns(predictions)
         self._posed = has_pose(predictions)
         self._hand_model = predictions.hand_model.astype(object)
 
     def fail(self, rows: Iterable[int], reason: str) -> None:
         for row in rows:
             self._reasons[row] = reason[:_LONGEST_REASON]
+
+    def refine(
+        self, rows: np.ndarray, mesh: ObjectMesh, refine: Callable[[Request], RefineResult]
+    ) -> Iterator[tuple[np.ndarray, RefineResult]]:
+        """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
+        try:
+            result = refine(Request.of_rows(self.input.take(rows), mesh, self.model))
+            self.store(rows, result)
+        except (ImportError, FileNotFoundError):
+            raise  # weights or a package are missing, which is no row's fault and would fail them all
+        except Exception as error:  # whatever one row sets off, the others must still go through
+            if len(rows) == 1:
+                _log.debug("row %d failed", rows[0], exc_info=True)
+                self.fail(rows, f"{type(error).__name__}: {error}")
+                return
+            for half in np.array_split(rows, 2):
+                yield from self.refine(half, mesh, refine)
+        else:
+            yield rows, result
 
     def store(self, rows: np.ndarray, result: RefineResult) -> None:
         status = np.array([s.value for s in result.status])
@@ -155,8 +140,7 @@ class _ResultTable:
         good = finite & (status != "failed")
         self._columns["status"][rows] = np.where(good, status, "failed")
         for row, reason in zip(rows[~good], np.array(result.reason)[~good], strict=True):
-            why = reason or "the optimiser found no finite pose."
-            self.fail([row], f"row {self.numbers[row]}: {why}")
+            self.fail([row], f"row {self.first + row}: {reason or 'the optimiser found no finite pose.'}")
         # A kept row stays to the letter what it was, unless its pose was found from its points here.
         new = good & ((status != "kept") | ~self._posed[rows])
         if result.object_pose is not None:
@@ -171,9 +155,5 @@ class _ResultTable:
 
     def finish(self) -> Predictions:
         """The rows with what was filled in."""
-        columns = self.input.columns() | self._columns
-        columns |= {
-            "reason": np.array(self._reasons, np.str_),
-            "hand_model": self._hand_model.astype(np.str_),
-        }
-        return Predictions.from_columns(columns)
+        texts = {"reason": np.array(self._reasons, np.str_), "hand_model": self._hand_model.astype(np.str_)}
+        return Predictions.from_columns(self.input.columns() | self._columns | texts)

@@ -1,13 +1,11 @@
 """Prediction files of any number and size through a refiner, so that nothing is lost when the machine stops.
 
 Each file is cut into fixed shards (`manifest`), whose results are written whole or not at all (`shards`) by this
-process, by several, or by Ray (`workers`, `ray_engine`), and put together when all are there (`merge`). Run again
-with the same input and configuration, only what is missing is done.
+process, by several, or by Ray (`workers`, `ray_engine`), and put together when all are there (`merge`).
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import time
@@ -23,12 +21,13 @@ from filelock import FileLock
 
 from hand_models.atomic import write_atomically
 
-from ..files.input_files import InputFile, pieces
+from ..files.input_files import SHARED_OPTIONS, InputFile, pieces
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, write_json
 from .config import BatchConfig, describe, digest, file_sha256
-from .manifest import Manifest, ObjectHashes, Shard, clear, folder_name, load_manifest, lock, make_manifest
+from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
 from .merge import merge
+from .ray_engine import run_on_ray
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
 
@@ -64,8 +63,6 @@ class Execution:
     def run(self, shards: Iterator[Shard], config: BatchConfig) -> Generator[Outcome, None, None]:
         """The outcomes of ``shards``, in any order."""
         if self.engine == "ray":
-            from .ray_engine import run_on_ray
-
             return run_on_ray(shards, config, self.progress, self.workers, self.address)
         if self.workers > 1:
             return run_in_processes(shards, config, self.progress, self.workers)
@@ -113,9 +110,6 @@ def refine_files(
 
     Args:
         inputs: from `refine.files.input_files.find_inputs`.
-        out: folder of the results.
-        config: what is done to each row.
-        execution: where it is done.
         options: of the formats' readers.
 
     Raises:
@@ -138,7 +132,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self._objects = find_objects(self._config.objects)
-        self._hashes = ObjectHashes(self._objects)
+        self._hashes = object_hashes(self._objects)
         self._configuration = describe(self._config, self._config.load_model())
         self._open: dict[Path, _Open] = {}
         self._finished: list[FileOutcome] = []
@@ -150,15 +144,12 @@ class _Run:
                     work = self._open[shard.manifest.folder]
                     work.records[shard.number] = record or give_up(shard, self._config, _DIED)
                     self._finish_if_done(work)
-                    yield from self._take_finished()
-            yield from self._take_finished()
+                    while self._finished:
+                        yield self._finished.pop(0)
+            yield from self._finished
         finally:
             for work in self._open.values():
                 work.lock.release()
-
-    def _take_finished(self) -> list[FileOutcome]:
-        taken, self._finished = self._finished, []
-        return taken
 
     def _shards(self) -> Iterator[Shard]:
         """What is left to be done, file by file; a file is opened when its first shard is asked for."""
@@ -173,23 +164,24 @@ class _Run:
             if work is None:
                 continue
             self._open[work.manifest.folder] = work
-            missing = []
-            for shard in work.manifest.shards:
-                if record := finished(shard):
-                    work.records[shard.number] = record
-                    self._execution.progress(record.tally.rows)
-                else:
-                    missing.append(shard)
+            work.records = {s.number: record for s in work.manifest.shards if (record := finished(s))}
+            self._execution.progress(sum(record.tally.rows for record in work.records.values()))
+            missing = [shard for shard in work.manifest.shards if shard.number not in work.records]
             self._finish_if_done(work)
             yield from missing
 
     def _begin(self, item: InputFile) -> _Open | None:
         """Open the work on a file, that of an earlier run if there is any; None when it is finished."""
         started = time.monotonic()
-        settings = {**self._configuration, "options": self._reader_options(item)}
+        reading = {
+            name: file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
+            for name, value in self._options.items()
+            if value is not None and name not in SHARED_OPTIONS
+        }
+        settings = self._configuration | {"options": {"form": item.form} | reading}
         keys = {"input_sha256": file_sha256(item.path), "config_sha256": digest(settings)}
         # Resolved, because workers of a cluster have other current folders.
-        folder = self._out.resolve() / f"{item.name}.shards" / folder_name(**keys)
+        folder = self._out.resolve() / f"{item.name}.shards" / digest([SCHEMA, *keys.values()])[:16]
         if not self._execution.overwrite and (summary := self._earlier(item, keys)):
             _remove(folder)
             self._execution.progress(summary["rows"])
@@ -197,8 +189,6 @@ class _Run:
             return None
         rows = pieces(item.path, item.form, self._config.shard_rows, limit=self._config.limit, options=self._options)
         existed = [parent for parent in folder.parents if parent.is_dir()]
-        if not folder.is_dir():
-            rows = itertools.chain([next(rows)], rows)  # before anything is made: most faults show here
         held = lock(folder)
         try:
             manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)
@@ -216,14 +206,6 @@ class _Run:
             raise
         return _Open(item, manifest, held, started)
 
-    def _reader_options(self, item: InputFile) -> dict[str, Any]:
-        """The reader's options, files by what they hold."""
-        known = {"form": item.form}
-        for name, value in self._options.items():
-            if value is not None and name != "mano_dir":
-                known[name] = file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
-        return known
-
     def _results(self, item: InputFile) -> Path:
         return self._out / f"{item.name}.refined{item.suffix}"
 
@@ -236,7 +218,7 @@ class _Run:
             summary = read_json(self._summary(item))
             same = (
                 all(summary[name] == value for name, value in keys.items())
-                and summary["objects"] == self._hashes.of(summary["objects"])
+                and summary["objects"] == self._hashes(summary["objects"])
                 and summary["results_sha256"] == file_sha256(self._results(item))
                 and {"rows", "status", "mean", "failures", "seconds"} <= set(summary)
             )
@@ -250,18 +232,16 @@ class _Run:
         if len(work.records) < len(manifest.shards):
             return
         records = [work.records[shard.number] for shard in manifest.shards]
-        merged = merge(manifest, records, manifest.folder / f"merged{item.suffix}")
+        merged = merge(manifest, manifest.folder / f"merged{item.suffix}")
         summary = reduce(add, (record.tally for record in records)).summary() | {
             "input": item.path.name,
             "input_sha256": manifest.input_sha256,
             "config_sha256": manifest.config_sha256,
             "results_sha256": file_sha256(merged),
             "method": self._config.refine.method,
-            "batch_size": self._config.batch_size,
-            "seed": self._config.seed,
-            "hand_model": self._configuration["hand_model"],
+            **{name: self._configuration[name] for name in ("batch_size", "seed", "hand_model")},
             "configuration": self._configuration,
-            "objects": dict(manifest.objects),
+            "objects": manifest.objects,
             "shards": len(records),
             "seconds": round(time.monotonic() - work.started, 3),
             "seconds_of_shards": round(sum(record.seconds for record in records), 3),

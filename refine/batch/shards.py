@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import trimesh
 
+from hand_models import HandModel
 from hand_models.atomic import write_atomically
 
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
+from ..result import RefineResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .rows import failed_rows, refine_rows
 from .tally import Tally
-
-if TYPE_CHECKING:
-    from hand_models import HandModel
 
 SCHEMA = "grasp-shard/1"
 
@@ -34,44 +34,29 @@ class ShardRecord:
     shard: int
     tally: Tally
     seconds: float
-    columns: dict[str, tuple[str, tuple[int, ...]]]
-    """type (numpy's letters) and shape of a row of each column of the results"""
     result_sha256: str
 
 
 def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] | None = None) -> ShardRecord:
     """Refine the rows of ``shard``; the results depend on the arguments alone, wherever and whenever it runs.
 
-    Results are written under a temporary name and renamed, the record after them: a shard is done when its
-    record is there. Running it again writes the same again, so two workers at once do no harm. Objects are
-    loaded once, for the shards after it too, and their distance grids come from the cache on disk.
-
-    Args:
-        shard: the rows, its manifest's folder within reach.
-        config: as when the manifest was made.
-        progress: called with the number of rows just done.
+    A shard is done when its record is there, which is written after the results. Running it again writes the same
+    again, so two workers at once do no harm. ``progress`` is called with the number of rows just done.
 
     Raises:
         OSError: rows, weights or objects cannot be read, or results not written. What is wrong with single
             rows is recorded with them instead.
     """
     started = time.monotonic()
-    rows = read_predictions(shard.rows_file)
-    numbers = np.array(shard.rows, dtype=np.int64)
-    model = _model(config, shard.manifest.config_sha256)
-
-    def save_meshes(places: np.ndarray, result: Any) -> None:
-        _write_meshes(shard.manifest, numbers[places], result)
-
     refined = refine_rows(
-        rows,
+        read_predictions(shard.rows_file),
         find_objects(config.objects),
-        model,
+        _model(config, shard.manifest.config_sha256),
         config.refiner(),
         batch_size=config.batch_size,
-        numbers=numbers,
+        first=shard.rows.start,
         progress=progress,
-        keep=save_meshes if config.save_mesh else None,
+        keep=partial(_write_meshes, shard.manifest.meshes) if config.save_mesh else None,
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -89,14 +74,8 @@ def give_up(shard: Shard, config: BatchConfig, reason: str) -> ShardRecord:
 
 
 def _commit(shard: Shard, refined: Predictions, seconds: float) -> ShardRecord:
-    path = write_predictions(shard.result_file, refined)
-    record = ShardRecord(
-        shard=shard.number,
-        tally=Tally.of(refined, shard.rows.start),
-        seconds=round(seconds, 3),
-        columns={name: (value.dtype.str, value.shape[1:]) for name, value in refined.columns().items()},
-        result_sha256=file_sha256(path),
-    )
+    whole = file_sha256(write_predictions(shard.result_file, refined))
+    record = ShardRecord(shard.number, Tally.of(refined, shard.rows.start), round(seconds, 3), whole)
     document = _origin(shard.manifest) | asdict(record)
     write_atomically(shard.record_file, lambda stream: write_json(stream, document))
     return record
@@ -114,26 +93,18 @@ def finished(shard: Shard) -> ShardRecord | None:
         document = read_json(shard.record_file)
         if {name: document.pop(name) for name in origin} != origin:
             return None
-        document["tally"] = Tally(**document["tally"])
-        document["columns"] = {k: (str(dtype), tuple(shape)) for k, (dtype, shape) in document["columns"].items()}
-        record = ShardRecord(**document)
+        record = ShardRecord(**document | {"tally": Tally(**document["tally"])})
         whole = file_sha256(shard.result_file) == record.result_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if whole and record.tally.rows == len(shard.rows) else None
 
 
-def _write_meshes(manifest: Manifest, numbers: np.ndarray, result: Any) -> None:
+def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult) -> None:
     """The refined hands as binary .ply in their object's frame, named by their row."""
-    import trimesh
-
-    manifest.meshes.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     for number, vertices, status in zip(numbers, result.vertices_after, result.status, strict=True):
         if status == "failed":
             continue
         mesh = trimesh.Trimesh(vertices.cpu().numpy(), result.faces, process=False)
-        path = manifest.meshes / f"{number:07d}.ply"
-        # Part of no result until the shard's record is written, so a plain rename will do.
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(mesh.export(file_type="ply"))
-        temporary.replace(path)
+        write_atomically(folder / f"{number:07d}.ply", lambda stream, mesh=mesh: mesh.export(stream, file_type="ply"))

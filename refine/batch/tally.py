@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..files.predictions import Predictions
+from ..files.predictions import COLUMNS, Predictions
 
-MEASURES = ("score", "penetration_mm", "volume_cm3", "contact_ratio")
-_COLUMNS = tuple(f"{measure}_{when}" for measure in MEASURES for when in ("before", "after"))
+_COLUMNS = [name for name, column in COLUMNS.items() if column.is_result and name.endswith(("_before", "_after"))]
 _REASONS = 100
 
 
@@ -22,10 +21,8 @@ class Tally:
     rows: int
     status: dict[str, int]
     """rows by status"""
-    sums: dict[str, float]
-    """of each measure, over the rows that did not fail"""
-    counts: dict[str, int]
-    """how many finite values each sum has"""
+    sums: dict[str, list[float]]
+    """of each measure the sum, over the rows that did not fail, and how many finite values it has"""
     failures: dict[str, str]
     """reasons of the first hundred rows that failed, by the row's place in the file"""
 
@@ -33,17 +30,12 @@ class Tally:
     def of(refined: Predictions, start: int = 0) -> Tally:
         """Of refined rows, the first of which is row ``start`` of its file."""
         done = refined.column("status") != "failed"
-        sums, counts = {}, {}
-        for name in _COLUMNS:
-            values = refined.column(name)[done]
-            values = values[np.isfinite(values)]
-            sums[name], counts[name] = float(values.sum(dtype=np.float64)), len(values)
+        finite = {name: (values := refined.column(name)[done])[np.isfinite(values)] for name in _COLUMNS}
         failed = np.flatnonzero(~done)[:_REASONS]
         return Tally(
             rows=len(refined),
             status=dict(Counter(refined.column("status").tolist())),
-            sums=sums,
-            counts=counts,
+            sums={name: [float(values.sum(dtype=np.float64)), len(values)] for name, values in finite.items()},
             failures={str(start + row): str(refined.column("reason")[row]) for row in failed},
         )
 
@@ -51,35 +43,27 @@ class Tally:
         return Tally(
             rows=self.rows + other.rows,
             status=dict(Counter(self.status) + Counter(other.status)),
-            sums={name: self.sums[name] + other.sums[name] for name in _COLUMNS},
-            counts={name: self.counts[name] + other.counts[name] for name in _COLUMNS},
+            sums={name: np.add(self.sums[name], other.sums[name]).tolist() for name in _COLUMNS},
             failures=dict(list((self.failures | other.failures).items())[:_REASONS]),
         )
 
     def summary(self) -> dict[str, Any]:
         """For a summary file: counts by status, means before and after of each measure, reasons of failure."""
-        means = {
-            name: round(self.sums[name] / self.counts[name], 6) if self.counts[name] else None for name in _COLUMNS
-        }
-        return {
-            "schema": "grasp-summary/1",
-            "rows": self.rows,
-            "status": self.status,
-            "mean": means,
-            "failures": self.failures,
-        }
+        means = {name: round(total / count, 6) if count else None for name, (total, count) in self.sums.items()}
+        counted = {"rows": self.rows, "status": self.status, "mean": means, "failures": self.failures}
+        return {"schema": "grasp-summary/1"} | counted
 
 
 def report(summary: dict[str, Any]) -> str:
     """A summary with its ``seconds`` as a few lines for people."""
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary["status"].items(), reverse=True))
     lines = [f"{summary['rows']} rows: {counts or 'nothing to do'}; {summary['seconds']:.1f} s"]
-    names = {
-        "penetration_mm": "penetration, mm",
-        "volume_cm3": "intersection, cm³",
-        "contact_ratio": "in contact",
-    }
-    for measure, label in names.items():
+    labels = (
+        ("penetration_mm", "penetration, mm"),
+        ("volume_cm3", "intersection, cm³"),
+        ("contact_ratio", "in contact"),
+    )
+    for measure, label in labels:
         before, after = (summary["mean"][f"{measure}_{when}"] for when in ("before", "after"))
         if before is not None and after is not None:
             lines.append(f"  {label:<18} {before:8.2f} → {after:8.2f}")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
+
+import torch
 
 from .config import BatchConfig
 from .manifest import Shard
@@ -15,9 +21,8 @@ from .shards import ShardRecord, run_shard
 
 ATTEMPTS = 3
 """How often a shard is begun whose worker dies each time."""
-
-
-Outcome = tuple[Shard, ShardRecord | None]
+Run: TypeAlias = Callable[[Shard, BatchConfig], ShardRecord]
+Outcome: TypeAlias = tuple[Shard, ShardRecord | None]
 """The record is None where every worker that took the shard died."""
 
 
@@ -34,7 +39,6 @@ def run_in_processes(
     config: BatchConfig,
     progress: Callable[[int], Any],
     workers: int,
-    run: Callable[[Shard, BatchConfig], ShardRecord] = run_shard,
 ) -> Generator[Outcome, None, None]:
     """Run shards on ``workers`` processes, in any order; each begins when a worker is free.
 
@@ -42,31 +46,27 @@ def run_in_processes(
     times in all. The machine's cores are shared out between the workers' threads.
 
     Raises:
-        Exception: what ``run`` raised; the other workers are stopped.
+        Exception: what `run_shard` raised; the other workers are stopped.
     """
-    from multiprocessing.connection import wait
-
     queue = iter(shards)
     threads = max(1, _cores() // workers)
-    idle = [_Worker(config, threads, run) for _ in range(workers)]
-    busy: dict[Any, tuple[_Worker, Shard, int]] = {}
+    idle = [_Worker(threads) for _ in range(workers)]
+    busy: dict[Future[ShardRecord], tuple[_Worker, Shard, int]] = {}
     try:
         while True:
             while idle and (shard := next(queue, None)) is not None:
                 worker = idle.pop()
-                worker.send(shard)
-                busy[worker.connection] = worker, shard, 1
+                busy[worker.submit(run_plainly, run_shard, shard, config)] = worker, shard, 1
             if not busy:
                 return
-            for connection in wait(list(busy)):
-                worker, shard, attempt = busy.pop(connection)
-                record = worker.receive()
-                if record is None:
-                    worker.stop()
-                    worker = _Worker(config, threads, run)
+            for done in wait(busy, return_when=FIRST_COMPLETED).done:
+                worker, shard, attempt = busy.pop(done)
+                try:
+                    record = done.result()
+                except BrokenProcessPool:
+                    record = None
                     if attempt < ATTEMPTS:
-                        worker.send(shard)
-                        busy[worker.connection] = worker, shard, attempt + 1
+                        busy[worker.submit(run_plainly, run_shard, shard, config)] = worker, shard, attempt + 1
                         continue
                 idle.append(worker)
                 progress(len(shard.rows))
@@ -84,55 +84,50 @@ def _cores() -> int:
 
 
 class _Worker:
-    """A process that runs one shard after the other."""
+    """A process that runs one shard after the other: a pool of its own, so that a death tells which shard it was."""
 
-    def __init__(self, config: BatchConfig, threads: int, run: Callable[..., ShardRecord]) -> None:
-        import multiprocessing
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._start()
 
+    def _start(self) -> None:
         # Not forked: a copy of a process with torch's threads in it may hang.
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, config, threads, run), daemon=True)
-        self._process.start()
-        theirs.close()
+        watched, self._tether = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(1, context, _prepare, (watched, self._threads))
 
-    def send(self, shard: Shard) -> None:
-        with suppress(OSError):  # it has died, which `receive` reports
-            self.connection.send(shard)
-
-    def receive(self) -> ShardRecord | None:
-        """The record of the shard; None when the worker has died. Raises what running it raised."""
+    def submit(self, *task: Any) -> Future[Any]:
         try:
-            answer = self.connection.recv()
-        except (EOFError, OSError):
-            return None
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+            return self._pool.submit(*task)
+        except BrokenProcessPool:  # it has died
+            self.stop()
+            self._start()
+            return self._pool.submit(*task)
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
+        self._tether.close()
+        self._pool.shutdown()
 
 
-def _serve(connection: Any, config: BatchConfig, threads: int, run: Callable[..., ShardRecord]) -> None:
-    """What a worker does, until its connection or its parent goes."""
-    import torch
-
+def _prepare(watched: Connection, threads: int) -> None:
+    """Make this process a worker, which ends at once when its parent stops it or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and stops us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     torch.set_num_threads(threads)
-    while True:
-        try:
-            shard = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            answer: Any = run(shard, config)
-        except Exception as error:
-            answer = plain(error)
-        connection.send(answer)
+
+
+def _end_with_parent(watched: Connection) -> None:
+    with suppress(EOFError, OSError):  # nothing is ever sent
+        watched.recv()
+    os._exit(1)
+
+
+def run_plainly(run: Run, shard: Shard, config: BatchConfig) -> ShardRecord:
+    """``run``, whose errors become `plain`."""
+    try:
+        return run(shard, config)
+    except Exception as error:
+        raise plain(error) from None
 
 
 def plain(error: Exception) -> Exception:
@@ -141,13 +136,3 @@ def plain(error: Exception) -> Exception:
         if isinstance(error, kind):
             return kind(str(error))
     return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot stop its workers, so they watch it."""
-    import multiprocessing
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

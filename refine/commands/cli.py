@@ -12,10 +12,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TextIO
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -151,7 +149,9 @@ def _run(name: str, arguments: list[str]) -> int:
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
-        with _plain_warnings(sys.stderr):
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", UserWarning)  # each as one line, without the source line that raised it
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             return getattr(module, command.run)(options)
     except KeyboardInterrupt:
         print(f"regrasp {name}: interrupted.", file=sys.stderr)
@@ -163,20 +163,3 @@ def _run(name: str, arguments: list[str]) -> int:
             traceback.print_exc()
         print(f"regrasp {name}: error: {error}", file=sys.stderr)
         return BAD_INPUT
-
-
-@contextmanager
-def _plain_warnings(stream: TextIO) -> Iterator[None]:
-    """Warnings as one line each, without the source line that raised them; each text once."""
-
-    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        print(f"warning: {message}", file=stream)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("once", UserWarning)
-        warnings.showwarning = show
-        yield
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from hand_models import load_hand_model
+
+from ..evidence.graph_rows import with_starts
 from ..files.formats import Format, get_format, read_with, sniff, write_with
 from ..files.formats.format import options_of
 from ..files.formats.graph import named_meshes
+from ..files.object_files import find_objects
 from ..files.predictions import Predictions, point_forms, row_problems
 from .format_options import format_options, given
 
-
-def _format_options() -> type:
-    return format_options(writing=True, without=[option.name for option in fields(ConvertOptions)])
+_OF_FORMATS = tyro.conf.arg(constructor_factory=lambda: format_options(ConvertOptions, writing=True))
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class ConvertOptions:
     """Format of the output."""
     objects: Path | None = None
     """Folder of meshes, or side-car, to place hand and object by where the input holds 29 points (graph)."""
-    format: Annotated[Any, tyro.conf.arg(constructor_factory=_format_options)] = None
+    format: Annotated[Any, _OF_FORMATS] = None
 
 
 def convert(options: ConvertOptions) -> int:
@@ -50,10 +52,9 @@ def convert(options: ConvertOptions) -> int:
         {name: value for name, value in options_given.items() if name in options_of(function)}
         for function in (source.read, target.write)
     )
-    for name in options_given:
-        if name not in reads and name not in writes:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag}: neither {source.name} takes it when read nor {target.name} when written.")
+    if useless := options_given.keys() - reads.keys() - writes.keys():
+        flag = "--" + min(useless).replace("_", "-")
+        raise ValueError(f"{flag}: neither {source.name} takes it when read nor {target.name} when written.")
     if options.output.resolve() == options.input.resolve():
         raise ValueError(f"{options.output}: is the input; write somewhere else.")
     predictions = _placed(read_with(source, options.input, **reads), options, source, target)
@@ -62,10 +63,7 @@ def convert(options: ConvertOptions) -> int:
     print(f"{len(predictions)} rows: {source.name} → {target.name}: {written}")
     if problems and target.name == "grasp":
         first = next(iter(problems.values()))
-        print(
-            f"{len(problems)} of them cannot be refined as they are. {first}{_hint(source, first)}",
-            file=sys.stderr,
-        )
+        print(f"{len(problems)} of them cannot be refined as they are. {first}{_hint(source, first)}", file=sys.stderr)
         return 1
     return 0
 
@@ -76,21 +74,14 @@ def _placed(predictions: Predictions, options: ConvertOptions, source: Format, t
         if options.objects is not None:
             raise ValueError(f"--objects: no row of {options.input} has points to be placed; leave it out.")
         return predictions
-    meshes = options.objects
-    if meshes is None and source.name == "graph":
-        meshes = named_meshes(options.input)
+    meshes = options.objects or (named_meshes(options.input) if source.name == "graph" else None)
+    if meshes is None and target.name == "grasp":
+        return predictions
     if meshes is None:
-        if target.name == "grasp":
-            return predictions
         raise ValueError(
             f"--objects: {target.name} holds poses, and to find those of points takes the objects' meshes; "
             "give their folder."
         )
-    from hand_models import load_hand_model
-
-    from ..evidence.graph_rows import with_starts
-    from ..files.object_files import find_objects
-
     return with_starts(predictions, find_objects(meshes), load_hand_model("open"))
 
 

@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from tqdm import tqdm
 
+from contact.corpus.shapes import demo_shapes
+from contact.objects import ObjectMesh
+from contact.perturb import perturb
+from hand_models import load_hand_model
+
+from ..api import refine_grasp
+from ..config import RefineConfig
+from ..files.prediction_files import read_predictions
+from ..files.prediction_poses import hand_poses
+from ..measure.joints import mpjpe
+from ..result import RefineResult
+from ..view.pictures import Row, before_after_sheet
 from .tables import aligned
 
 GRASPS = Path(__file__).with_name("demo_grasps.npz")
@@ -37,15 +50,12 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class Case:
-    """One refined demonstration grasp."""
+    """One refined demonstration grasp: number ``index`` of ``result``, and its joint error before and after."""
 
     title: str
-    result: Any
-    """RefineResult"""
+    result: RefineResult
     index: int
-    """which of the grasps in `result`"""
     error_mm: tuple[float, float]
-    """mean distance of the 21 joints from the clean grasp's, before and after"""
 
 
 def demo(options: DemoOptions) -> int:
@@ -68,18 +78,6 @@ def demo(options: DemoOptions) -> int:
 
 def refined_cases(options: DemoOptions) -> Iterator[Case]:
     """Perturb and refine every shipped grasp, object by object."""
-    from tqdm import tqdm
-
-    from contact.corpus.shapes import demo_shapes
-    from contact.objects import ObjectMesh
-    from contact.perturb import perturb
-    from hand_models import load_hand_model
-
-    from ..api import refine_grasp
-    from ..config import RefineConfig
-    from ..files.prediction_files import read_predictions
-    from ..files.prediction_poses import hand_poses
-
     model, grasps = load_hand_model("open"), read_predictions(GRASPS)
     config = RefineConfig(method=options.method)
     shapes = {name: mesh for name, mesh in demo_shapes().items() if name in set(grasps.object_id.tolist())}
@@ -90,33 +88,25 @@ def refined_cases(options: DemoOptions) -> Iterator[Case]:
         mesh = ObjectMesh.from_any(shape, name=name)
         result = refine_grasp(noisy, mesh, config=config, hand_model=model, seed=options.seed)
         truth = model.joints(clean)
-        errors = [
-            1000 * (joints - truth).norm(dim=-1).mean(1) for joints in (result.joints_before, result.joints_after)
-        ]
-        for index, (before, after) in enumerate(zip(*(error.tolist() for error in errors), strict=True)):
+        before, after = (1000 * mpjpe(joints, truth) for joints in (result.joints_before, result.joints_after))
+        for index in range(len(rows)):
             title = name if len(rows) == 1 else f"{name} {index + 1}"
-            yield Case(title, result, index, (before, after))
+            yield Case(title, result, index, (before[index], after[index]))
 
 
-_COLUMNS = (
-    ("penetration_mm", "depth mm", 1),
-    ("volume_cm3", "volume cm³", 1),
-    ("contact_ratio", "contact", 2),
-)
+_COLUMNS = (("penetration_mm", "depth mm", 1), ("volume_cm3", "volume cm³", 1), ("contact_ratio", "contact", 2))
+_WHEN = ("before", "after")
 
 
 def table(cases: list[Case]) -> str:
     """Before and after of every grasp, and their means, as text."""
     rows, numbers = [["grasp", "joint error mm", *(head for _, head, _ in _COLUMNS), "status"]], []
     for case in cases:
-        metrics = case.result.metrics
-        pairs = [
-            (metrics[f"{name}_before"][case.index], metrics[f"{name}_after"][case.index]) for name, _, _ in _COLUMNS
-        ]
-        numbers.append([case.error_mm, *pairs])
+        measured = [[case.result.metrics[f"{name}_{when}"][case.index] for when in _WHEN] for name, _, _ in _COLUMNS]
+        numbers.append([case.error_mm, *measured])
         rows.append([case.title, *_cells(numbers[-1]), case.result.status[case.index].value])
     if len(cases) > 1:
-        rows.append(["mean", *_cells(np.nanmean(np.array(numbers), axis=0)), ""])
+        rows.append(["mean", *_cells(np.nanmean(numbers, axis=0)), ""])
     lines = aligned(rows)
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
@@ -128,16 +118,12 @@ def _cells(pairs: Any) -> list[str]:
 
 def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
     """Pictures of every grasp before and after on one sheet. Raises ``ImportError`` without the renderer."""
-    from tqdm import tqdm
-
-    from ..view.pictures import Row, before_after_sheet
-
     size = (options.width, options.width * 3 // 4)
     rows = []
     for case in tqdm(cases, unit="picture", disable=None):
-        before, after = case.result.view(case.index, title=case.title).pictures(size)
-        was, now = (f"{error:.0f} mm" for error in case.error_mm)
-        rows.append(Row(case.title, before, after, f"before: {was}", f"after: {now}"))
+        pictures = case.result.view(case.index, title=case.title).pictures(size)
+        captions = (f"{when}: {error:.0f} mm" for when, error in zip(_WHEN, case.error_mm, strict=True))
+        rows.append(Row(case.title, *pictures, *captions))
     path = options.out / "before_after.png"
     before_after_sheet(rows, path, columns=2, title="regrasp: noisy grasps, before and after")
     return path

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
+import importlib.resources
 import os
 import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 CORE = {
@@ -19,18 +22,19 @@ CORE = {
 }  # fmt: skip
 """Distribution name to module, of every package that must be there."""
 OPTIONAL = {
-    "embreex": ("embreex", "pictures: pip install 'regrasp[render]'"),
-    "viser": ("viser", "viewer: pip install 'regrasp[viz]'"),
-    "open3d": ("open3d", "faster distance grids: pip install 'regrasp[open3d]'"),
-    "pyarrow": ("pyarrow", "Parquet files: pip install 'regrasp[ray]'"),
-    "ray": ("ray", "several machines: pip install 'regrasp[ray]'"),
-    "mujoco": ("mujoco", "simulated grasps: pip install 'regrasp[sim]'"),
-    "coacd": ("coacd", "simulated grasps: pip install 'regrasp[sim]'"),
-    "pytorch3d": ("pytorch3d", "its Meshes are accepted as objects"),
-    "smplx": ("smplx", "reference in tests: pip install 'regrasp[dev]'"),
+    "embreex": "pictures: pip install 'regrasp[render]'",
+    "viser": "viewer: pip install 'regrasp[viz]'",
+    "open3d": "faster distance grids: pip install 'regrasp[open3d]'",
+    "pyarrow": "Parquet files: pip install 'regrasp[ray]'",
+    "ray": "several machines: pip install 'regrasp[ray]'",
+    "mujoco": "simulated grasps: pip install 'regrasp[sim]'",
+    "coacd": "simulated grasps: pip install 'regrasp[sim]'",
+    "pytorch3d": "its Meshes are accepted as objects",
+    "smplx": "reference in tests: pip install 'regrasp[dev]'",
 }
-"""Distribution name to module and what it is for."""
-_DISTRIBUTIONS = {"open3d": ("open3d", "open3d-cpu"), "pytorch3d": ("pytorch3d", "easypytorch3d")}
+"""Distribution name to what it is for."""
+_OTHER_NAMES = {"open3d": "open3d-cpu", "pytorch3d": "easypytorch3d"}
+"""Of distributions that hold the same package."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,10 @@ class Finding:
 def doctor(options: DoctorOptions) -> int:
     """Print the report; returns 0 when `regrasp refine` can run, 1 when something it needs is missing."""
     findings = examine(options.mano_dir)
-    group = ""
-    for finding in findings:
-        if finding.group != group:
-            group = finding.group
-            print(f"{group}:")
-        print(f"  {finding.state:<8}{finding.name:<14}{finding.detail}".rstrip().replace("\n", "\n    "))
+    for group, found in groupby(findings, attrgetter("group")):
+        print(f"{group}:")
+        for finding in found:
+            print(f"  {finding.state:<8}{finding.name:<14}{finding.detail}".rstrip().replace("\n", "\n    "))
     missing = [finding.name for finding in findings if finding.state == "missing"]
     print(f"\nnot ready: {', '.join(missing)} missing." if missing else "\nready.")
     return 1 if missing else 0
@@ -69,21 +71,26 @@ def doctor(options: DoctorOptions) -> int:
 def examine(mano_dir: Path | None = None) -> list[Finding]:
     """Look at everything and change nothing; never raises for what it finds."""
     return [
-        Finding("system", "regrasp", "ok", _version(("regrasp",)) or "run from its source folder"),
+        Finding("system", "regrasp", "ok", _version("regrasp") or "run from its source folder"),
         Finding("system", "python", "ok", f"{platform.python_version()} ({sys.executable})"),
         Finding("system", "platform", "ok", f"{platform.platform()}, {_cores()} cores"),
         _attempt("system", "accelerator", False, _accelerator),
-        *(_package("needed packages", name, (name,), module, None) for name, module in CORE.items()),
-        *(
-            _package("optional packages", name, _DISTRIBUTIONS.get(name, (name,)), module, use)
-            for name, (module, use) in OPTIONAL.items()
-        ),
+        *(_attempt("needed packages", name, True, partial(_needed, name, module)) for name, module in CORE.items()),
+        *(_attempt("optional packages", name, False, partial(_optional, name, use)) for name, use in OPTIONAL.items()),
         _attempt("hand models", "open hand", True, _open_hand),
-        _attempt("hand models", "MANO", False, lambda: _mano(mano_dir)),
-        _attempt("weights", "ContactNet", True, lambda: _weights("contact")),
-        _attempt("weights", "graph network", False, lambda: _weights("pose_graph")),
+        _attempt("hand models", "MANO", False, partial(_mano, mano_dir)),
+        _attempt("weights", "ContactNet", True, partial(_weights, "contact")),
+        _attempt("weights", "graph network", False, partial(_weights, "pose_graph")),
         _attempt("cache", "grids", False, _cache),
     ]
+
+
+def _attempt(group: str, name: str, needed: bool, look: Callable[[], str]) -> Finding:
+    """What ``look`` says it found; an error is the finding that it is not there."""
+    try:
+        return Finding(group, name, "ok", look())
+    except Exception as error:  # whatever is wrong with it, the report goes on
+        return Finding(group, name, "missing" if needed else "absent", str(error))
 
 
 def _cores() -> int:
@@ -96,43 +103,35 @@ def _accelerator() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "none, the CPU is used"
 
 
-def _version(distributions: tuple[str, ...]) -> str | None:
-    for name in distributions:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
-def _package(group: str, name: str, distributions: tuple[str, ...], module: str, use: str | None) -> Finding:
-    """Whether a package imports; ``use`` None means that it is needed."""
-    lacking = "missing" if use is None else "absent"
-    version = _version(distributions)
+def _needed(name: str, module: str) -> str:
+    version = _version(name)
     if version is None:
-        return Finding(group, name, lacking, use or f"pip install {name}")
-    if use is not None:
-        return Finding(group, name, "ok", version)  # optional packages may take seconds to import
+        raise ImportError(f"pip install {name}")
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken install raises anything, e.g. OSError for a system library
-        return Finding(group, name, lacking, f"{version} is installed but does not import: {error}")
-    return Finding(group, name, "ok", version)
+        raise ImportError(f"{version} is installed but does not import: {error}") from error
+    return version
 
 
-def _attempt(group: str, name: str, needed: bool, look: Callable[[], str]) -> Finding:
-    """What ``look`` says it found; an error is the finding that it is not there."""
-    try:
-        return Finding(group, name, "ok", look())
-    except Exception as error:  # whatever is wrong with it, the report goes on
-        return Finding(group, name, "missing" if needed else "absent", str(error))
+def _optional(name: str, use: str) -> str:
+    version = _version(name) or _version(_OTHER_NAMES.get(name, name))
+    if version is None:
+        raise ImportError(use)
+    return version  # not imported, which may take seconds
 
 
 def _open_hand() -> str:
     from hand_models import load_hand_model
 
-    model = load_hand_model("open")
-    return f"{len(model.template)} vertices, shipped with regrasp"
+    return f"{len(load_hand_model('open').template)} vertices, shipped with regrasp"
 
 
 def _mano(mano_dir: Path | None) -> str:
@@ -142,9 +141,8 @@ def _mano(mano_dir: Path | None) -> str:
 
 
 def _weights(package: str) -> str:
-    spec = importlib.util.find_spec(package)
-    folders = [Path(folder) / "weights" for folder in (spec and spec.submodule_search_locations) or []]
-    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    folder = Path(str(importlib.resources.files(package))) / "weights"
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"no .safetensors in {package}/weights")
     return "\n".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)

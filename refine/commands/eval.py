@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
+from contact.cases import Cases, draw_contact, held_out_cases, predict_cases, predictor, real_cases
+from contact.evaluate import best_of_draws, measure_field
+from contact.perturb import PROTOCOLS
+from contact.weights import load_network
+from hand_models import load_hand_model
+
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_predictions
+from ..files.predictions import Predictions
+from ..measure.evaluate import evaluate_predictions
 from .hands import HandOptions
 from .tables import aligned, write_figures
-
-if TYPE_CHECKING:
-    from contact.cases import Cases
-
-    from ..files.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,6 @@ def evaluate(options: EvalOptions) -> int:
         raise ValueError(
             f"--reference {options.reference}: no row has the frame, object and side of a row of {options.file}."
         )
-    from ..measure.evaluate import evaluate_predictions
-
     figures = evaluate_predictions(
         predictions.take(here), reference.take(there), find_objects(options.objects), options.hands.load()
     )
@@ -65,13 +66,13 @@ def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.n
     """
     truth: dict[tuple[Any, ...], int] = {}
     for row, key in enumerate(_keys(reference)):
-        if key in truth:
+        if (other := truth.setdefault(key, row)) != row:
             raise ValueError(
-                f"reference: rows {truth[key]} and {row} are the same hand {key}; frame_id must tell them apart."
+                f"reference: rows {other} and {row} are the same hand {key}; frame_id must tell them apart."
             )
-        truth[key] = row
     pairs = [(row, truth[key]) for row, key in enumerate(_keys(predictions)) if key in truth]
-    return np.array([a for a, _ in pairs], int), np.array([b for _, b in pairs], int)
+    here, there = np.array(pairs, int).reshape(-1, 2).T
+    return here, there
 
 
 def _keys(p: Predictions) -> list[tuple[Any, ...]]:
@@ -134,12 +135,6 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
         ValueError: neither ``--corpus`` nor ``--real``, an unknown protocol, or weights of another network.
         FileNotFoundError: weights, corpus or grasps are not there.
     """
-    from contact.cases import draw_contact, held_out_cases, predict_cases, predictor, real_cases
-    from contact.evaluate import best_of_draws, measure_field
-    from contact.perturb import PROTOCOLS
-    from contact.weights import load_network
-    from hand_models import load_hand_model
-
     if options.corpus is None and options.real is None:
         raise ValueError("--corpus: give a corpus, or human grasps with --real, to measure on.")
     if options.count is not None and options.count < 1:

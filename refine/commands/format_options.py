@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Collection
-from dataclasses import make_dataclass
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +15,14 @@ from ..files.formats import all_formats
 from ..files.formats.format import options_of
 
 
-def format_options(*, writing: bool = False, without: Collection[str] = ()) -> type:
+def format_options(*own: type, writing: bool = False) -> type:
     """A dataclass with each option that some format takes; None where it is not given.
 
     Args:
-        writing: those of writers too.
-        without: names of options that the command has itself.
+        own: the command's options, whose names are left out.
+        writing: options of writers too.
     """
+    without = {option.name for kind in own for option in fields(kind)}
     found: dict[str, tuple[Any, str, list[str]]] = {}
     for form in all_formats().values():
         for function in (form.read, form.write if writing else None):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from hand_models import HandModel
+from hand_models import HandModel, load_hand_model
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,6 @@ class HandOptions:
 
     def load(self) -> HandModel:
         """The hand model asked for. Raises ``FileNotFoundError`` when MANO is not found."""
-        from hand_models import load_hand_model
-
         name = self.hand_model
         if name == "auto":
             name = "mano" if self.mano_dir is not None else "open"

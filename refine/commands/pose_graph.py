@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from contact.corpus import corpus_hash
+from contact.corpus.held_out import write_held_out
+from hand_models import load_hand_model
+from pose_graph.graph import draw_adjacency, learned_adjacencies
 from pose_graph.network import LiftConfig
-from pose_graph.train import KINDS, LiftTraining
+from pose_graph.train import KINDS, LiftTraining, train
+from pose_graph.weights import load_network
+
+from ..evidence.graph_data import corpus_points, read_split, write_splits
+from ..files.formats import read_any
+from ..files.input_files import find_inputs
+from ..files.object_files import find_objects
 
 
 @dataclass(frozen=True)
@@ -72,16 +83,12 @@ def pose_graph(options: TrainOptions | SplitsOptions | DrawOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: an option or its file is wrong.
     """
-    if isinstance(options, TrainOptions):
-        return _train(options)
-    if isinstance(options, SplitsOptions):
-        return _splits(options)
-    return _draw(options)
+    run: dict[type, Callable[[Any], None]] = {TrainOptions: _train, SplitsOptions: _splits, DrawOptions: _draw}
+    run[type(options)](options)
+    return 0
 
 
-def _train(options: TrainOptions) -> int:
-    from pose_graph.train import train
-
+def _train(options: TrainOptions) -> None:
     unknown = [kind for kind in options.kinds if kind not in KINDS]
     if unknown or not options.kinds:
         raise ValueError(f"--kinds: {' '.join(unknown) or 'none'}; choose from {', '.join(KINDS)}.")
@@ -89,20 +96,12 @@ def _train(options: TrainOptions) -> int:
         raise ValueError("--corpus: give either a corpus or --splits, the data to train on.")
     card: dict[str, Any] = {}
     if options.corpus is not None:
-        from contact.corpus import corpus_hash
-        from contact.corpus.held_out import write_held_out
-        from hand_models import load_hand_model
-
-        from ..evidence.graph_data import corpus_points
-
         model = load_hand_model("open")
         grasps, held_out = corpus_points(options.corpus, model)
         card = {"corpus_sha256": corpus_hash(options.corpus), "hand_model": model.name}
         if options.held_out_file:
             print(f"held-out grasps: {write_held_out(options.corpus, options.out / 'held_out.npz')}")
     else:
-        from ..evidence.graph_data import read_split
-
         assert options.splits is not None
         grasps, held_out = read_split(options.splits, "train"), read_split(options.splits, "test")
         card = {"splits": options.splits.name}
@@ -117,31 +116,19 @@ def _train(options: TrainOptions) -> int:
         )  # fmt: skip
         scores = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["held_out"]
         print(f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
-    return 0
 
 
-def _splits(options: SplitsOptions) -> int:
-    from ..evidence.graph_data import write_splits
-    from ..files.formats import read_any
-    from ..files.input_files import find_inputs
-    from ..files.object_files import find_objects
-
-    inputs = find_inputs(options.files, options.source)
-    parts = [read_any(item.path, source=item.form) for item in inputs]
+def _splits(options: SplitsOptions) -> None:
+    parts = [read_any(item.path, source=item.form) for item in find_inputs(options.files, options.source)]
     counts = write_splits(
         parts, find_objects(options.objects), options.out, test=options.test, val_every=options.val_every
     )
     print(", ".join(f"{count} {split}" for split, count in counts.items()) + f": {options.out}")
-    return 0
 
 
-def _draw(options: DrawOptions) -> int:
-    from pose_graph.graph import draw_adjacency, learned_adjacencies
-    from pose_graph.weights import load_network
-
+def _draw(options: DrawOptions) -> None:
     drawn = learned_adjacencies(load_network(options.weights))
     if not drawn:
         raise ValueError(f"--weights {options.weights}: this network has no graph.")
     for name, matrix in drawn.items():
         print(draw_adjacency(matrix, options.out / f"{name}.png"))
-    return 0

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import tyro
+from tqdm import tqdm
 
+from ..batch.config import BatchConfig
+from ..batch.run import Execution, FileOutcome, refine_files
 from ..batch.tally import report
+from ..config import RefineConfig
 from ..files.input_files import find_inputs
 from .format_options import format_options, given
 from .hands import HandOptions
 
-if TYPE_CHECKING:
-    from ..batch.config import BatchConfig
-    from ..batch.run import FileOutcome
-
-
-def _format_options() -> type:
-    own = [option.name for kind in (RefineOptions, HandOptions) for option in fields(kind)]
-    return format_options(without=own)
+_OF_FORMATS = tyro.conf.arg(constructor_factory=lambda: format_options(RefineOptions, HandOptions))
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class RefineOptions:
     address: str | None = None
     """Running Ray cluster: auto, or host:port. --out, --objects and weights must lie in a shared folder."""
     hands: HandOptions = field(default_factory=HandOptions)
-    format: Annotated[Any, tyro.conf.arg(constructor_factory=_format_options)] = None
+    format: Annotated[Any, _OF_FORMATS] = None
 
 
 def refine(options: RefineOptions) -> int:
@@ -74,10 +72,6 @@ def refine(options: RefineOptions) -> int:
     Raises:
         ValueError, FileNotFoundError: an option or the only file is wrong; nothing was written.
     """
-    from tqdm import tqdm
-
-    from ..batch.run import Execution, refine_files
-
     inputs = find_inputs(options.files, options.source)
     config = batch_config(options)
     reading = given(options.format) | {"mano_dir": options.hands.mano_dir}
@@ -95,39 +89,27 @@ def refine(options: RefineOptions) -> int:
 
 def batch_config(options: RefineOptions) -> BatchConfig:
     """What is done to each row."""
-    from ..batch.config import BatchConfig
-    from ..config import RefineConfig
-
     for name in ("steps", "hypotheses"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name}: got {value}; give 1 or more.")
-    if options.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ValueError("--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu.")
     weights = None if options.weights is None else options.weights.resolve()
     config = RefineConfig(method=options.method, weights=weights, device=options.device)
     if options.hypotheses is not None:
         config = replace(config, hypotheses=options.hypotheses)
     if options.steps is not None:
-        config = replace(
-            config,
-            align=replace(config.align, iterations=options.steps),
-            contact=replace(config.contact, iterations=options.steps),
-        )
+        solves = {name: replace(getattr(config, name), iterations=options.steps) for name in ("align", "contact")}
+        config = replace(config, **solves)
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
+    same = {name: getattr(options, name) for name in ("batch_size", "shard_rows", "limit", "save_mesh", "seed")}
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
         refine=config,
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
-        batch_size=options.batch_size,
-        shard_rows=options.shard_rows,
-        limit=options.limit,
-        save_mesh=options.save_mesh,
-        seed=options.seed,
+        **same,
     )
 
 

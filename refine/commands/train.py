@@ -7,15 +7,15 @@ import logging
 from contact.train import TrainConfig
 from contact.train import train as train_network
 
+from ..solve.calibrate_score import CalibrationConfig, calibrate
+from ..solve.calibrate_uncertainty import calibrate_uncertainty
+
 __all__ = ["TrainConfig", "train"]
 log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> int:
     """Train ContactNet, write its weights and card, and fit the score and the uncertainty of what it leads to."""
-    from ..solve.calibrate_score import CalibrationConfig, calibrate
-    from ..solve.calibrate_uncertainty import calibrate_uncertainty
-
     weights = train_network(config)
     held_out = CalibrationConfig(corpus=config.corpus, weights=weights)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,22 @@ def as_numpy(values: Array, dtype: Any = np.float64) -> np.ndarray:
     return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=dtype)
 
 
+def alike(shape: str, **values: Array) -> list[np.ndarray]:
+    """The values as float64 arrays, all of one ``shape`` such as "(B, points, 3)", whose words stand for any number.
+
+    Raises:
+        ValueError: they are not; it names them by their keywords.
+    """
+    arrays = [as_numpy(value) for value in values.values()]
+    sizes = [size for size in shape.strip("()").split(",") if size]
+    for array in arrays:
+        fixed = [(int(size), found) for size, found in zip(sizes, array.shape, strict=False) if size.strip().isdigit()]
+        if array.shape != arrays[0].shape or array.ndim != len(sizes) or any(a != b for a, b in fixed):
+            got = " and ".join(str(array.shape) for array in arrays)
+            raise ValueError(f"{' and '.join(values)} must be {shape}, got {got}")
+    return arrays
+
+
 def per_grasp(obj: Objects, count: int) -> list[ObjectMesh]:
     """The object of each of ``count`` grasps. Raises ``ValueError`` when their numbers differ."""
     things = [obj] * count if isinstance(obj, ObjectMesh) else list(obj)
@@ -27,15 +43,15 @@ def per_grasp(obj: Objects, count: int) -> list[ObjectMesh]:
     return things
 
 
-def iterate_grasps(vertices: Array, faces: Array, obj: Objects) -> Iterator[tuple[np.ndarray, np.ndarray, ObjectMesh]]:
-    """Hand vertices (V, 3), faces (F, 3) and object of each grasp, as float64 and int64 arrays."""
-    hands, triangles = as_numpy(vertices), as_numpy(faces, np.int64)
-    if hands.ndim != 3 or hands.shape[-1] != 3:
-        raise ValueError(f"vertices must be (B, V, 3), got {hands.shape}")
-    if triangles.ndim != 2 or triangles.shape[-1] != 3:
-        raise ValueError(f"faces must be (F, 3), got {triangles.shape}")
-    for hand, thing in zip(hands, per_grasp(obj, len(hands)), strict=True):
-        yield np.ascontiguousarray(hand), np.ascontiguousarray(triangles), thing
+def each_grasp(
+    measure: Callable[[np.ndarray, np.ndarray, ObjectMesh], float], vertices: Array, faces: Array, obj: Objects
+) -> np.ndarray:
+    """``measure`` of hand (V, 3), faces (F, 3) and object of every grasp: (B,) float64, NaN for hands with NaN."""
+    (hands,), (triangles,) = alike("(B, V, 3)", vertices=vertices), alike("(F, 3)", faces=faces)
+    triangles = np.ascontiguousarray(triangles, np.int64)
+    grasps = zip(np.ascontiguousarray(hands), per_grasp(obj, len(hands)), strict=True)
+    values = [measure(hand, triangles, thing) if np.isfinite(hand).all() else np.nan for hand, thing in grasps]
+    return np.array(values, dtype=np.float64)
 
 
 def mesh_arrays(obj: ObjectMesh) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .arguments import Array, Objects, as_numpy, per_grasp
+from .arguments import Array, Objects, alike, per_grasp
 
 CONTACT_DISTANCE = 0.002
 """Metres within which skin counts as touching: ContactOpt's ±2 mm, about what a fingertip gives way."""
@@ -20,14 +20,8 @@ def penetration_depth(vertices: Array, obj: Objects) -> np.ndarray:
     """Deepest hand vertex inside the object: max over v of max(0, −sdf(v)); metres.
 
     The maximal penetration of Hasson et al. (ObMan, CVPR 2019). An object thin enough to lie between vertices
-    is missed: see `refine.measure.volumes.penetration_depth_into_hand`.
-
-    Args:
-        vertices: (B, V, 3) metres, in the object's frame.
-        obj: the object, or one per grasp.
-
-    Raises:
-        ValueError: vertices not (B, V, 3), or as many objects as there are not grasps.
+    is missed: see `refine.measure.volumes.penetration_depth_into_hand`. Vertices are (B, V, 3) metres in the frame
+    of the object, or one per grasp; others, or as many objects as there are not grasps, are a ``ValueError``.
     """
     return np.maximum(-signed_distance(vertices, obj).min(axis=1), 0.0)
 
@@ -75,10 +69,8 @@ def contact_f1(predicted: Array, target: Array, threshold: float = 0.5) -> np.nd
 
 def signed_distance(vertices: Array, obj: Objects) -> np.ndarray:
     """Signed distance (B, V) in metres of the vertices (B, V, 3) to their object, NaN for NaN."""
-    points = torch.as_tensor(vertices).detach().float()
-    if points.ndim != 3 or points.shape[-1] != 3 or points.shape[1] == 0:
-        raise ValueError(f"vertices must be (B, V, 3), got {tuple(points.shape)}")
-    things = per_grasp(obj, len(points))
+    (known,) = alike("(B, V, 3)", vertices=vertices)
+    points, things = torch.from_numpy(known).float(), per_grasp(obj, len(known))
     signed = np.empty(points.shape[:2])
     for thing in {id(thing): thing for thing in things}.values():
         rows = np.array([row for row, other in enumerate(things) if other is thing])
@@ -90,8 +82,5 @@ def signed_distance(vertices: Array, obj: Objects) -> np.ndarray:
 
 def _contact_counts(predicted: Array, target: Array, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers (B,) of true positives, of predicted and of actual contact points."""
-    first, second = as_numpy(predicted), as_numpy(target)
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(f"predicted and target must both be (B, n), got {first.shape} and {second.shape}")
-    said, true = first >= threshold, second >= threshold
+    said, true = (values >= threshold for values in alike("(B, n)", predicted=predicted, target=target))
     return (said & true).sum(axis=1), said.sum(axis=1), true.sum(axis=1)

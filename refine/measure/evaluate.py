@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,11 +12,11 @@ from contact.objects.box import box_corners
 from hand_models import HandModel
 
 from ..files.object_files import ObjectEntry, load_object
-from ..files.prediction_poses import hand_poses, into_object_frame, object_poses
+from ..files.prediction_poses import hand_poses
 from ..files.predictions import Predictions, has_joints, has_pose, point_forms, row_problems
 from ..files.status import Status
-from .arguments import Array, as_numpy
-from .metrics import METRICS, Comparison
+from .arguments import Array, alike, as_numpy
+from .metrics import METRICS, Comparison, Hands
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64
@@ -30,19 +29,15 @@ def evaluate_predictions(
 ) -> dict[str, float]:
     """Means over the rows of everything in `METRICS`, and what results say about themselves.
 
-    Intersection volume stands beside the contact ratio, and both beside the reference's own: people's grasps
-    overlap with their objects too, and a hand that touches nothing has no volume.
-
     Args:
-        predictions: estimates, or results of `regrasp refine`.
+        predictions: estimates, or results of `regrasp refine`; rows that failed count with the hand they came with.
         reference: true grasps; row ``i`` is the same hand as row ``i`` of ``predictions``.
         objects: object id to mesh, from `refine.files.object_files.find_objects`.
         model: hand model of the poses.
 
     Returns:
         Name to value; the unit is in the name, ratios and fractions lie in [0, 1]. ``<name>_median`` stands
-        beside the mean of joint errors. What was not measured in any row is left out. Rows that could not be
-        refined count with the hand they came with.
+        beside the mean of joint errors. What was not measured in any row is left out.
 
         - ``rows_measured``, ``rows_unusable``: rows with finite hands on both sides, and the others.
         - from result columns, where there are any: ``fraction_<status>``; of the rows that did not fail,
@@ -98,10 +93,14 @@ def measure_rows(
     bad = sorted({*row_problems(predictions), *row_problems(reference), *unplaced})
     if bad:
         _log.warning("%d of %d rows cannot be measured; the first is row %d", len(bad), count, bad[0])
+    in_camera = predictions.object_pose is not None and reference.object_pose is not None
     result = {"mpjpe_root_relative_mm": np.full(count, np.nan)}
     for rows in _groups(predictions, reference, set(bad)):
         mesh = load_object(objects[str(predictions.object_id[rows[0]])])
-        compared = _compare(predictions, reference, rows, mesh, model)
+        predicted, true = (_hands(p, rows, model, mesh, in_camera) for p in (predictions, reference))
+        faces = model.faces_for(str(predictions.side[rows[0]])).numpy()
+        std = None if predictions.uncertainty is None else predictions.uncertainty[rows]
+        compared = Comparison(mesh, faces, predicted, true, std)
         for metric in METRICS:
             values = metric(compared)
             if values is not None:
@@ -111,9 +110,7 @@ def measure_rows(
 
 def fraction_improved(before: Array, after: Array) -> float:
     """Share of grasps whose error (B,) became strictly smaller; grasps with NaN in either count as not."""
-    first, second = as_numpy(before), as_numpy(after)
-    if first.shape != second.shape or first.ndim != 1:
-        raise ValueError(f"before and after must both be (B,), got {first.shape} and {second.shape}")
+    first, second = alike("(B,)", before=before, after=after)
     return float((second < first).mean()) if len(first) else float("nan")
 
 
@@ -129,83 +126,42 @@ def _groups(predictions: Predictions, reference: Predictions, skip: set[int]) ->
             yield np.array(rows[start : start + _CHUNK])
 
 
-@dataclass(frozen=True)
-class _Hands:
-    """Hands of some rows of one side, object frame."""
+def _hands(p: Predictions, rows: np.ndarray, model: HandModel, mesh: ObjectMesh, in_camera: bool) -> Hands:
+    """The hands of ``rows``, of one object and one side."""
+    pose = None if p.object_pose is None else p.object_pose[rows].astype(np.float64)
 
-    skin: np.ndarray
-    """(B, V, 3)"""
-    joints: np.ndarray
-    """(B, 21, 3)"""
-    keypoints: np.ndarray | None
-    """(B, 21, 3) `keypoints_3d` of the rows, where they have a pose beside them"""
-    object_pose: np.ndarray | None
-    """(B, 4, 4)"""
-    posed: bool
+    def local(points: np.ndarray) -> np.ndarray:
+        return points if pose is None else (points - pose[:, None, :3, 3]) @ pose[:, :3, :3]
 
-    @staticmethod
-    def of(p: Predictions, rows: np.ndarray, model: HandModel) -> _Hands:
-        camera = object_poses(p, rows)
-        hand = model(into_object_frame(hand_poses(p, rows, model), camera, model))
-        object_pose = None if camera is None else as_numpy(camera)
-        joints, posed, keypoints = as_numpy(hand.joints), bool(has_pose(p)[rows].all()), None
-        if p.keypoints_3d is not None:
-            points = p.keypoints_3d[rows, :21].astype(np.float64)
-            points[~has_joints(p)[rows]] = np.nan
-            if object_pose is not None:
-                points = (points - object_pose[:, None, :3, 3]) @ object_pose[:, :3, :3]
-            if posed:
-                keypoints = points
-            else:  # the pose was fitted to them: they say it better
-                joints = points
-        return _Hands(as_numpy(hand.vertices), joints, keypoints, object_pose, posed)
-
-
-def _compare(
-    predictions: Predictions, reference: Predictions, rows: np.ndarray, mesh: ObjectMesh, model: HandModel
-) -> Comparison:
-    """What is known of ``rows``, of one object and one side."""
-    here, true = _Hands.of(predictions, rows, model), _Hands.of(reference, rows, model)
-    in_camera = here.object_pose is not None and true.object_pose is not None
-
-    def place(points: np.ndarray, hands: _Hands) -> np.ndarray:
-        """To the frame that errors are taken in."""
-        if not in_camera or (pose := hands.object_pose) is None:
-            return points
-        return points @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
-
-    posed = here.posed and true.posed
-    return Comparison(
-        object=mesh,
-        faces=model.faces_for(str(predictions.side[rows[0]])).numpy(),
-        joints=place(here.joints, here),
-        true_joints=place(true.joints, true),
-        local_joints=here.joints,
-        true_local_joints=true.joints,
-        local_skin=here.skin,
-        true_local_skin=true.skin,
-        skin=place(here.skin, here) if posed else None,
-        true_skin=place(true.skin, true) if posed else None,
-        true_keypoints=None if true.keypoints is None else place(true.keypoints, true),
-        corners=box_corners(mesh.vertices, here.object_pose) if in_camera else None,
-        true_corners=box_corners(mesh.vertices, true.object_pose) if in_camera else None,
-        joint_std=None if predictions.uncertainty is None else predictions.uncertainty[rows],
+    hand = model(hand_poses(p, rows, model))
+    joints, skin, keypoints = as_numpy(hand.joints), as_numpy(hand.vertices), None
+    posed = bool(has_pose(p)[rows].all())
+    if p.keypoints_3d is not None:
+        points = np.where(has_joints(p)[rows, None, None], p.keypoints_3d[rows, :21].astype(np.float64), np.nan)
+        if posed:
+            keypoints = points
+        else:  # the pose was fitted to them: they say it better
+            joints = points
+    local_joints, local_skin = local(joints), local(skin)
+    return Hands(
+        joints=joints if in_camera else local_joints,
+        local_joints=local_joints,
+        local_skin=local_skin,
+        skin=None if not posed else skin if in_camera else local_skin,
+        keypoints=keypoints if keypoints is None or in_camera else local(keypoints),
+        corners=box_corners(mesh.vertices, pose) if in_camera else None,
     )
 
 
 def _of_results(p: Predictions) -> dict[str, float]:
     """Figures from the columns that `regrasp refine` adds, where they are there."""
-    figures: dict[str, float] = {}
-    done = np.ones(len(p), bool)
-    if p.status is not None:
-        done = p.status != "failed"
-        figures |= {f"fraction_{s.value}": float((p.status == s.value).mean()) for s in Status}
-
+    status = np.full(len(p), "") if p.status is None else p.status
+    figures = {} if p.status is None else {f"fraction_{s.value}": float((status == s.value).mean()) for s in Status}
     for name, sign in _BETTER.items():
         before, after = (getattr(p, f"{name}_{when}") for when in ("before", "after"))
         if before is None or after is None:
             continue
-        known = done & np.isfinite(before) & np.isfinite(after)
+        known = (status != "failed") & np.isfinite(before) & np.isfinite(after)
         before, after = before[known].astype(np.float64), after[known].astype(np.float64)
         if len(before) and name != "score":
             figures[f"{name}_before"] = float(before.mean())

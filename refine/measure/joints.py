@@ -8,8 +8,9 @@ are a ``ValueError``.
 from __future__ import annotations
 
 import numpy as np
+from scipy.integrate import trapezoid
 
-from .arguments import Array, as_numpy
+from .arguments import Array, alike, as_numpy
 
 
 def mpjpe(predicted: Array, target: Array) -> np.ndarray:
@@ -85,12 +86,8 @@ def auc(predicted: Array, target: Array, largest: float = 0.05, steps: int = 100
     if not (largest > 0 and steps >= 2):
         raise ValueError(f"largest must be positive and steps at least 2, got {largest} and {steps}")
     errors = _distances(predicted, target)
-    thresholds = np.linspace(0.0, largest, steps)
-    weight = np.full(steps, 1.0 / (steps - 1))
-    weight[[0, -1]] /= 2
-    # Joints within a threshold, summed with the weights of all thresholds at or above their error.
-    above = np.concatenate([np.cumsum(weight[::-1])[::-1], [0.0]])
-    area = above[np.searchsorted(thresholds, errors)].mean(axis=1)
+    within = (errors[..., None] <= np.linspace(0.0, largest, steps)).mean(axis=1)
+    area = trapezoid(within, axis=1) / (steps - 1)
     return np.where(np.isnan(errors).any(axis=1), np.nan, area)
 
 
@@ -103,13 +100,9 @@ def error_in_std(predicted: Array, target: Array, std: Array) -> np.ndarray:
     return np.sqrt(squared.mean(axis=1))
 
 
-def _pair(predicted: Array, target: Array) -> tuple[np.ndarray, np.ndarray]:
-    first, second = as_numpy(predicted), as_numpy(target)
-    if first.shape != second.shape or first.ndim != 3 or first.shape[-1] != 3:
-        raise ValueError(f"predicted and target must both be (B, points, 3), got {first.shape} and {second.shape}")
-    return first, second
+def _pair(predicted: Array, target: Array) -> list[np.ndarray]:
+    return alike("(B, points, 3)", predicted=predicted, target=target)
 
 
 def _distances(predicted: Array, target: Array) -> np.ndarray:
-    first, second = _pair(predicted, target)
-    return np.linalg.norm(first - second, axis=-1)
+    return np.linalg.norm(np.subtract(*_pair(predicted, target)), axis=-1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -23,34 +24,37 @@ _PER_SI = {"": 1.0, "mm": 1e3, "cm3": 1e6}
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """``B`` predicted hands of one side on one object beside the true ones; None is what the rows do not have.
+class Hands:
+    """``B`` hands of one side with their object, metres; None is what the rows do not have.
 
     Points without ``local_`` are in the frame that errors are taken in: the camera's where both files give
-    `object_pose`, else the object's. Metres.
+    `object_pose`, else the object's.
     """
+
+    joints: np.ndarray
+    """(B, 21, 3)"""
+    local_joints: np.ndarray
+    """(B, 21, 3) object's frame, each hand's own"""
+    local_skin: np.ndarray
+    """(B, V, 3) object's frame, each hand's own"""
+    skin: np.ndarray | None
+    """(B, V, 3) where the rows have a pose"""
+    keypoints: np.ndarray | None
+    """(B, 21, 3) `keypoints_3d`, where they stand beside a pose"""
+    corners: np.ndarray | None
+    """(B, 8, 3) of the object's box, where both files give `object_pose`"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Predicted hands on one object beside the true ones."""
 
     object: ObjectMesh
     faces: np.ndarray
     """(F, 3) closed hand, outward"""
-    joints: np.ndarray
-    """(B, 21, 3)"""
-    true_joints: np.ndarray
-    local_joints: np.ndarray
-    """(B, 21, 3) object's frame, each hand's own"""
-    true_local_joints: np.ndarray
-    local_skin: np.ndarray
-    """(B, V, 3) object's frame, each hand's own"""
-    true_local_skin: np.ndarray
-    skin: np.ndarray | None = None
-    """(B, V, 3) where both rows have a pose"""
-    true_skin: np.ndarray | None = None
-    true_keypoints: np.ndarray | None = None
-    """(B, 21, 3) the reference's `keypoints_3d`, where they stand beside a pose"""
-    corners: np.ndarray | None = None
-    """(B, 8, 3) of the object's box, where both files give `object_pose`"""
-    true_corners: np.ndarray | None = None
-    joint_std: np.ndarray | None = None
+    predicted: Hands
+    true: Hands
+    joint_std: np.ndarray | None
     """(B, 21) column `uncertainty`"""
 
 
@@ -63,7 +67,7 @@ class Metric:
     function: Callable[..., np.ndarray]
     """one value per grasp (B,), SI units"""
     needs: tuple[str, ...]
-    """fields of `Comparison` that ``function`` takes, in its order; where one is None nothing is measured"""
+    """what of a `Comparison` ``function`` takes, in its order; where one is None nothing is measured"""
     median: bool = False
     """print the median over rows too"""
     root_mean_square: bool = False
@@ -76,29 +80,29 @@ class Metric:
 
     def __call__(self, rows: Comparison) -> np.ndarray | None:
         """Values ``(B,)`` in the unit; None where the rows lack something."""
-        given = [getattr(rows, name) for name in self.needs]
+        given = [attrgetter(name)(rows) for name in self.needs]
         if any(value is None for value in given):
             return None
         return _PER_SI[self.unit] * self.function(*given)
 
 
-_JOINTS = ("joints", "true_joints")
+_JOINTS = ("predicted.joints", "true.joints")
 METRICS = (
     Metric("mpjpe", "mm", mpjpe, _JOINTS, median=True),
     Metric("mpjpe_root_relative", "mm", mpjpe_root_relative, _JOINTS, median=True),
     Metric("mpjpe_procrustes", "mm", mpjpe_procrustes, _JOINTS, median=True),
-    Metric("mpjpe_keypoints", "mm", mpjpe, ("joints", "true_keypoints"), median=True),
+    Metric("mpjpe_keypoints", "mm", mpjpe, ("predicted.joints", "true.keypoints"), median=True),
     Metric("auc_50mm", "", auc, _JOINTS),
     Metric("pck_20mm", "", partial(pck, threshold=0.02), _JOINTS),
     Metric("pck_50mm", "", partial(pck, threshold=0.05), _JOINTS),
-    Metric("mpvpe", "mm", mpvpe, ("skin", "true_skin")),
-    Metric("mpcpe", "mm", mpcpe, ("corners", "true_corners")),
-    Metric("joint_error_in_std", "", error_in_std, ("local_joints", "true_local_joints", "joint_std"),
-           root_mean_square=True),
-    Metric("penetration", "mm", penetration_depth, ("local_skin", "object")),
-    Metric("volume", "cm3", intersection_volume, ("local_skin", "faces", "object")),
-    Metric("contact_ratio", "", contact_ratio, ("local_skin", "object")),
-    Metric("reference_penetration", "mm", penetration_depth, ("true_local_skin", "object")),
-    Metric("reference_volume", "cm3", intersection_volume, ("true_local_skin", "faces", "object")),
-    Metric("reference_contact_ratio", "", contact_ratio, ("true_local_skin", "object")),
+    Metric("mpvpe", "mm", mpvpe, ("predicted.skin", "true.skin")),
+    Metric("mpcpe", "mm", mpcpe, ("predicted.corners", "true.corners")),
+    Metric("joint_error_in_std", "", error_in_std,
+           ("predicted.local_joints", "true.local_joints", "joint_std"), root_mean_square=True),
+    Metric("penetration", "mm", penetration_depth, ("predicted.local_skin", "object")),
+    Metric("volume", "cm3", intersection_volume, ("predicted.local_skin", "faces", "object")),
+    Metric("contact_ratio", "", contact_ratio, ("predicted.local_skin", "object")),
+    Metric("reference_penetration", "mm", penetration_depth, ("true.local_skin", "object")),
+    Metric("reference_volume", "cm3", intersection_volume, ("true.local_skin", "faces", "object")),
+    Metric("reference_contact_ratio", "", contact_ratio, ("true.local_skin", "object")),
 )  # fmt: skip

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arguments import Array, Objects, as_numpy
+from .arguments import Array, Objects, alike
 from .contact import CONTACT_DISTANCE, signed_distance
 
 
 def acceleration_error(predicted: Array, target: Array, fps: float = 1.0) -> np.ndarray:
     """Mean over frames and joints of ‖a_pred − a_true‖, a_t = (x_{t−1} − 2 x_t + x_{t+1}) fps²; m/s².
 
-    Kanazawa et al. (HMMR, CVPR 2019).
-
-    Args:
-        predicted: (B, T, J, 3) metres, T >= 3.
-        target: (B, T, J, 3) metres.
-        fps: frames per second; 1 leaves the error in metres per frame², as often published.
-
-    Raises:
-        ValueError: shapes that differ, are not (B, T, J, 3) or have fewer than three frames.
+    Kanazawa et al. (HMMR, CVPR 2019). Joints are (B, T, J, 3) metres, T >= 3, else ``ValueError``; ``fps`` 1 leaves
+    the error in metres per frame², as often published.
     """
-    first, second = as_numpy(predicted), as_numpy(target)
-    if first.shape != second.shape or first.ndim != 4 or first.shape[-1] != 3 or first.shape[1] < 3:
-        raise ValueError(
-            "predicted and target must both be (B, T, J, 3) with at least 3 frames,"
-            f" got {first.shape} and {second.shape}"
-        )
-    acceleration = np.diff(first - second, n=2, axis=1)
+    error = np.subtract(*alike("(B, T, J, 3)", predicted=predicted, target=target))
+    if error.shape[1] < 3:
+        raise ValueError(f"predicted and target must have at least 3 frames, got {error.shape[1]}")
+    acceleration = np.diff(error, n=2, axis=1)
     return np.linalg.norm(acceleration, axis=-1).mean(axis=(1, 2)) * fps**2
 
 
@@ -45,16 +35,13 @@ def motion_consistency(
         vertices: (B, T, V, 3) metres, in the camera's or the world's frame.
         object_pose: (B, T, 4, 4) object to that frame.
         obj: the object, or one per sequence.
-        distance: metres within which a vertex counts as touching.
 
     Raises:
         ValueError: shapes that do not fit, or as many objects as there are not sequences.
     """
-    points, pose = as_numpy(vertices), as_numpy(object_pose)
-    if points.ndim != 4 or points.shape[-1] != 3 or pose.shape != (*points.shape[:2], 4, 4):
-        raise ValueError(
-            f"vertices must be (B, T, V, 3) and object_pose (B, T, 4, 4), got {points.shape} and {pose.shape}"
-        )
+    (points,), (pose,) = alike("(B, T, V, 3)", vertices=vertices), alike("(B, T, 4, 4)", object_pose=object_pose)
+    if pose.shape[:2] != points.shape[:2]:
+        raise ValueError(f"object_pose must be {(*points.shape[:2], 4, 4)} as vertices are, got {pose.shape}")
     local = (points - pose[:, :, None, :3, 3]) @ pose[:, :, :3, :3]
     near = signed_distance(local.reshape(len(local), -1, 3), obj).reshape(local.shape[:3]) < distance
     touching = near[:, :-1] & near[:, 1:]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from .arguments import Array, Objects, as_numpy, iterate_grasps, mesh_arrays
+from contact.objects import ObjectMesh
+
+from .arguments import Array, Objects, as_numpy, each_grasp, mesh_arrays
 from .volumes import closed_solid
 
 GRAVITY = (0.0, 0.0, -9.81)
+Clouds: TypeAlias = "list[np.ndarray]"
 
 
 def simulation_displacement(
@@ -39,9 +43,7 @@ def simulation_displacement(
         obj: the object, or one per grasp. Covering one takes seconds and is done once a call.
         parts: (V,) part of each hand vertex (``HandModel.part_of_vertex``); without it the hand is cut
             into convex pieces like the object, which takes longer.
-        gravity: (3,) m/s² in the object's frame.
-        duration: seconds simulated.
-        mass: of the object, kilograms.
+        gravity: (3,) m/s² in the object's frame; ``duration`` in seconds, the object's ``mass`` in kilograms.
         friction: coefficient of sliding friction between skin and object.
         pieces: most convex pieces per shape.
 
@@ -54,41 +56,28 @@ def simulation_displacement(
     """
     mujoco, _ = _packages()
     label = None if parts is None else as_numpy(parts, np.int64)
-    covers: dict[int, list[np.ndarray]] = {}
-    result = []
-    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
+    cover = cache(lambda thing: convex_pieces(*mesh_arrays(thing), pieces))
+
+    def fall(hand: np.ndarray, triangles: np.ndarray, thing: ObjectMesh) -> float:
         if label is not None and label.shape != (len(hand),):
             raise ValueError(f"parts must be (V,) = ({len(hand)},), got {label.shape}")
-        if id(thing) not in covers:
-            covers[id(thing)] = convex_pieces(*mesh_arrays(thing), pieces)
-        theirs = covers[id(thing)]
-        if not np.isfinite(hand).all() or not theirs:
-            result.append(np.nan)
-            continue
+        if not (theirs := cover(thing)):
+            return np.nan
         if label is None:
             ours = convex_pieces(hand, triangles, pieces)
         else:  # a part reaches one ring of faces into its neighbours, so that no gap opens
             touching = [triangles[(label[triangles] == part).any(axis=1)] for part in np.unique(label)]
             ours = [hand[np.unique(own)] for own in touching]
-        model = _scene(mujoco, ours, theirs, gravity, mass, friction)
-        result.append(_fall(mujoco, model, duration))
-    return np.array(result, dtype=np.float64)
+        return _fall(mujoco, _scene(mujoco, ours, theirs, gravity, mass, friction), duration)
+
+    return each_grasp(fall, vertices, faces, obj)
 
 
-def convex_pieces(vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05) -> list[np.ndarray]:
-    """Cover a closed mesh by convex pieces, by CoACD (Wei et al., SIGGRAPH 2022).
+def convex_pieces(vertices: np.ndarray, faces: np.ndarray, most: int, concavity: float = 0.05) -> Clouds:
+    """Corners (k, 3) of ``most`` or fewer convex pieces that cover a closed mesh (V, 3), (F, 3); none if it is not.
 
-    Args:
-        vertices: (V, 3) metres.
-        faces: (F, 3).
-        most: largest number of pieces.
-        concavity: below which a piece is not cut further, relative to the size of the mesh.
-
-    Returns:
-        corner points (k, 3) metres of each piece; none if the mesh is not closed.
-
-    Raises:
-        ImportError: CoACD is not installed.
+    By CoACD (Wei et al., SIGGRAPH 2022). A piece whose ``concavity``, relative to the size of the mesh, is less is
+    not cut further. Raises ``ImportError`` when CoACD is not installed.
     """
     _, coacd = _packages()
     if closed_solid(vertices, faces) is None:
@@ -114,14 +103,7 @@ def _packages() -> tuple[Any, Any]:
     return mujoco, coacd
 
 
-def _scene(
-    mujoco: Any,
-    hand: list[np.ndarray],
-    thing: list[np.ndarray],
-    gravity: Sequence[float],
-    mass: float,
-    friction: float,
-) -> Any:
+def _scene(mujoco: Any, hand: Clouds, thing: Clouds, gravity: Sequence[float], mass: float, friction: float) -> Any:
     """MuJoCo model: the hand's pieces fixed to the world, the object's in one free body."""
     spec = mujoco.MjSpec()
     spec.option.gravity = list(gravity)

@@ -7,13 +7,15 @@ or as many objects as there are not grasps, are a ``ValueError``.
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import igl
 import numpy as np
 from manifold3d import Error, Manifold, Mesh64
 
 from contact.objects import ObjectMesh
 
-from .arguments import Array, Objects, iterate_grasps, mesh_arrays
+from .arguments import Array, Objects, as_numpy, each_grasp, mesh_arrays
 
 
 def intersection_volume(vertices: Array, faces: Array, obj: Objects) -> np.ndarray:
@@ -22,18 +24,15 @@ def intersection_volume(vertices: Array, faces: Array, obj: Objects) -> np.ndarr
     Read it beside the contact ratio: true grasps overlap too, since skin gives way. Where either mesh is
     not a closed manifold, the boolean is replaced by counting 1 mm voxels inside both.
     """
-    solids: dict[int, Manifold | None] = {}
-    result = []
-    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
-        if id(thing) not in solids:
-            solids[id(thing)] = closed_solid(*mesh_arrays(thing))
-        theirs = solids[id(thing)]
-        ours = closed_solid(hand, triangles) if np.isfinite(hand).all() else None
-        if theirs is None or ours is None:
-            result.append(_voxel_volume(hand, triangles, thing, 0.001))
-        else:
-            result.append((ours ^ theirs).volume())
-    return np.array(result, dtype=np.float64)
+    solid = cache(lambda thing: closed_solid(*mesh_arrays(thing)))
+
+    def shared(hand: np.ndarray, triangles: np.ndarray, thing: ObjectMesh) -> float:
+        ours, theirs = closed_solid(hand, triangles), solid(thing)
+        if ours is None or theirs is None:
+            return _voxel_volume(hand, triangles, thing, 0.001)
+        return (ours ^ theirs).volume()
+
+    return each_grasp(shared, vertices, faces, obj)
 
 
 def intersection_volume_voxels(vertices: Array, faces: Array, obj: Objects, pitch: float = 0.005) -> np.ndarray:
@@ -44,8 +43,7 @@ def intersection_volume_voxels(vertices: Array, faces: Array, obj: Objects, pitc
     """
     if pitch <= 0:
         raise ValueError(f"pitch must be positive metres, got {pitch}")
-    grasps = iterate_grasps(vertices, faces, obj)
-    return np.array([_voxel_volume(*grasp, pitch) for grasp in grasps], dtype=np.float64)
+    return each_grasp(partial(_voxel_volume, pitch=pitch), vertices, faces, obj)
 
 
 def penetration_depth_into_hand(vertices: Array, faces: Array, obj: Objects) -> np.ndarray:
@@ -54,18 +52,14 @@ def penetration_depth_into_hand(vertices: Array, faces: Array, obj: Objects) -> 
     The counterpart of ``penetration_depth`` for things thinner than a finger, which lie between the
     hand's vertices. Points are the object's surface samples and vertices; distances are exact (libigl).
     """
-    result = []
-    for hand, triangles, thing in iterate_grasps(vertices, faces, obj):
-        if not np.isfinite(hand).all():
-            result.append(np.nan)
-            continue
-        points = np.concatenate([thing.points.cpu().double().numpy(), mesh_arrays(thing)[0]])
-        near = ((points >= hand.min(axis=0)) & (points <= hand.max(axis=0))).all(axis=1)
-        points = points[near]
+
+    def deepest(hand: np.ndarray, triangles: np.ndarray, thing: ObjectMesh) -> float:
+        points = np.concatenate([as_numpy(thing.points), mesh_arrays(thing)[0]])
+        points = points[((points >= hand.min(axis=0)) & (points <= hand.max(axis=0))).all(axis=1)]
         points = points[_inside(hand, triangles, points)]
-        squared = igl.point_mesh_squared_distance(points, hand, triangles)[0] if len(points) else np.zeros(1)
-        result.append(float(np.sqrt(squared.max())))
-    return np.array(result, dtype=np.float64)
+        return float(np.sqrt(igl.point_mesh_squared_distance(points, hand, triangles)[0].max())) if len(points) else 0.0
+
+    return each_grasp(deepest, vertices, faces, obj)
 
 
 def closed_solid(vertices: np.ndarray, faces: np.ndarray) -> Manifold | None:
@@ -86,8 +80,6 @@ def _inside(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.n
 
 def _voxel_volume(hand: np.ndarray, faces: np.ndarray, obj: ObjectMesh, pitch: float) -> float:
     """Volume in cubic metres of the voxels whose centres lie inside both meshes."""
-    if not np.isfinite(hand).all():
-        return float("nan")
     vertices, triangles = mesh_arrays(obj)
     start = vertices.min(axis=0)
     low = np.maximum(hand.min(axis=0), start)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
 
 from contact.objects import surface_points
 
@@ -23,8 +25,8 @@ _DOUBT = np.array([[0.71, 0.67, 0.88], [0.47, 0.36, 0.76], [0.26, 0.13, 0.50]])
 
 @dataclass(frozen=True)
 class SmootherMesh:
-    """What `smoother` returns: vertices (V + E, 3), faces (4 F, 3) in four blocks that each follow the old
-    order, and edges (E, 2), the two old vertices between which each new one lies."""
+    """What `smoother` returns: vertices (V + E, 3), faces (4 F, 3) in four blocks that each follow the old order (so
+    `np.tile` carries their values), and edges (E, 2), the two old vertices between which each new one lies."""
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -34,16 +36,11 @@ class SmootherMesh:
         """Values at the old vertices (V, ...) to all vertices (V + E, ...)."""
         return np.concatenate([values, np.asarray(values)[self.edges].mean(1)])
 
-    def carry_faces(self, values: np.ndarray) -> np.ndarray:
-        """Values on the old faces (F, ...) to the new faces (4 F, ...)."""
-        return np.concatenate([np.asarray(values)] * 4)
-
 
 def _ramp(values: np.ndarray, colours: np.ndarray, base: tuple[float, float, float]) -> np.ndarray:
-    values = np.clip(np.nan_to_num(np.asarray(values, dtype=np.float64)), 0.0, 1.0)
-    stops = np.vstack([np.asarray(base)[None], colours])
-    at = np.linspace(0.0, 1.0, len(stops))
-    return np.stack([np.interp(values, at, stops[:, c]) for c in range(3)], axis=-1).astype(np.float32)
+    stops = np.vstack([base, colours])
+    at = np.linspace(0.0, 1.0, len(stops))  # values beyond are clipped
+    return np.stack([np.interp(np.nan_to_num(values), at, stop) for stop in stops.T], axis=-1).astype(np.float32)
 
 
 def contact_colours(values: np.ndarray, base: tuple[float, float, float] = OBJECT) -> np.ndarray:
@@ -90,8 +87,6 @@ def spread(
     normals given, points facing the other way (the far side of a thin wall) count for nothing.
     Returns (m,). Raises ValueError when there are no points or their number is not that of the values.
     """
-    from scipy.spatial import cKDTree
-
     points, values = np.asarray(points, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if len(points) == 0 or len(points) != len(values):
         raise ValueError(f"spread: {len(points)} points for {len(values)} values; give one value per point")
@@ -114,15 +109,12 @@ def subdivide(
     vertices (V, 3), faces (F, 3), normals (F, 3, 3) per corner. Returns the same three, finer. Gives a
     heat map places to live on when a flat side has only two triangles.
     """
-    import trimesh
-
     fine_v, fine_f, parent = trimesh.remesh.subdivide_to_size(
         np.asarray(vertices, dtype=np.float64), np.asarray(faces), max_edge, max_iter=20, return_index=True
     )
-    tri = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)][parent]
-    corner = fine_v[fine_f]
+    triangles, corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)][parent], fine_v[fine_f]
     with np.errstate(divide="ignore", invalid="ignore"):  # slivers without area, shaded evenly below
-        bary = np.stack([trimesh.triangles.points_to_barycentric(tri, corner[:, k]) for k in range(3)], axis=1)
+        bary = np.stack([trimesh.triangles.points_to_barycentric(triangles, corners[:, k]) for k in range(3)], axis=1)
     fine_n = unit(np.einsum("fkj,fjc->fkc", np.nan_to_num(bary, nan=1.0 / 3.0), normals[parent]))
     return fine_v.astype(np.float32), fine_f.astype(np.int64), fine_n.astype(np.float32)
 

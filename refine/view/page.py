@@ -45,7 +45,7 @@ def grasp_page(view: GraspView) -> str:
     thing, thing_faces, thing_normals, source = _by_normal(object_vertices, object_faces, normals)
     before, hand_faces, carry = _display_hand(view, view.before)
     after, _, _ = _display_hand(view, view.after)
-    shade = _shade(view, (thing, thing_faces, thing_normals), (before, after, hand_faces))
+    shade = _shade(Item(thing, thing_faces), thing_normals, [Item(hand, hand_faces) for hand in (before, after)])
     thing, before, after = (points @ upright.T for points in (thing, before, after))
     everything = np.concatenate([thing, before, after])
     low, high = everything.min(0), everything.max(0)
@@ -73,7 +73,7 @@ def grasp_page(view: GraspView) -> str:
     text = resources.files(__package__).joinpath("viewer.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": html.escape(view.title),
-        "STATUS": _status(view.status),
+        "STATUS": f'<span class="status">{html.escape(view.status)}</span>' if view.status else "",
         "TABLE": _table(view),
         "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }
@@ -94,8 +94,7 @@ def _display_hand(view: GraspView, vertices: np.ndarray):
     """
     mesh = smoother(vertices, view.hand_faces)
     open_faces = len(view.hand_faces) if view.open_faces is None else view.open_faces
-    cap = np.arange(len(view.hand_faces)) >= open_faces
-    on_cap = mesh.carry_faces(cap)
+    on_cap = np.tile(np.arange(len(view.hand_faces)) >= open_faces, 4)
     twins = np.unique(mesh.faces[on_cap])
     new = np.arange(len(mesh.vertices))
     new[twins] = len(mesh.vertices) + np.arange(len(twins))
@@ -118,20 +117,19 @@ def _by_normal(vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray):
     return np.asarray(vertices)[source], index.reshape(-1, 3), unique[:, 1:] / 127.0, source
 
 
-def _shade(view: GraspView, thing: tuple[np.ndarray, ...], hands: tuple[np.ndarray, ...]) -> list[str] | None:
+def _shade(thing: Item, normals: np.ndarray, hands: list[Item]) -> list[str] | None:
     """How open the sky is above each vertex: object before, object after, hand before, hand after; None
     without embreex, the page is then a little flatter."""
-    vertices, faces, normals = thing
-    shade: dict[str, list[str]] = {"object": [], "hand": []}
-    for hand in hands[:2]:
-        scene = [Item(vertices, faces), Item(hand, hands[2])]
-        hand_normals = vertex_normals(hands[2], corner_normals(hand, hands[2], HAND_CREASE), len(hand))
+    over_object, over_hand = [], []
+    for hand in hands:
+        corners = corner_normals(hand.vertices, hand.faces, HAND_CREASE)
         try:
-            shade["object"].append(_bytes(openness(scene, vertices, normals)))
-            shade["hand"].append(_bytes(openness(scene, hand, hand_normals)))
+            over_object.append(_bytes(openness([thing, hand], thing.vertices, normals)))
+            sky = openness([thing, hand], hand.vertices, vertex_normals(hand.faces, corners, len(hand.vertices)))
         except ImportError:
             return None
-    return shade["object"] + shade["hand"]
+        over_hand.append(_bytes(sky))
+    return over_object + over_hand
 
 
 def _first_view(view: GraspView, upright: np.ndarray, points: np.ndarray) -> dict[str, Any]:
@@ -161,10 +159,6 @@ def _upright(up: tuple[float, float, float]) -> np.ndarray:
     x = np.cross(y, np.eye(3)[np.argmin(np.abs(y))])
     x /= np.linalg.norm(x)
     return np.stack([x, y, np.cross(x, y)])
-
-
-def _status(status: str) -> str:
-    return f'<span class="status">{html.escape(status)}</span>' if status else ""
 
 
 def _table(view: GraspView) -> str:

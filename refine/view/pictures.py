@@ -6,28 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from hand_models.atomic import write_atomically
 
-from .appearance import (
-    OBJECT,
-    SKIN,
-    contact_colours,
-    corner_normals,
-    smoother,
-    spread,
-    subdivide,
-    vertex_normals,
-)
+from .appearance import OBJECT, SKIN, contact_colours, corner_normals, smoother, spread, subdivide, vertex_normals
 from .camera import Camera
 from .render import render
 from .scene import Item, auto_camera
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 HAND_CREASE = 1.2  # radians: knuckles stay smooth, the rim of the wrist's cap stays sharp
 
@@ -89,7 +77,7 @@ class GraspView:
             groups = np.where(np.arange(len(faces)) < self.open_faces, groups, -1)
         for _ in range(2):
             mesh = smoother(vertices, faces)
-            vertices, faces, groups = mesh.vertices, mesh.faces, mesh.carry_faces(groups)
+            vertices, faces, groups = mesh.vertices, mesh.faces, np.tile(groups, 4)
         return Item(vertices, faces, SKIN, gloss=0.4, softness=0.35, groups=groups, crease=HAND_CREASE)
 
     def camera(self, size: tuple[int, int] = (640, 480)) -> Camera:
@@ -100,10 +88,11 @@ class GraspView:
     def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""
         camera = self.camera(size)
-        before = [self.object_item(), self.hand_item(self.before)]
-        after = [self.object_item(heat=True), self.hand_item(self.after)]
-        first, second = (render(items, camera, size, samples, up=self.up) for items in (before, after))
-        return first, second
+        before, after = (
+            render([self.object_item(heat), self.hand_item(hand)], camera, size, samples, up=self.up)
+            for heat, hand in ((False, self.before), (True, self.after))
+        )
+        return before, after
 
 
 @dataclass(frozen=True)
@@ -119,19 +108,17 @@ class Row:
 
 def before_after_sheet(
     rows: Sequence[Row], path: str | Path | None = None, *, columns: int = 2, title: str = ""
-) -> Image:
+) -> Image.Image:
     """Lay out labelled before/after pairs on one sheet, `columns` pairs a line; written to `path` as PNG.
 
     Returns the pillow image. Raises ValueError when there is nothing to lay out or sizes differ.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     if not rows:
         raise ValueError("before_after_sheet: rows is empty; give at least one Row")
     shapes = {picture.shape for row in rows for picture in (row.before, row.after)}
     if len(shapes) != 1:
         raise ValueError(f"before_after_sheet: pictures differ in size: {sorted(shapes)}; render them alike")
-    height, width = shapes.pop()[:2]
+    height, width, _ = shapes.pop()
     unit = max(width // 40, 8)
     heading, words, small = (ImageFont.load_default(size) for size in (1.7 * unit, 1.3 * unit, 1.05 * unit))
     seam, gap, band = max(unit // 6, 2), unit, round(2.4 * unit)
@@ -145,11 +132,10 @@ def before_after_sheet(
     if title:
         draw.text((gap, top / 2), title, (40, 44, 52), heading, anchor="lm")
     for i, row in enumerate(rows):
-        left = gap + (i % columns) * (pair[0] + gap)
-        upper = top + (i // columns) * (pair[1] + gap)
-        halves = ((row.before, row.before_caption), (row.after, row.after_caption))
-        for k, (picture, caption) in enumerate(halves):
-            x = left + k * (width + seam)
+        line, column = divmod(i, columns)
+        left, upper = gap + column * (pair[0] + gap), top + line * (pair[1] + gap)
+        halves = ((left, row.before, row.before_caption), (left + width + seam, row.after, row.after_caption))
+        for x, picture, caption in halves:
             sheet.paste(Image.fromarray(picture), (x, upper + band))
             draw.text((x + 0.7 * unit, upper + band + 0.6 * unit), caption, (96, 104, 116), small)
         draw.text((left, upper + band / 2), row.label, (40, 44, 52), words, anchor="lm")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from .appearance import linear, to_srgb
 from .camera import Camera, unit
@@ -129,13 +130,7 @@ def _smooth(light: np.ndarray, hit: Hits, shape: tuple[int, int], window: int = 
 
 
 def _shade(
-    scene: Scene,
-    hit: Hits,
-    view: np.ndarray,
-    light: np.ndarray,
-    axes: np.ndarray,
-    up: np.ndarray,
-    lights: Lights,
+    scene: Scene, hit: Hits, view: np.ndarray, light: np.ndarray, axes: np.ndarray, up: np.ndarray, lights: Lights
 ) -> np.ndarray:
     """Linear colour (N, 3) of the hits: sky and earth, a wrapped key lamp, a fill lamp and a highlight."""
     key = unit(axes @ np.array(lights.key_direction)).astype(np.float32)
@@ -163,8 +158,6 @@ def _ground_shadow(
 
     The shadow is worked out on a coarse grid on the plane under the lowest point and then looked up.
     """
-    from scipy.ndimage import gaussian_filter, map_coordinates
-
     side = unit(np.cross(up, axes[:, 0] if abs(axes[:, 0] @ up) < 0.9 else axes[:, 2])).astype(np.float32)
     plane = np.stack([side, np.cross(up, side)])
     level, cells, extent, rays = float((scene.corners @ up).min()) - 0.01, 72, 3.0, 24

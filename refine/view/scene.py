@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -123,51 +124,42 @@ def auto_camera(
 
     `extra` (N, 3) are more points to keep in the picture.
     """
-    points = np.concatenate([np.asarray(item.vertices) for item in items])
-    if extra is not None:
-        points = np.concatenate([points, np.asarray(extra).reshape(-1, 3)])
+    more = np.zeros((0, 3)) if extra is None else np.asarray(extra).reshape(-1, 3)
+    points = np.concatenate([*(np.asarray(item.vertices) for item in items), more])
     basis = look_at(np.zeros(3), (1.0, 0.0, 0.0) if abs(up[0]) < 0.9 else (0.0, 1.0, 0.0), up).pose[:3, :3]
-    small = (72, 54)
     scene = Scene(items)
     owner = np.concatenate([np.zeros(len(i.faces)) if i.groups is None else i.groups for i in items])
     parts, group = np.unique(np.stack([scene.item, owner]).astype(np.int64), axis=1, return_inverse=True)
     group = group.reshape(-1)
     shares, cameras = [], []
-    for elevation in np.radians([12.0, 32.0, 55.0]):
-        for azimuth in np.arange(12) * (2 * np.pi / 12):
-            along = np.cos(elevation)
-            local = (np.cos(azimuth) * along, -np.sin(elevation), np.sin(azimuth) * along)
-            camera = frame(points, basis @ np.array(local), up=up, size=size, fov=fov)
-            eye, rays = camera.rays(small)
-            face = scene.cast(eye, rays.reshape(-1, 3))["primID"]
-            shares.append(np.bincount(group[face[face >= 0]], minlength=parts.shape[1]))
-            cameras.append(camera)
+    for elevation, azimuth in product(np.radians([12.0, 32.0, 55.0]), np.arange(12) * (2 * np.pi / 12)):
+        along = np.cos(elevation)
+        local = (np.cos(azimuth) * along, -np.sin(elevation), np.sin(azimuth) * along)
+        cameras.append(frame(points, basis @ np.array(local), up=up, size=size, fov=fov))
+        eye, rays = cameras[-1].rays((72, 54))
+        face = scene.cast(eye, rays.reshape(-1, 3))["primID"]
+        shares.append(np.bincount(group[face[face >= 0]], minlength=parts.shape[1]))
     share = np.array(shares, dtype=np.float64)
     share = np.sqrt(share / np.maximum(share.max(0), 1))  # the root: a little of each beats all of one
-    weight = np.array([i.focus for i in items])[parts[0]] / np.bincount(parts[0])[parts[0]]
-    weight = np.where(parts[1] < 0, -0.15 * np.array([i.focus for i in items])[parts[0]], weight)
+    focus = np.array([i.focus for i in items])[parts[0]]
+    weight = np.where(parts[1] < 0, -0.15 * focus, focus / np.bincount(parts[0])[parts[0]])
     return cameras[int(np.argmax(share @ weight))]
 
 
 def openness(
-    items: Sequence[Item],
-    points: np.ndarray,
-    normals: np.ndarray,
-    *,
-    rays: int = 48,
-    reach: float | None = None,
+    items: Sequence[Item], points: np.ndarray, normals: np.ndarray, *, rays: int = 48, reach: float = OCCLUSION_REACH
 ) -> np.ndarray:
     """Share in [0, 1] of the sky that is open above surface points: baked ambient occlusion.
 
-    points (N, 3) metres with outward unit normals (N, 3); cosine-weighted rays of length `reach` scene
-    radii (the pictures' own reach when None). Returns (N,) float32.
+    points (N, 3) metres with outward unit normals (N, 3); cosine-weighted rays of length `reach` scene radii.
+    Returns (N,) float32.
     """
     scene = Scene(items)
     normals = np.asarray(normals, dtype=np.float32)
     start = scene.to_scene(np.asarray(points)) + normals * np.float32(4e-3)
     share = np.zeros(len(start), np.float32)
     for sky in even_sphere(r2(np.arange(rays))):
-        share += ~scene.blocked(start, unit(normals + 0.999 * sky), reach or OCCLUSION_REACH)
+        share += ~scene.blocked(start, unit(normals + 0.999 * sky), reach)
     return share / rays
 
 
