@@ -18,28 +18,12 @@ from typing import Any, ClassVar
 
 import torch
 from contact_maps import BINS, Maps, to_field
-from set_abstraction import (
-    PooledEdges,
-    Propagate,
-    ball,
-    farthest_points,
-    interpolate,
-    nearest,
-    norm_mlp,
-    over_rows,
-)
+from set_abstraction import PooledEdges, Propagate, ball, farthest_points, interpolate, nearest, norm_mlp, over_rows
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
 from contact.field import NUM_PARTS, ContactField
-from contact.network.features import (
-    HAND_FEATURES,
-    JOINT_FEATURES,
-    LENGTH,
-    OBJECT_FEATURES,
-    Observation,
-    observe,
-)
+from contact.network.features import HAND_FEATURES, JOINT_FEATURES, LENGTH, OBJECT_FEATURES, Observation, observe
 from contact.objects.hierarchy import LEVELS, PointHierarchy
 from hand_models import HandModel, HandPose
 from hand_models.weight_files import read_card, read_weights, write_weights

@@ -33,16 +33,7 @@ import torch
 from held_out_cases import read_cases, write_cases
 from real_grasps import validation_folder
 
-from contact.cases import (
-    Cases,
-    Predictor,
-    draw_contact,
-    held_out_cases,
-    in_turn,
-    predict_cases,
-    predictor,
-    real_cases,
-)
+from contact.cases import Cases, Predictor, draw_contact, held_out_cases, in_turn, predict_cases, predictor, real_cases
 from contact.evaluate import best_of_draws, measure_field
 from contact.field import ContactField
 from contact.network import ContactNet
@@ -327,10 +318,7 @@ if __name__ == "__main__":
     try:
         if arguments.make_held_out is not None:
             made = make_held_out(
-                arguments.make_held_out,
-                arguments.held_out,
-                arguments.held_out_grasps,
-                arguments.held_out_objects,
+                arguments.make_held_out, arguments.held_out, arguments.held_out_grasps, arguments.held_out_objects
             )
             print(f"{made}: {made.stat().st_size / 1e6:.2f} MB", file=sys.stderr)
             sys.exit(0)

@@ -204,11 +204,7 @@ def report(lifted: dict[str, float], names: Sequence[str], refined: dict[str, di
     if {"context", "context_plain"} <= set(names):
         changes = (
             f"{label} {100 * (lifted[f'context_{row}'] / max(lifted[f'context_plain_{row}'], 1e-9) - 1):+.1f} %"
-            for label, row in (
-                ("mean depth", "depth_mm"),
-                ("joints inside", "inside_share"),
-                ("MPJPE", "mpjpe_mm"),
-            )
+            for label, row in (("mean depth", "depth_mm"), ("joints inside", "inside_share"), ("MPJPE", "mpjpe_mm"))
         )
         lines.append(f"  what the affinity loss changes: {', '.join(changes)}")
     for title, figures in refined.items():
@@ -242,11 +238,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, float]:
         refined["DexYCB"] = refinement(human, model, context, config)
     print(report(lifted, names, refined))
     figures = {"lift_mpjpe_mm": lifted["context_mpjpe_mm"], "lift_mpcpe_mm": lifted["context_mpcpe_mm"]}
-    for name, prefix in (
-        ("mlp", "lift_{}_mlp_mm"),
-        ("unet", "lift_{}_unet_mm"),
-        ("context_plain", "lift_{}_plain_mm"),
-    ):
+    for name, prefix in (("mlp", "lift_{}_mlp_mm"), ("unet", "lift_{}_unet_mm"), ("context_plain", "lift_{}_plain_mm")):
         if name in names:
             figures |= {prefix.format(m): lifted[f"{name}_{m}_mm"] for m in ("mpjpe", "mpcpe")}
     if "context_plain" in names:

@@ -103,11 +103,7 @@ def evaluate(
         found.append((on_object, batch.contact > 0.4, on_hand, batch.hand_contact > 0.4))
     network.train(training)
     on_object, touched, on_hand, touching = (torch.cat(column) for column in zip(*found, strict=True))
-    return {
-        "loss": loss,
-        "ap": average_precision(on_object, touched),
-        "ap_hand": average_precision(on_hand, touching),
-    }
+    return {"loss": loss, "ap": average_precision(on_object, touched), "ap_hand": average_precision(on_hand, touching)}
 
 
 def learning_rate(options: Options, progress: float) -> float:

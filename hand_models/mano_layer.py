@@ -107,7 +107,5 @@ def pca_from_layer(layer: Any, *, side: str | None = None) -> ManoPca:
     else:
         raise ValueError("layer: it takes rotation matrices and keeps no pose space; use HandPose.from_rotmats.")
     return ManoPca(
-        _side(layer, side),
-        torch.tensor(mean, dtype=torch.float32),
-        torch.tensor(components, dtype=torch.float32),
+        _side(layer, side), torch.tensor(mean, dtype=torch.float32), torch.tensor(components, dtype=torch.float32)
     )

@@ -152,8 +152,7 @@ class HandPose(Record):
             pose = pose + offset.reshape(45)
         orient = torch.zeros(len(c), 3) if global_orient is None else global_orient
         return HandPose.from_arrays(
-            {"global_orient": orient, "hand_pose": pose.reshape(-1, 15, 3), "betas": betas, "transl": transl},
-            side=side,
+            {"global_orient": orient, "hand_pose": pose.reshape(-1, 15, 3), "betas": betas, "transl": transl}, side=side
         )
 
     @staticmethod
@@ -168,8 +167,7 @@ class HandPose(Record):
         root = _as_rotations("global_orient", global_orient, ())
         local = _as_rotations("hand_pose", hand_pose, (15,))
         return HandPose.from_arrays(
-            {"global_orient": log_so3(root), "hand_pose": log_so3(local), "betas": betas, "transl": transl},
-            side=side,
+            {"global_orient": log_so3(root), "hand_pose": log_so3(local), "betas": betas, "transl": transl}, side=side
         )
 
     # Batch --------------------------------------------------------------------------------------

@@ -32,8 +32,7 @@ def move(value: D, *args: Any, **kwargs: Any) -> D:
 
     members = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
     return replace(  # type: ignore[type-var]
-        value,
-        **{name: one(member) for name, member in members.items() if isinstance(member, Tensor | Record)},
+        value, **{name: one(member) for name, member in members.items() if isinstance(member, Tensor | Record)}
     )
 
 

@@ -33,12 +33,7 @@ def write_card(weights: Path, card: dict[str, Any]) -> None:
 
 
 def write_weights(
-    network: nn.Module,
-    settings: dict[str, Any],
-    card: dict[str, Any],
-    path: str | Path,
-    *,
-    half: bool = False,
+    network: nn.Module, settings: dict[str, Any], card: dict[str, Any], path: str | Path, *, half: bool = False
 ) -> Path:
     """Write weights and card, each under a temporary name first; make the folder when absent.
 

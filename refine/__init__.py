@@ -17,15 +17,7 @@ if TYPE_CHECKING:
     from .files.status import Status
     from .result import RefineResult
 
-__all__ = [
-    "HandPose",
-    "ObjectMesh",
-    "RefineConfig",
-    "RefineResult",
-    "Status",
-    "load_hand_model",
-    "refine_grasp",
-]
+__all__ = ["HandPose", "ObjectMesh", "RefineConfig", "RefineResult", "Status", "load_hand_model", "refine_grasp"]
 
 _HOME = {
     "refine_grasp": "refine.api", "RefineConfig": "refine.config", "RefineResult": "refine.result",

@@ -38,9 +38,7 @@ class _RefineGrasp(Protocol[_Options]):
     def __call__(self, hand_pose: Any, *args: _Options.args, **options: _Options.kwargs) -> RefineResult: ...
 
 
-def _typed(
-    function: Callable[Concatenate[Any, _Options], RefineResult | TwoHandResult],
-) -> _RefineGrasp[_Options]:
+def _typed(function: Callable[Concatenate[Any, _Options], RefineResult | TwoHandResult]) -> _RefineGrasp[_Options]:
     return cast("_RefineGrasp[_Options]", function)
 
 

@@ -9,14 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hand_models.anatomy import (
-    FINGERS,
-    JOINT_NAMES,
-    build_anatomy,
-    default_anatomy,
-    default_skeleton,
-    from_anatomical,
-)
+from hand_models.anatomy import FINGERS, JOINT_NAMES, build_anatomy, default_anatomy, default_skeleton, from_anatomical
 from hand_models.open_hand import load_open_hand
 from hand_models.pose import HandPose
 from hand_models.rotations import exp_so3, mirror_axis_angle

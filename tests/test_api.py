@@ -320,13 +320,7 @@ def test_a_hand_of_nan_fails_alone(model, hands, can, always, result):
 def test_statuses():
     """A hand that moved a little is refined where its result is surely better, and nudged where it is likely to be."""
     finite, moved, accepted = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [1, 0, 0, 1, 0]], dtype=torch.bool)
-    assert statuses(finite, moved, accepted) == [
-        Status.REFINED,
-        Status.NUDGED,
-        Status.KEPT,
-        Status.KEPT,
-        Status.FAILED,
-    ]
+    assert statuses(finite, moved, accepted) == [Status.REFINED, Status.NUDGED, Status.KEPT, Status.KEPT, Status.FAILED]
     assert all(len(s.explanation) > 20 for s in Status)
 
 

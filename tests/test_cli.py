@@ -316,11 +316,7 @@ def test_mano_dir_means_mano(monkeypatch):
     hands.HandOptions().load()
     hands.HandOptions(mano_dir=Path("m")).load()
     hands.HandOptions("mano").load()
-    assert asked == [
-        ("open", {"mano_dir": None}),
-        ("mano", {"mano_dir": Path("m")}),
-        ("mano", {"mano_dir": None}),
-    ]
+    assert asked == [("open", {"mano_dir": None}), ("mano", {"mano_dir": Path("m")}), ("mano", {"mano_dir": None})]
     with pytest.raises(ValueError, match="--mano-dir"):
         hands.HandOptions("open", Path("m")).load()
 

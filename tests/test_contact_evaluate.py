@@ -14,15 +14,7 @@ import trimesh
 from scipy.stats import beta, spearmanr
 from torch import Tensor
 
-from contact.cases import (
-    Cases,
-    draw_contact,
-    held_out_cases,
-    in_turn,
-    predict_cases,
-    predictor,
-    real_cases,
-)
+from contact.cases import Cases, draw_contact, held_out_cases, in_turn, predict_cases, predictor, real_cases
 from contact.corpus import load_corpus
 from contact.evaluate import (
     ambiguous_half,

@@ -12,17 +12,7 @@ import pytest
 import scipy.special
 import torch
 from synthetic_hand import random_hand, random_pose
-from term_checks import (
-    BALLS,
-    WHICH,
-    WIDTHS,
-    at_the_origin,
-    check_term,
-    draw,
-    equations_of,
-    fixed_points,
-    hand_state,
-)
+from term_checks import BALLS, WHICH, WIDTHS, at_the_origin, check_term, draw, equations_of, fixed_points, hand_state
 from torch import Tensor
 
 from contact.terms import FingersApart, HandsApart, SkinOnSurface, SpheresOutside, attraction, penetration
@@ -234,10 +224,7 @@ def test_fingers_apart(hand: HandModel, width: int) -> None:
 
     def residual(term: FingersApart, state: HandState) -> Tensor:
         spheres = inner_spheres(state.joints.points)
-        centres, radius = (
-            spheres.centres[:, :30].unflatten(1, (5, 6)),
-            spheres.radius[:30].unflatten(0, (5, 6)),
-        )
+        centres, radius = (spheres.centres[:, :30].unflatten(1, (5, 6)), spheres.radius[:30].unflatten(0, (5, 6)))
         overlap = [
             radius[a][:, None] + radius[b] - torch.cdist(centres[:, a], centres[:, b])
             for a in range(5)

@@ -154,13 +154,7 @@ def test_a_dead_worker_is_an_error_and_not_a_warning_an_object(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 1},
-        {"grasps_per_object": 6},
-        {"resolution": 33},
-        {"synthesis": SynthesisConfig(candidates=11)},
-    ],
+    "change", [{"seed": 1}, {"grasps_per_object": 6}, {"resolution": 33}, {"synthesis": SynthesisConfig(candidates=11)}]
 )
 def test_another_recipe_is_refused(built, change):
     build_corpus(built, progress=False)

@@ -80,8 +80,7 @@ def shifted(p: Predictions, by: tuple[float, float, float]) -> Predictions:
 
 def pose_of(p: Predictions, row: int) -> HandPose:
     return HandPose.from_arrays(
-        {n: getattr(p, n)[row] for n in ("global_orient", "hand_pose", "betas", "transl")},
-        side=str(p.side[row]),
+        {n: getattr(p, n)[row] for n in ("global_orient", "hand_pose", "betas", "transl")}, side=str(p.side[row])
     )
 
 

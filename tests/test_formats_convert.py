@@ -147,10 +147,7 @@ def distribution(tmp_path, monkeypatch):
         site = tmp_path / f"site_{name}"
         points = "\n".join(["[regrasp.formats]", *lines])
         text(site / f"{name}.py", FOREIGN)
-        text(
-            site / f"{name}-1.0.dist-info" / "METADATA",
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        )
+        text(site / f"{name}-1.0.dist-info" / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         text(site / f"{name}-1.0.dist-info" / "entry_points.txt", points)
         monkeypatch.syspath_prepend(site)
 

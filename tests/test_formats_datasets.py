@@ -61,10 +61,7 @@ def test_fhab(tmp_path):
     world = load_open_hand()(pose).joints.numpy().astype(float) * 1000
     rng = np.random.default_rng(0)
     objects = np.tile(np.eye(4), (3, 1, 1))
-    objects[:, :3, :3], objects[:, :3, 3] = (
-        turn(rng.normal(size=(3, 3))),
-        rng.normal(size=(3, 3)) * 50 + [0, 0, 500],
-    )
+    objects[:, :3, :3], objects[:, :3, 3] = (turn(rng.normal(size=(3, 3))), rng.normal(size=(3, 3)) * 50 + [0, 0, 500])
     path = fhab(tmp_path, skeleton.convert(world, source="openpose", target="fhab"), objects)
     assert sniff(path) == sniff(path.parent) == "fhab"
     p = read_any(path.parent)
@@ -109,10 +106,7 @@ def contactpose(folder: Path) -> tuple[Path, np.ndarray]:
             inner = np.eye(4)
             if side == "left":
                 w, x, y, z = motion["rotation"]
-                inner[:3, :3], inner[:3, 3] = (
-                    Rotation.from_quat([x, y, z, w]).as_matrix(),
-                    motion["translation"],
-                )
+                inner[:3, :3], inner[:3, 3] = (Rotation.from_quat([x, y, z, w]).as_matrix(), motion["translation"])
             place = np.linalg.inv(inner) @ np.linalg.inv(camera)
             expected.append(local @ place[:3, :3].T + place[:3, 3])
     sides = [{"valid": True, "moving": True}, {"valid": True, "moving": False}]
@@ -158,10 +152,7 @@ def test_contactopt_in_and_out(tmp_path, mano):
     for name, value in demo.items():
         np.testing.assert_allclose(json.loads(out.read_text())[name], value, atol=2e-6)
     full = np.c_[hand.orient, hand.pose.reshape(2, 45)]
-    several = [
-        demo,
-        {"beta": hand.betas[1].tolist(), "pose": full[1].tolist(), "trans": hand.transl[1].tolist()},
-    ]
+    several = [demo, {"beta": hand.betas[1].tolist(), "pose": full[1].tolist(), "trans": hand.transl[1].tolist()}]
     q = read_any(text(tmp_path / "two.json", json.dumps(several)), mano_dir=mano)
     assert error(q, mano, hand.vertices) < 2e-5
     left = Predictions.from_columns(q.columns() | {"side": np.array(["right", "left"])})

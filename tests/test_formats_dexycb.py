@@ -51,10 +51,7 @@ def dataset(root: Path, hand: Hands, side: str = "right") -> Path:
         f"serials:\n- '{SERIAL}'\n- '839512060362'\nnum_frames: 4\nextrinsics: 20200702_151821\nycb_ids:\n- 2\n- 14\n"
         f"ycb_grasp_ind: 1\nmano_sides:\n- {side}\nmano_calib:\n- {name}\n",
     )
-    text(
-        root / f"calibration/mano_{name}/mano.yml",
-        "betas:\n" + "".join(f"- {b!r}\n" for b in hand.betas[0].tolist()),
-    )
+    text(root / f"calibration/mano_{name}/mano.yml", "betas:\n" + "".join(f"- {b!r}\n" for b in hand.betas[0].tolist()))
     text(
         root / f"calibration/intrinsics/{SERIAL}_640x480.yml",
         "color:\n  fx: 610.5\n  fy: 611.5\n  ppx: 320.25\n  ppy: 240.75\ndepth:\n  coeffs: [0.0, 0.0]\n  fx: 500.0\n",

@@ -94,10 +94,7 @@ def json_forms(joints: np.ndarray) -> list[Any]:
         [{"keypoints": points, "frame_id": f"{k}"} for k, points in enumerate(array)],
         {"joints": array, "side": "right", "unit": "m"},
         {"xyz": (joints * 1000).tolist(), "unit": "mm", "object_id": ["a", "b", "c"]},
-        {
-            "keypoints_3d": skeleton.convert(joints, source="openpose", target="smplx").tolist(),
-            "order": "smplx",
-        },
+        {"keypoints_3d": skeleton.convert(joints, source="openpose", target="smplx").tolist(), "order": "smplx"},
     ]
 
 
@@ -136,11 +133,7 @@ def test_out_and_in_again_through_the_surface(tmp_path, poses, joints, suffix):
     [
         ("a,b\n1,2\n", {}, "line 1: 2 columns"),
         (",".join(f"x{k}" for k in range(63)) + "\n" + "1," * 61 + "1\n", {}, "line 2 has 62 cells"),
-        (
-            ",".join(f"x{k}" for k in range(63)) + "\n" + "1," * 62 + "one\n",
-            {},
-            "line 2: 'one' is not a number",
-        ),
+        (",".join(f"x{k}" for k in range(63)) + "\n" + "1," * 62 + "one\n", {}, "line 2: 'one' is not a number"),
         ("1," * 62 + "1\n", {"order": "mano16"}, "no fingertips"),
         ("1," * 62 + "1\n", {"unit": "inch"}, "unit"),
         ("1," * 62 + "1\n", {"axes": "maya"}, "axes"),

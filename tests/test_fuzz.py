@@ -127,11 +127,7 @@ def samples(root: Path, mano_dir: Path) -> list[Sample]:
     fits, _ = contactpose(root / "contactpose")
     add("contactpose", fits, mano_dir=mano_dir)
     add("contactpose", fits.with_name("annotations.json"), fits.parent, mano_dir=mano_dir)
-    demo = {
-        "beta": [0.1] * 10,
-        "pose": principal(hand, "right", 18, flat=False)[0].tolist(),
-        "trans": [0.0, 0.1, 0.2],
-    }
+    demo = {"beta": [0.1] * 10, "pose": principal(hand, "right", 18, flat=False)[0].tolist(), "trans": [0.0, 0.1, 0.2]}
     add("contactopt", text(root / "demo.json", json.dumps(demo)), mano_dir=mano_dir)
     sequence, *_ = grab(root / "grab")
     add("grab", sequence, mano_dir=mano_dir)
@@ -153,13 +149,7 @@ def samples(root: Path, mano_dir: Path) -> list[Sample]:
     corners = np.array(list(itertools.product((-0.03, 0.03), (-0.025, 0.025), (0.56, 0.64))))
     flat = load_open_hand()(HandPose.zeros(1)).joints[0].numpy() + np.array([0, 0, 0.6])
     points = np.concatenate([flat, corners]).tolist()
-    graph = {
-        "format": "graph/1",
-        "object_id": "mug",
-        "side": "right",
-        "keypoints_3d": points,
-        "objects": "objects",
-    }
+    graph = {"format": "graph/1", "object_id": "mug", "side": "right", "keypoints_3d": points, "objects": "objects"}
     add("graph", text(root / "graph.json", json.dumps(graph)))
     sidecar = text(root / "objects/objects.json", json.dumps({"mug": {"mesh": "mug.obj", "scale": 0.001}}))
     made = [
@@ -215,13 +205,7 @@ ODD = [
 ]  # fmt: skip
 KINDS = ["flip", "cut", "double", "insert", "zero", "number"]
 edits = st.lists(
-    st.tuples(
-        st.sampled_from(KINDS),
-        st.floats(0, 1, exclude_max=True),
-        st.integers(0, 255),
-    ),
-    min_size=1,
-    max_size=4,
+    st.tuples(st.sampled_from(KINDS), st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4
 )
 places = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 

@@ -40,16 +40,7 @@ def model():
 def wedge() -> ObjectMesh:
     """An object without symmetry, 7 x 10 x 12 cm."""
     vertices = np.array(
-        [
-            [-1, -1, -1],
-            [1, -1, -1],
-            [1, 1, -1],
-            [-1, 1, -1],
-            [-1, -1, 1],
-            [0.4, -1, 1],
-            [0.1, 0.6, 1],
-            [-1, 0.8, 1],
-        ]
+        [[-1, -1, -1], [1, -1, -1], [1, 1, -1], [-1, 1, -1], [-1, -1, 1], [0.4, -1, 1], [0.1, 0.6, 1], [-1, 0.8, 1]]
     )
     mesh = trimesh.Trimesh(vertices * [0.035, 0.05, 0.06]).convex_hull
     return ObjectMesh.from_any(mesh, resolution=40, cache=False)
@@ -355,10 +346,7 @@ def test_graph_files_carry_points_and_no_poses(graph_file, scene):
     rewrite(graph_file, keypoints_3d=[gappy], confidence=[[0.5] * 29], corner_order="given")
     row = json.loads(graph_file.read_text())
     seen = project(scene[0][None], CAMERA)[0].tolist()
-    flat = {k: v for k, v in row.items() if k != "keypoints_3d"} | {
-        "keypoints_2d": seen,
-        "cam_K": CAMERA.tolist(),
-    }
+    flat = {k: v for k, v in row.items() if k != "keypoints_3d"} | {"keypoints_2d": seen, "cam_K": CAMERA.tolist()}
     graph_file.write_text(json.dumps([row, flat]))
     rows = read_any(graph_file, source="graph")
     assert row_problems(rows) == {}

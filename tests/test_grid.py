@@ -128,9 +128,7 @@ def test_autograd_gives_the_analytic_gradient(grids: dict[str, SignedDistanceGri
     assert torch.equal(plain[1], gradient)
 
 
-def test_far_outside_the_distance_is_an_upper_bound_and_points_away(
-    grids: dict[str, SignedDistanceGrid],
-) -> None:
+def test_far_outside_the_distance_is_an_upper_bound_and_points_away(grids: dict[str, SignedDistanceGrid]) -> None:
     rng = np.random.default_rng(0)
     direction = rng.normal(size=(500, 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)

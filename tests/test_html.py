@@ -105,9 +105,7 @@ def test_page_holds_the_meshes_with_z_turned_upwards(page: str, view: GraspView)
     turned = after[: len(view.after)]
     np.testing.assert_allclose(turned[:, 1], view.after[:, 2], atol=1e-5)
     np.testing.assert_allclose(
-        np.linalg.norm(turned - turned[0], axis=1),
-        np.linalg.norm(view.after - view.after[0], axis=1),
-        atol=1e-5,
+        np.linalg.norm(turned - turned[0], axis=1), np.linalg.norm(view.after - view.after[0], axis=1), atol=1e-5
     )
     thing = points_of(data, "object")
     normals = np.frombuffer(base64.b64decode(data["objectNormals"]), np.int8)

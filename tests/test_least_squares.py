@@ -126,10 +126,7 @@ def test_sums_of_residuals() -> None:
 
 def test_reweighted_residuals_bring_their_own_cost() -> None:
     residual, rows = torch.randn(2, 7), torch.randn(2, 5, 7)
-    plain, robust = (
-        NormalEquations.of(residual, rows),
-        NormalEquations.of(residual, rows, torch.tensor([3.0, 4.0])),
-    )
+    plain, robust = (NormalEquations.of(residual, rows), NormalEquations.of(residual, rows, torch.tensor([3.0, 4.0])))
     assert robust.cost.tolist() == [3, 4]
     assert torch.equal(robust.gradient, plain.gradient)
     assert torch.equal(robust.hessian, plain.hessian)

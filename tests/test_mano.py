@@ -13,14 +13,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from hand_models.mano import (
-    MissingManoError,
-    find_mano,
-    load_mano,
-    load_mano_pca,
-    read_fields,
-    user_data_dir,
-)
+from hand_models.mano import MissingManoError, find_mano, load_mano, load_mano_pca, read_fields, user_data_dir
 from hand_models.mano_layer import from_layer, pca_from_layer
 from hand_models.model import PARENTS
 from hand_models.pose import HandPose
@@ -204,16 +197,7 @@ def test_files_that_are_not_manos_say_what_is_wrong(tmp_path, change, words):
 
 @pytest.mark.parametrize(
     "below",
-    [
-        ".",
-        "mano",
-        "models/mano",
-        "mano/models",
-        "mano_v1_2/models",
-        "_DATA/data/mano",
-        "mano_data",
-        "mano_data/mano",
-    ],
+    [".", "mano", "models/mano", "mano/models", "mano_v1_2/models", "_DATA/data/mano", "mano_data", "mano_data/mano"],
 )
 def test_layouts_of_other_packages_are_recognised(tmp_path, monkeypatch, below):
     path = tmp_path / below / "MANO_RIGHT.pkl"

@@ -22,23 +22,10 @@ from refine.measure.contact import (
     penetration_depth,
 )
 from refine.measure.evaluate import fraction_improved
-from refine.measure.joints import (
-    auc,
-    mpcpe,
-    mpjpe,
-    mpjpe_procrustes,
-    mpjpe_root_relative,
-    mpvpe,
-    pck,
-    procrustes_align,
-)
+from refine.measure.joints import auc, mpcpe, mpjpe, mpjpe_procrustes, mpjpe_root_relative, mpvpe, pck, procrustes_align
 from refine.measure.motion import acceleration_error, motion_consistency
 from refine.measure.simulation import convex_pieces, simulation_displacement
-from refine.measure.volumes import (
-    intersection_volume,
-    intersection_volume_voxels,
-    penetration_depth_into_hand,
-)
+from refine.measure.volumes import intersection_volume, intersection_volume_voxels, penetration_depth_into_hand
 
 
 def mesh_hand(mesh: trimesh.Trimesh, *shifts: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -81,19 +81,7 @@ def test_forward_is_skinning_by_the_book(model: HandModel) -> None:
     hand = model(pose)
     np.testing.assert_allclose(hand.vertices[0].numpy(), vertices, atol=1e-9)
     tips = model.tip_regressor.numpy() @ vertices
-    for row, bone in (
-        (0, 0),
-        (1, 13),
-        (2, 14),
-        (3, 15),
-        (5, 1),
-        (7, 3),
-        (9, 4),
-        (13, 10),
-        (15, 12),
-        (17, 7),
-        (19, 9),
-    ):
+    for row, bone in ((0, 0), (1, 13), (2, 14), (3, 15), (5, 1), (7, 3), (9, 4), (13, 10), (15, 12), (17, 7), (19, 9)):
         np.testing.assert_allclose(hand.joints[0, row], joints[bone], atol=1e-9)
     np.testing.assert_allclose(hand.joints[0, 4::4], tips, atol=1e-9)
     root = (model.root(pose) + pose.transl)[0]
@@ -273,11 +261,7 @@ def test_selected_and_intermediate_points(model: HandModel) -> None:
     for hand in range(2):
         torch.testing.assert_close(chosen.points[hand], skin.points[hand, index[hand]])
         torch.testing.assert_close(chosen.dense()[hand], skin.dense()[hand][..., index[hand]])
-    first, second, share = (
-        torch.tensor([0, 4]),
-        torch.tensor([7, 2]),
-        torch.tensor([0.25, 1.0], dtype=torch.float64),
-    )
+    first, second, share = (torch.tensor([0, 4]), torch.tensor([7, 2]), torch.tensor([0.25, 1.0], dtype=torch.float64))
     between = skin.between(first, second, share)
     for values, expected in (
         (between.points.transpose(1, 2), skin.points.transpose(1, 2)),

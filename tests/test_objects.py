@@ -50,8 +50,7 @@ class TestSources:
         scene = trimesh.Scene()
         scene.add_geometry(trimesh.creation.icosphere(2, 0.02))
         scene.add_geometry(
-            trimesh.creation.icosphere(2, 0.02),
-            transform=trimesh.transformations.translation_matrix([0.1, 0, 0]),
+            trimesh.creation.icosphere(2, 0.02), transform=trimesh.transformations.translation_matrix([0.1, 0, 0])
         )
         scene.export(tmp_path / "two.glb")
         for found in (make(scene), make(tmp_path / "two.glb")):

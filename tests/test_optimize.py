@@ -251,12 +251,7 @@ def test_without_trust_all_are_as_sure_as_on_average(model, box):
     field = replace(box.field, joints_var=uneven)
     trusting, even = (
         field_terms(
-            model,
-            box.objects,
-            which,
-            box.truth,
-            field,
-            replace(CONFIG, costs=replace(CONFIG.costs, trust=trust)),
+            model, box.objects, which, box.truth, field, replace(CONFIG, costs=replace(CONFIG.costs, trust=trust))
         )
         for trust in (True, False)
     )

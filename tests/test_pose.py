@@ -161,10 +161,7 @@ def test_from_pca_names_what_is_wrong(coefficients: Any, components: Any, mean: 
 
 def test_from_rotmats() -> None:
     rng = np.random.RandomState(0)
-    root, local = (
-        Rotation.random(3, rng).as_matrix(),
-        Rotation.random(45, rng).as_matrix().reshape(3, 15, 3, 3),
-    )
+    root, local = (Rotation.random(3, rng).as_matrix(), Rotation.random(45, rng).as_matrix().reshape(3, 15, 3, 3))
     pose = HandPose.from_rotmats(root, local, betas=np.ones((3, 10)), side="left")
     np.testing.assert_allclose(exp_so3(pose.global_orient), root, atol=2e-6)
     np.testing.assert_allclose(exp_so3(pose.hand_pose), local, atol=2e-6)

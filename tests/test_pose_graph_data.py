@@ -146,16 +146,7 @@ def test_splits_of_an_fhab_tree_and_training_on_them(fhab_tree, capsys):
     assert len(data) == FRAMES
     torch.testing.assert_close(data.box, torch.tensor([0.07, 0.08, 0.2]).expand(FRAMES, 3), atol=1e-5, rtol=0)
 
-    command = [
-        "pose-graph",
-        "train",
-        "--splits",
-        str(root / "splits"),
-        "--out",
-        str(root / "run"),
-        "--kinds",
-        "mlp",
-    ]
+    command = ["pose-graph", "train", "--splits", str(root / "splits"), "--out", str(root / "run"), "--kinds", "mlp"]
     command += ["--steps", "30", "--batch-size", "8"]
     assert main(command) == 0
     network = load_network(root / "run" / "mlp.safetensors")
@@ -189,16 +180,7 @@ def test_splits_in_millimetres_are_refused(tmp_path):
 
 def test_training_on_a_corpus_by_command(tmp_path, capsys):
     folder = write_corpus(tmp_path / "corpus")
-    command = [
-        "pose-graph",
-        "train",
-        "--corpus",
-        str(folder),
-        "--out",
-        str(tmp_path / "run"),
-        "--kinds",
-        "mlp",
-    ]
+    command = ["pose-graph", "train", "--corpus", str(folder), "--out", str(tmp_path / "run"), "--kinds", "mlp"]
     assert main([*command, "--steps", "10", "--batch-size", "8"]) == 0
     assert "mpjpe_mm" in capsys.readouterr().out
     assert (tmp_path / "run" / "held_out.npz").is_file()

@@ -318,10 +318,7 @@ def test_json_for_a_handful(tmp_path):
         ('{"rows": [{"object_id": "a", "side": "right", "transl": ["x", 1, 2]}]}', "row 0, column 'transl'"),
         ('{"rows": [{"object_id": "a", "side": "right", "transl": [1, 2]}]}', "row 0, column 'transl'"),
         ('{"rows": [{"object_id": {}, "side": "right", "transl": [1, 2, 3]}]}', "row 0, column 'object_id'"),
-        (
-            '{"rows": [{"object_id": "a", "frame_index": 1}, {"object_id": "a"}]}',
-            "row 1, column 'frame_index'",
-        ),
+        ('{"rows": [{"object_id": "a", "frame_index": 1}, {"object_id": "a"}]}', "row 1, column 'frame_index'"),
         ("[" * 100_000, "not readable JSON"),
     ],
 )
@@ -528,12 +525,7 @@ def test_rows_with_joints_alone_are_fitted(model, monkeypatch):
 def test_validation_grasps_make_a_file(validation_folder: Path, tmp_path):
     with np.load(validation_folder / "dexycb_val.npz", allow_pickle=False) as data:
         p = Predictions.from_columns(
-            {
-                "object_id": data["object_id"],
-                "side": "right",
-                "hand_model": "mano",
-                "keypoints_3d": data["joints"],
-            }
+            {"object_id": data["object_id"], "side": "right", "hand_model": "mano", "keypoints_3d": data["joints"]}
         )
     validate(p)
     assert len(read_predictions(write_predictions(tmp_path / "p.npz", p))) == len(p)

@@ -39,10 +39,7 @@ def test_a_stopwatch_times_calls_within_a_part_alone(module):
 
     owner = Solver()
     watch = module.Stopwatch()
-    with (
-        watch.watching([("solve", Solver, "solve")]),
-        watch.watching([("query", Solver, "query")], "solve"),
-    ):
+    with watch.watching([("solve", Solver, "solve")]), watch.watching([("query", Solver, "query")], "solve"):
         owner.query()  # outside of the part: not counted
         assert owner.solve() == 7
     assert 0.01 <= watch.seconds["query"] <= watch.seconds["solve"]

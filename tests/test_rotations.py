@@ -15,21 +15,7 @@ from torch import Tensor
 from hand_models.rotations import exp_so3, left_jacobian, log_so3, mirror_axis_angle, skew
 
 # Zero, both sides of every switch between series and closed form, and the neighbourhood of a half turn.
-ANGLES = (
-    0.0,
-    1e-12,
-    1e-8,
-    9.9e-5,
-    1.01e-4,
-    1e-3,
-    0.02,
-    0.0999,
-    0.1001,
-    1.0,
-    2.5,
-    math.pi - 1e-3,
-    math.pi - 1e-7,
-)
+ANGLES = (0.0, 1e-12, 1e-8, 9.9e-5, 1.01e-4, 1e-3, 0.02, 0.0999, 0.1001, 1.0, 2.5, math.pi - 1e-3, math.pi - 1e-7)
 BEYOND = (math.pi, 4.0, 2 * math.pi + 0.1)
 
 
@@ -69,10 +55,7 @@ def test_log_undoes_exp(angle: float) -> None:
 @pytest.mark.parametrize("angle", [*ANGLES, math.pi])
 def test_log_is_scipys(angle: float) -> None:
     matrix = Rotation.from_rotvec(angle * axes().numpy()).as_matrix()
-    ours, theirs = (
-        log_so3(torch.from_numpy(matrix)),
-        torch.from_numpy(Rotation.from_matrix(matrix).as_rotvec()),
-    )
+    ours, theirs = (log_so3(torch.from_numpy(matrix)), torch.from_numpy(Rotation.from_matrix(matrix).as_rotvec()))
     if angle == math.pi:  # either axis of a half turn will do
         theirs = theirs * (ours * theirs).sum(1, keepdim=True).sign()
     close(ours, theirs, atol=1e-8)

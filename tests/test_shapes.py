@@ -7,15 +7,7 @@ import pytest
 import trimesh
 
 from contact.corpus.shapes import FAMILIES, demo_shapes, sample_shape
-from contact.corpus.shapes.solids import (
-    finish,
-    flip_flat_edges,
-    polygon,
-    revolve,
-    rounded,
-    rounded_box,
-    subdivide,
-)
+from contact.corpus.shapes.solids import finish, flip_flat_edges, polygon, revolve, rounded, rounded_box, subdivide
 
 
 def assert_good_mesh(mesh: trimesh.Trimesh) -> None:

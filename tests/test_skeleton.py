@@ -31,29 +31,7 @@ REQUIRED = {
 }  # fmt: skip
 
 # Index lists published by the sources themselves, independent of the names in the module.
-MANO_AND_TIPS_TO_OPENPOSE = (
-    0,
-    13,
-    14,
-    15,
-    16,
-    1,
-    2,
-    3,
-    17,
-    4,
-    5,
-    6,
-    18,
-    10,
-    11,
-    12,
-    19,
-    7,
-    8,
-    9,
-    20,
-)  # HO-3D
+MANO_AND_TIPS_TO_OPENPOSE = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)  # HO-3D
 FHAB_TO_OPENPOSE = (0, 1, 6, 7, 8, 2, 9, 10, 11, 3, 12, 13, 14, 4, 15, 16, 17, 5, 18, 19, 20)
 
 
@@ -167,10 +145,7 @@ def test_smplx_tip_ids_agree_with_the_package():
         (lambda: convert(np.zeros((21, 3)), source="openpose", target="xyz"), ["order", "xyz"]),
         (lambda: convert(np.zeros((16, 3)), source="openpose", target="smplx"), ["joints", "(16, 3)", "21"]),
         (lambda: convert(np.zeros(21), source="openpose", target="smplx"), ["joints", "(21,)"]),
-        (
-            lambda: convert(np.zeros((16, 3)), source="mano16", target="openpose"),
-            ["target", "thumb_tip", "mano16"],
-        ),
+        (lambda: convert(np.zeros((16, 3)), source="mano16", target="openpose"), ["target", "thumb_tip", "mano16"]),
     ],
 )
 def test_errors_name_the_argument_and_the_mend(call, words):

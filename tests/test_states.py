@@ -183,10 +183,7 @@ def test_unknowns_of_a_pair_are_those_of_the_first_and_then_of_the_second() -> N
     for half, at in (("first", slice(0, 61)), ("second", slice(61, 67))):
         alone = getattr(state, half)
         term = Landmarks(torch.zeros_like(alone.landmarks.points))
-        found, expected = (
-            state.assemble(Of(half, term).linearize(state)),
-            alone.assemble(term.linearize(alone)),
-        )
+        found, expected = (state.assemble(Of(half, term).linearize(state)), alone.assemble(term.linearize(alone)))
         torch.testing.assert_close(found.cost, expected.cost)
         torch.testing.assert_close(found.gradient[:, at], expected.gradient)
         torch.testing.assert_close(found.hessian[:, at, at], expected.hessian)

@@ -204,11 +204,7 @@ def test_dictionaries_are_right_then_left(pair, can, config, result, model):
     [
         (lambda r, m: [r, r], {}, "hand_pose: two right hands; pass one right and one left"),
         (lambda r, m: [r, m[:2]], {}, "hand_pose: 3 right and 2 left hands; give as many of either"),
-        (
-            lambda r, m: [r, m],
-            {"method": "contactopt"},
-            "config: method 'contactopt' knows single hands only",
-        ),
+        (lambda r, m: [r, m], {"method": "contactopt"}, "config: method 'contactopt' knows single hands only"),
     ],
 )
 def test_mistakes_say_how_to_mend_them(pair, can, config, pick, changes, message):

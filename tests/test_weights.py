@@ -14,12 +14,7 @@ from contact.network import ContactNet, NetworkConfig
 from contact.weights import card_path, load_network, save_weights
 
 SMALL = NetworkConfig(fine=8, middle=8, token=16, layers=1, heads=2)
-CARD = {
-    "corpus_sha256": "0" * 64,
-    "seed": 3,
-    "held_out": {"contactopt": {"after_mm": 12.5}},
-    "out": Path("runs"),
-}
+CARD = {"corpus_sha256": "0" * 64, "seed": 3, "held_out": {"contactopt": {"after_mm": 12.5}}, "out": Path("runs")}
 
 
 @pytest.fixture
@@ -82,15 +77,7 @@ def test_missing_files(saved: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "not json",
-        "[]",
-        "{}",
-        '{"network": {"width": 3}}',
-        '{"network": {"heads": "two"}}',
-        '{"network": null}',
-    ],
+    ["", "not json", "[]", "{}", '{"network": {"width": 3}}', '{"network": {"heads": "two"}}', '{"network": null}'],
 )
 def test_broken_card(saved: Path, text: str) -> None:
     card_path(saved).write_text(text)

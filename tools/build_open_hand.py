@@ -16,16 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from open_hand_centres import joint_regressors
-from open_hand_mesh import (
-    cap,
-    claim_thumb_ball,
-    decimate,
-    diffuse,
-    refine,
-    spread,
-    vertex_areas,
-    vertex_normals,
-)
+from open_hand_mesh import cap, claim_thumb_ball, decimate, diffuse, refine, spread, vertex_areas, vertex_normals
 from open_hand_points import fit_joint_regressor, fit_tip_regressor, skin_density
 from open_hand_rest import (
     WRIST,

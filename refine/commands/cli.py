@@ -92,13 +92,7 @@ COMMANDS = {
 def overview() -> str:
     """The text of `regrasp --help`."""
     width = max(map(len, COMMANDS))
-    lines = [
-        "usage: regrasp COMMAND [OPTIONS]",
-        "",
-        "Makes noisy hand-object grasps touch right.",
-        "",
-        "commands:",
-    ]
+    lines = ["usage: regrasp COMMAND [OPTIONS]", "", "Makes noisy hand-object grasps touch right.", "", "commands:"]
     lines += [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     lines += ["", "examples:"]
     lines += [f"  {COMMANDS[name].examples[0]}" for name in ("demo", "refine", "doctor")]

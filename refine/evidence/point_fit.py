@@ -62,19 +62,12 @@ class PointEvidence(Record):
         # Depth: of each point among the others, and faintly of them all.
         share = inverse**2 / (inverse**2).sum(1, keepdim=True).clamp_min(1e-12)
         behind, deeper = at[..., 2] - given[..., 2], rows[:, :, 2]
-        mean, mean_rows = (
-            (behind * share).sum(1, keepdim=True),
-            (deeper * share[:, None]).sum(2, keepdim=True),
-        )
+        mean, mean_rows = ((behind * share).sum(1, keepdim=True), (deeper * share[:, None]).sum(2, keepdim=True))
         among = self._robust(
             ((behind - mean) * inverse)[:, None], ((deeper - mean_rows) * inverse[:, None])[:, :, None]
         )
         whole = 1 / (self.depth_sigma * (given[..., 2] * share).sum(1, keepdim=True).clamp_min(0.05))
-        return [
-            across,
-            among,
-            self._robust((mean * whole)[:, None], (mean_rows * whole[:, None])[:, :, None]),
-        ]
+        return [across, among, self._robust((mean * whole)[:, None], (mean_rows * whole[:, None])[:, :, None])]
 
     def _robust(self, residual: Tensor, rows: Tensor) -> NormalEquations:
         """Pseudo-Huber over points: ``residual (B, A, N)`` of A axes each, ``rows (B, D, A, N)``."""
@@ -88,12 +81,7 @@ def _inverse(sigma: Tensor) -> Tensor:
 
 
 def fit_hand(
-    evidence: PointEvidence,
-    start: HandPose,
-    model: HandModel,
-    *,
-    with_betas: bool = True,
-    iterations: int = 20,
+    evidence: PointEvidence, start: HandPose, model: HandModel, *, with_betas: bool = True, iterations: int = 20
 ) -> Solution[HandState]:
     """Right hands that agree best with the evidence on their 21 joints, the anatomical prior and betas ~ N(0, 1).
 

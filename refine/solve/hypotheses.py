@@ -58,15 +58,7 @@ def solve_hypotheses(
         known = [term[rows] for term in evidence]
         found.append(
             find_finalists(
-                grasps.model,
-                objects,
-                which[rows],
-                pose[rows],
-                mean[rows],
-                drawn,
-                score_weights,
-                config,
-                known,
+                grasps.model, objects, which[rows], pose[rows], mean[rows], drawn, score_weights, config, known
             )
         )
     return best_finalist(grasps.model, objects, mean, Finalists.cat(found), score_weights, config, evidence)
@@ -125,10 +117,7 @@ def best_finalist(
     state = solution.state[chosen]
     posterior = solved_variance(state, solution.equations.hessian[chosen], found.joints_var[chosen])
     return Solved(
-        state.pose,
-        scores[chosen],
-        posterior + found.spread[chosen],
-        found.steps[chosen] + solution.iterations[chosen],
+        state.pose, scores[chosen], posterior + found.spread[chosen], found.steps[chosen] + solution.iterations[chosen]
     )
 
 

@@ -87,11 +87,7 @@ def revolve(side: Sequence[Sequence[float]] | np.ndarray, fillet: float = 0.0, s
 
 
 def revolve_shell(
-    side: Sequence[Sequence[float]] | np.ndarray,
-    wall: float,
-    floor: float,
-    fillet: float,
-    segments: int = 48,
+    side: Sequence[Sequence[float]] | np.ndarray, wall: float, floor: float, fillet: float, segments: int = 48
 ) -> tuple[Manifold, Manifold]:
     """An open vessel, and the cavity to be cut again from whatever is joined to it later.
 
@@ -143,11 +139,7 @@ def loft(sections: np.ndarray) -> Manifold:
 
 
 def loft_upright(
-    heights: np.ndarray,
-    half_widths: np.ndarray,
-    half_depths: np.ndarray,
-    exponents: np.ndarray,
-    segments: int,
+    heights: np.ndarray, half_widths: np.ndarray, half_depths: np.ndarray, exponents: np.ndarray, segments: int
 ) -> Manifold:
     """Solid through superelliptic sections, see `superellipse`, at the given heights."""
     outline = zip(half_widths, half_depths, exponents, strict=True)

@@ -81,8 +81,7 @@ def _places(path: Path, fits: Path) -> list[np.ndarray]:
     places = [np.eye(4)[None], np.eye(4)[None]]
     if not path.is_file():
         warnings.warn(
-            f"{fits}: there is no annotations.json beside it; hands are taken to rest on the object.",
-            stacklevel=3,
+            f"{fits}: there is no annotations.json beside it; hands are taken to rest on the object.", stacklevel=3
         )
         return places
     document = read_json(path)
