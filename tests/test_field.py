@@ -29,7 +29,7 @@ def solid_hand(mesh: trimesh.Trimesh, cap: Tensor | None = None) -> HandModel:
     ids = torch.arange(count)
     return HandModel(
         "solid", "right", vertices, torch.zeros(count, 3, 10), None, mean, weights, skin, faces, mean[:5],
-        ids[:: max(1, count // 400)], ids[:5], ids[:5],
+        ids[:: max(1, count // 400)],
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def model() -> HandModel:
     return HandModel(
         "open", "right", torch.rand(40, 3, generator=g) * 0.1, torch.randn(40, 3, 10, generator=g) * 1e-3, None,
         regressor / regressor.sum(1, keepdim=True), weights / weights.sum(1, keepdim=True), faces, faces,
-        torch.eye(40)[:5], ids, ids, ids, PARENTS,
+        torch.eye(40)[:5], ids, PARENTS,
     )  # fmt: skip
 
 
