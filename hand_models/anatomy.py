@@ -12,30 +12,7 @@ Axes, right hand (rows of the basis; right-handed; a left hand is mirrored first
 - *abduction*: ``twist × flexion``. Positive moves the finger to the thumb's side (radially); for the
   thumb's base, out of the palm (palmar abduction), its flexion sweeping across the palm.
 
-The back of a finger is the normal of the arch that the four knuckles form, so that bent fingers converge
-on the wrist as they do in people (on the scaphoid: Kapandji, *The Physiology of the Joints*, vol. 1). The
-back of the thumb is (1, 1, 1), the choice of the anatomically constrained MANO of Yang et al. (CPF, ICCV
-2021); the bend of the thumb's bones at rest gives the same flexion axis to 3°.
-
-Sources of the ranges (`_RANGES`), degrees:
-
-- Fingers, flexion: AAOS and Norkin & White, *Measurement of Joint Motion* (MCP -45..90, PIP 0..100,
-  DIP -10..90); Mallon, Brown & Nunley, J. Hand Surg. 16A, 1991 (young adults, more on the ulnar side);
-  Lin, Wu & Huang, 2000 (PIP up to 110).
-- MCP abduction ±20 (AAOS), passive slack and the spread of the rest fingers added (below).
-- Lateral and axial motion of all three joints: Degeorges et al., Surg. Radiol. Anat. 27, 2005, measured
-  lateral angles of 5-39 (MCP), 4-39 (PIP), 4-30 (DIP) and axial rotation from 11 pronation to 26
-  supination; Krishnan & Chipchase, J. Hand Surg. 22B, 1997 (large passive MCP rotation, mostly supination).
-- Ring and little finger: their metacarpals move too (El-Shennawy et al., J. Hand Surg. 26A, 2001), which a
-  hand of 16 joints can only express at the MCP.
-- Thumb: Cooney et al., J. Bone Joint Surg. 63A, 1981 (TM 53 flexion-extension, 42 abduction, 17 rotation
-  on average); AAOS (abduction 70, MCP 50-60, IP -20..80); Crisco et al., J. Biomech. Eng. 137, 2015
-  (rotation coupled to opposition).
-
-Two widenings are the model's and not the hand's: the last two thumb joints, and the twist of the little
-finger. MANO's skin was fitted with free ball joints, and its poses share one and the same thumb or finger
-posture between neighbouring joints (thumb base pronated, next joint supinated), so that single joints
-leave their clinical range while the digit as a whole does not.
+Where the backs of the fingers and the ranges of motion come from: docs/anatomy.md.
 """
 
 from __future__ import annotations
@@ -53,7 +30,6 @@ from .rotations import mirror_axis_angle
 
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 JOINT_NAMES = tuple(f"{finger}{k}" for finger in FINGERS for k in (1, 2, 3))
-AXIS_NAMES = ("flexion", "abduction", "twist")
 
 # Bones of the mean right hand at rest, millimetres, wrist -> 1 -> 2 -> 3 -> tip. These directions are what
 # axis-angle hand poses in MANO's convention refer to.

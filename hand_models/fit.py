@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from .pose import HandPose, check_side
 from .solver.least_squares import Solution, Termination, minimize
 from .solver.states import HandState, Term
 from .solver.terms import AnglePrior, JointLimits, PointTargets, ShapePrior
+from .surface import spread_points
 
 _CHUNK = 256  # hands solved at a time: bounds memory, costs no speed
 _FINEST = 0.0005  # smallest error assumed of given points, metres
@@ -148,7 +150,7 @@ def solve_vertices(
     target = target * _mirror_for(side, target)
     fixed = _fixed_betas(betas, len(target), model)
     _warn_unusable("vertices", usable, "fewer than half of their vertices")
-    ids = _spread_over_parts(model, max_points)
+    ids = torch.from_numpy(np.sort(spread_points(model.template.cpu().numpy(), max_points))).to(target.device)
     return _solve(target, used, usable, fixed, side, model, model.anatomy, config, ids)
 
 
@@ -304,16 +306,3 @@ def _check_metres(name: str, extent: Tensor) -> None:
             f"{name}: the hands have an RMS extent of {middle:.3g} m, a human hand about 0.05; "
             "pass metres (millimetres: divide by 1000)."
         )
-
-
-def _spread_over_parts(model: HandModel, count: int) -> Tensor:
-    """At most ``count`` vertex ids, farthest-point order, so that every finger has its share."""
-    vertices = model.template
-    if len(vertices) <= count:
-        return torch.arange(len(vertices), device=vertices.device)
-    chosen = [0]
-    distance = (vertices - vertices[0]).norm(dim=1)
-    for _ in range(count - 1):
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (vertices - vertices[chosen[-1]]).norm(dim=1))
-    return torch.tensor(sorted(chosen), device=vertices.device)

@@ -41,16 +41,6 @@ class HandJacobian:
     vertices: PointJacobian
     joints: PointJacobian
 
-    @property
-    def d_vertices(self) -> Tensor:
-        """(B, P, 3, D) dense derivative of the vertices."""
-        return self.vertices.dense().permute(0, 3, 2, 1)
-
-    @property
-    def d_joints(self) -> Tensor:
-        """(B, 21, 3, D) dense derivative of the joints."""
-        return self.joints.dense().permute(0, 3, 2, 1)
-
 
 @dataclass(frozen=True, eq=False)
 class HandModel:

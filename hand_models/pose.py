@@ -172,11 +172,6 @@ class HandPose(Record):
 
     # Batch --------------------------------------------------------------------------------------
 
-    @property
-    def batch_size(self) -> int:
-        """Number of hands."""
-        return len(self)
-
     @classmethod
     def cat(cls, parts: Sequence[HandPose]) -> HandPose:
         """Join batches of the same side. Raises ``ValueError`` when they differ, or there are none."""

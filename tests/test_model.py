@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hand_models import load_mano, load_open_hand
 from hand_models.model import PARENTS, HandModel
+from hand_models.point_jacobian import PointJacobian
 from hand_models.pose import HandPose
 from hand_models.rotations import exp_so3
 
@@ -26,6 +27,11 @@ def in_double(model: HandModel) -> HandModel:
     model = model.to(torch.float64)
     names = ("weights", "tip_regressor")
     return replace(model, **{n: getattr(model, n) / getattr(model, n).sum(1, keepdim=True) for n in names})
+
+
+def by_pose(points: PointJacobian) -> Tensor:
+    """(B, P, 3, D) dense derivative."""
+    return points.dense().permute(0, 3, 2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +120,8 @@ def test_batch_is_a_loop(model: HandModel) -> None:
         torch.testing.assert_close(together.vertices[k : k + 1], alone.vertices)
         torch.testing.assert_close(together.joints[k : k + 1], alone.joints)
         single = model.jacobian(pose[k], ids, with_betas=True)
-        torch.testing.assert_close(jacobian.d_vertices[k : k + 1], single.d_vertices)
-        torch.testing.assert_close(jacobian.d_joints[k : k + 1], single.d_joints)
+        torch.testing.assert_close(by_pose(jacobian.vertices)[k : k + 1], by_pose(single.vertices))
+        torch.testing.assert_close(by_pose(jacobian.joints)[k : k + 1], by_pose(single.joints))
 
 
 def test_rigid_motion(model: HandModel) -> None:
@@ -197,8 +203,8 @@ def test_jacobian_is_autograds(model: HandModel, width: int) -> None:
     pose, ids = random_pose(2, side=model.side), some_vertices(model)
     analytic = model.jacobian(pose, ids, with_betas=width == 61)
     vertices, joints = by_autograd(model, pose, ids, width)
-    assert_relative(analytic.d_vertices, vertices, 1e-9)
-    assert_relative(analytic.d_joints, joints, 1e-9)
+    assert_relative(by_pose(analytic.vertices), vertices, 1e-9)
+    assert_relative(by_pose(analytic.joints), joints, 1e-9)
     hand = model(pose)
     torch.testing.assert_close(analytic.vertices.points, hand.vertices[:, ids])
     torch.testing.assert_close(analytic.joints.points, hand.joints)
@@ -209,8 +215,8 @@ def test_jacobian_at_rest(model: HandModel) -> None:
     pose, ids = HandPose.zeros(1, side=model.side).to(torch.float64), some_vertices(model)
     analytic = model.jacobian(pose, ids, with_betas=True)
     vertices, joints = by_autograd(model, pose, ids, 61)
-    assert_relative(analytic.d_vertices, vertices, 1e-9)
-    assert_relative(analytic.d_joints, joints, 1e-9)
+    assert_relative(by_pose(analytic.vertices), vertices, 1e-9)
+    assert_relative(by_pose(analytic.joints), joints, 1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0])
@@ -222,8 +228,8 @@ def test_jacobian_in_single_precision(models: dict[str, HandModel], name: str, s
     pose = replace(pose, hand_pose=scale * pose.hand_pose)
     exact = model.jacobian(pose, ids, with_betas=True)
     single = model.to(torch.float32).jacobian(pose.to(torch.float32), ids, with_betas=True)
-    assert_relative(single.d_vertices.double(), exact.d_vertices, 1e-5)
-    assert_relative(single.d_joints.double(), exact.d_joints, 1e-5)
+    assert_relative(by_pose(single.vertices).double(), by_pose(exact.vertices), 1e-5)
+    assert_relative(by_pose(single.joints).double(), by_pose(exact.joints), 1e-5)
 
 
 def test_jacobian_against_finite_differences(model: HandModel) -> None:
@@ -232,16 +238,16 @@ def test_jacobian_against_finite_differences(model: HandModel) -> None:
     moves = step * torch.eye(61, dtype=torch.float64)
     ahead, behind = (model(pose.repeat_interleave(61).retract(sign * moves)) for sign in (1, -1))
     numeric = ((ahead.vertices - behind.vertices)[:, ids] / (2 * step)).permute(1, 2, 0)
-    analytic = model.jacobian(pose, ids, with_betas=True).d_vertices[0]
+    analytic = by_pose(model.jacobian(pose, ids, with_betas=True).vertices)[0]
     assert_relative(analytic, numeric, 1e-7)
 
 
 def test_jacobian_of_all_vertices(model: HandModel) -> None:
     pose, ids = random_pose(1, side=model.side), some_vertices(model)
     everything, some = model.jacobian(pose), model.jacobian(pose, ids)
-    assert everything.d_vertices.shape == (1, len(model.template), 3, 51)
-    torch.testing.assert_close(everything.d_vertices[:, ids], some.d_vertices)
-    torch.testing.assert_close(everything.d_joints, some.d_joints)
+    assert by_pose(everything.vertices).shape == (1, len(model.template), 3, 51)
+    torch.testing.assert_close(by_pose(everything.vertices)[:, ids], by_pose(some.vertices))
+    torch.testing.assert_close(by_pose(everything.joints), by_pose(some.joints))
 
 
 def test_jacobian_along_a_direction(model: HandModel) -> None:

@@ -48,7 +48,7 @@ def test_from_arrays_takes_every_layout() -> None:
     values = arrays()
     pose = HandPose.from_arrays(values, side="left")
     assert pose.side == "left"
-    assert len(pose) == pose.batch_size == 4
+    assert len(pose) == 4
     for name in FIELDS:
         assert getattr(pose, name).dtype == torch.float32
         np.testing.assert_array_equal(getattr(pose, name), values[name].astype(np.float32))

@@ -257,12 +257,7 @@ def _renamed(evidence: PointEvidence, laid: Tensor) -> PointEvidence:
 def _reordered(evidence: PointEvidence, order: Tensor) -> PointEvidence:
     """With the points ``order (29,)``, or ``(B, 29)`` of each grasp, in this order."""
     index = order.expand(len(evidence.points), -1)
-
-    def pick(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.take_along_dim(index if t.ndim == 2 else index[..., None], 1)
-
-    names = ("points", "sigma", "rays", "rays_sigma")
-    return replace(evidence, **{name: pick(getattr(evidence, name)) for name in names})
+    return evidence.map(lambda t: t.take_along_dim(index if t.ndim == 2 else index[..., None], 1))
 
 
 def _loosened(evidence: PointEvidence, uncertainty: Tensor) -> PointEvidence:
