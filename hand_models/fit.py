@@ -97,19 +97,10 @@ def solve_joints(
     Raises:
         ValueError: naming the argument: wrong shape, unknown side, negative weights, joints not in metres.
     """
-    config = config or FitConfig()
-    target = _points("joints", joints, 21, model)
-    used = _confidence(weights, target) * target.isfinite().all(-1)
-    target = torch.where(used[..., None] > 0, target, torch.zeros_like(target))
-    span = _spread(target, used)
-    usable = ((used > 0).sum(1) >= 4) & (span[:, 1] > 2e-3)
-    if usable.any():
-        _check_metres("joints", span[usable, 0])
-    target = target * _mirror_for(side, target)
-    fixed = _fixed_betas(betas, len(target), model)
-    _warn_unusable("joints", usable, "fewer than four usable joints, or all of them on a line")
+    target, used, fixed = _given("joints", joints, 21, weights, side, betas, model)
+    usable = _usable("joints", target, used, 4, "fewer than four usable joints, or all of them on a line")
     anatomy = (model.anatomy if anatomy is None else anatomy).to(target)
-    return _solve(target, used, usable, fixed, side, model, anatomy, config)
+    return _solve(target, used, usable, fixed, side, model, anatomy, config or FitConfig())
 
 
 def fit_vertices(
@@ -140,16 +131,8 @@ def solve_vertices(
     """
     config = config or FitConfig(point_sigma=0.001, pose_prior=0.01, shape_prior=0.1, limit_sigma=0.0)
     count = len(model.template)
-    target = _points("vertices", vertices, count, model)
-    used = _confidence(weights, target) * target.isfinite().all(-1)
-    target = torch.where(used[..., None] > 0, target, torch.zeros_like(target))
-    span = _spread(target, used)
-    usable = ((used > 0).sum(1) >= count // 2) & (span[:, 1] > 2e-3)
-    if usable.any():
-        _check_metres("vertices", span[usable, 0])
-    target = target * _mirror_for(side, target)
-    fixed = _fixed_betas(betas, len(target), model)
-    _warn_unusable("vertices", usable, "fewer than half of their vertices")
+    target, used, fixed = _given("vertices", vertices, count, weights, side, betas, model)
+    usable = _usable("vertices", target, used, count // 2, "fewer than half of their vertices")
     ids = torch.from_numpy(np.sort(spread_points(model.template.cpu().numpy(), max_points))).to(target.device)
     return _solve(target, used, usable, fixed, side, model, model.anatomy, config, ids)
 
@@ -246,6 +229,28 @@ def _rescaled(model: HandModel, factor: float) -> HandModel:
 # Checking arguments ---------------------------------------------------------------------------------
 
 
+def _given(
+    name: str, value: Any, count: int, weights: Any, side: str, betas: Any, model: HandModel
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Points of right hands ``(B, count, 3)``, zero where missing, their weights and the betas that are fixed."""
+    target = _points(name, value, count, model)
+    used = _confidence(weights, target) * target.isfinite().all(-1)
+    target = torch.where(used[..., None] > 0, target, torch.zeros_like(target))
+    return target * _mirror_for(side, target), used, _fixed_betas(betas, len(target), model)
+
+
+def _usable(name: str, target: Tensor, used: Tensor, fewest: int, reason: str) -> Tensor:
+    """``(B,)`` bool: hands with at least ``fewest`` points, not on a line; a warning says ``reason`` of the others."""
+    span = _spread(target, used)
+    usable = ((used > 0).sum(1) >= fewest) & (span[:, 1] > 2e-3)
+    if usable.any():
+        _check_metres(name, span[usable, 0])
+    if not usable.all():
+        count = f"{int((~usable).sum())} of {len(usable)} hands"
+        warnings.warn(f"{name}: {count} have {reason}; their poses are NaN.", stacklevel=4)
+    return usable
+
+
 def _points(name: str, value: Any, count: int, model: HandModel) -> Tensor:
     """``(B, count, 3)`` in the model's type and on its device."""
     like = model.template
@@ -282,12 +287,6 @@ def _fixed_betas(betas: Any, batch: int, model: HandModel) -> Tensor | None:
 
 def _mirror_for(side: str, like: Tensor) -> Tensor:
     return like.new_tensor([1.0 if check_side(side) == "right" else -1.0, 1.0, 1.0])
-
-
-def _warn_unusable(name: str, usable: Tensor, reason: str) -> None:
-    if not usable.all():
-        count = f"{int((~usable).sum())} of {len(usable)} hands"
-        warnings.warn(f"{name}: {count} have {reason}; their poses are NaN.", stacklevel=4)
 
 
 def _spread(points: Tensor, used: Tensor) -> Tensor:
