@@ -24,7 +24,8 @@ from real_grasps import reference_grasps, validation_folder
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from contact.corpus import CorpusConfig, load_corpus, load_object, synthesise
+from contact.corpus import CorpusConfig, load_corpus, load_object
+from contact.corpus.corpus import synthesise
 from contact.corpus.grasp_types import preshapes
 from contact.corpus.placement import SynthesisConfig
 from contact.field import field_from_pose

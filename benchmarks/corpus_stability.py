@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from real_grasps import reference_grasps, validation_folder
 
-from contact.corpus import CorpusConfig, load_object, object_path
+from contact.corpus import CorpusConfig, load_object
+from contact.corpus.corpus import object_path
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_hand_model
 from refine.measure.simulation import GRAVITY, simulation_displacement

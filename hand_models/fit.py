@@ -153,7 +153,9 @@ def _solve(
     found = HandPose.zeros(batch).to(target).map(lambda t: torch.full_like(t, torch.nan))
     error, worst = target.new_full((batch,), torch.nan), target.new_full((batch,), torch.nan)
     converged, steps = torch.zeros_like(usable), torch.zeros(batch, dtype=torch.long, device=target.device)
-    scaled = _rescaled(model if model.side == "right" else model.mirrored(), 1 / _UNIT)
+    right = model if model.side == "right" else model.mirrored()
+    lengths = ("template", "shapedirs", *([] if model.posedirs is None else ["posedirs"]))
+    scaled = replace(right, **{name: getattr(right, name) / _UNIT for name in lengths})
     for rows in usable.nonzero()[:, 0].split(_CHUNK):
         w = used[rows]
         # Around the centroid, so that a hand far from the origin loses no float32 digits.
@@ -218,14 +220,6 @@ def _estimated_sigma(distance: Tensor, weights: Tensor) -> Tensor:
     return ((weights * distance**2).sum(1) / left).sqrt().clamp_min(_FINEST)
 
 
-def _rescaled(model: HandModel, factor: float) -> HandModel:
-    """The same hand in another unit of length."""
-    posedirs = None if model.posedirs is None else model.posedirs * factor
-    return replace(
-        model, template=model.template * factor, shapedirs=model.shapedirs * factor, posedirs=posedirs
-    )  # fmt: skip
-
-
 # Checking arguments ---------------------------------------------------------------------------------
 
 
@@ -236,7 +230,8 @@ def _given(
     target = _points(name, value, count, model)
     used = _confidence(weights, target) * target.isfinite().all(-1)
     target = torch.where(used[..., None] > 0, target, torch.zeros_like(target))
-    return target * _mirror_for(side, target), used, _fixed_betas(betas, len(target), model)
+    flip = target.new_tensor([1.0 if check_side(side) == "right" else -1.0, 1.0, 1.0])
+    return target * flip, used, _fixed_betas(betas, len(target), model)
 
 
 def _usable(name: str, target: Tensor, used: Tensor, fewest: int, reason: str) -> Tensor:
@@ -283,10 +278,6 @@ def _fixed_betas(betas: Any, batch: int, model: HandModel) -> Tensor | None:
         shape = tuple(b.shape)
         raise ValueError(f"betas: got shape {shape}; expected finite ({batch}, 10) or (10,), or None to fit them.")
     return b.expand(batch, 10)
-
-
-def _mirror_for(side: str, like: Tensor) -> Tensor:
-    return like.new_tensor([1.0 if check_side(side) == "right" else -1.0, 1.0, 1.0])
 
 
 def _spread(points: Tensor, used: Tensor) -> Tensor:

@@ -200,7 +200,8 @@ class HandModel:
     def __call__(self, pose: HandPose) -> Hand:
         """Vertices and joints of ``pose``, metres, on the side of the pose."""
         if pose.side != self.side:
-            return _mirror_hand(self(pose.mirrored()))
+            hand, flip = self(pose.mirrored()), self.template.new_tensor([-1.0, 1.0, 1.0])
+            return Hand(hand.vertices * flip, hand.joints * flip)
         vertices, joints = self._skin(pose, None)
         return Hand(vertices, self._order_joints(joints, self.tip_regressor @ vertices))
 
@@ -298,8 +299,3 @@ class HandModel:
         offsets = torch.einsum("pcjk,bjdk->bjdpc", directions, d_local)
         blended = torch.einsum("pk,bkx->bpx", self.weights[ids], world.flatten(2)).unflatten(-1, (3, 3))
         return torch.einsum("bpxc,bjdpc->bjdxp", blended, offsets).flatten(1, 2)
-
-
-def _mirror_hand(hand: Hand) -> Hand:
-    flip = hand.vertices.new_tensor([-1.0, 1.0, 1.0])
-    return Hand(hand.vertices * flip, hand.joints * flip)

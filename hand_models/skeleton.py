@@ -31,10 +31,6 @@ def _chain(*fingers: str, tip: bool = True) -> tuple[str, ...]:
     return ("wrist", *(joint for f in fingers for joint in _finger(f, tip=tip)))
 
 
-def _tips(*fingers: str) -> tuple[str, ...]:
-    return tuple(f"{f}_tip" for f in fingers)
-
-
 JOINT_NAMES = _chain(*FINGERS)
 """The 21 joints in OpenPose order, the order used throughout."""
 
@@ -63,7 +59,7 @@ class JointOrder:
 
 _MANO_FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 _MANO_16 = _chain(*_MANO_FINGERS, tip=False)
-_SMPLX = _MANO_16 + _tips(*FINGERS)
+_SMPLX = _MANO_16 + tuple(f"{f}_tip" for f in FINGERS)
 _FHAB = ("wrist", *(f"{f}1" for f in FINGERS), *(joint for f in FINGERS for joint in _finger(f)[1:]))
 _INTERHAND = (*(joint for f in FINGERS for joint in reversed(_finger(f))), "wrist")
 
@@ -204,7 +200,3 @@ def parents(order: str = "openpose") -> tuple[int, ...]:
     joints = joint_order(order).joints
     named = (PARENT_NAMES[joint] for joint in joints)
     return tuple(-1 if parent is None else joints.index(parent) for parent in named)
-
-
-OPENPOSE_TO_MANO16 = permutation(source="openpose", target="mano16")
-"""``joints21[..., OPENPOSE_TO_MANO16, :]`` are the 16 MANO joints of 21 OpenPose ones."""

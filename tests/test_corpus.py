@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from contact.corpus import CorpusConfig, build_corpus, build_object, corpus_hash, load_corpus, object_path
+from contact.corpus import CorpusConfig, build_corpus, corpus_hash, load_corpus
 from contact.corpus import corpus as module
+from contact.corpus.corpus import build_object, object_path
 from contact.corpus.placement import SynthesisConfig
 from contact.corpus.shapes import FAMILIES
 from contact.field import field_from_pose

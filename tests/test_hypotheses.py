@@ -23,9 +23,9 @@ from refine.files.status import Status
 from refine.measure.joints import mpjpe
 from refine.solve.fields import DRAWN_POINTS, EncodedGrasps, draw_fields, expected_variance, predict_field
 from refine.solve.hypotheses import best_finalist, find_finalists
+from refine.solve.optimize import Solved
 from refine.solve.refine_hands import refine_right_hands
 from refine.solve.score import ScoreWeights, plausibility, score
-from refine.solve.solved import Solved
 
 COUNT = 3
 

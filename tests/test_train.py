@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from contact.corpus import Corpus, CorpusConfig, build_object, corpus_hash, load_corpus
+from contact.corpus import Corpus, CorpusConfig, corpus_hash, load_corpus
+from contact.corpus.corpus import build_object
 from contact.corpus.placement import SynthesisConfig
 from contact.network import ContactNet, NetworkConfig
 from contact.train import TrainConfig, evaluate, train

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from contact.corpus import CorpusConfig, build_object
+from contact.corpus import CorpusConfig
+from contact.corpus.corpus import build_object
 from contact.corpus.placement import SynthesisConfig
 from contact.network import ContactNet, NetworkConfig
 from contact.weights import card_path, save_weights

@@ -36,7 +36,8 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
     vertices, faces = _merged(vertices, faces)
     if len(faces) == 0:
         raise ValueError("object_mesh: all of its faces are degenerate (zero area): pass a mesh with a surface")
-    if not _oriented(faces):
+    directed = faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1)
+    if len(np.unique(directed)) < len(directed):  # an edge is run along twice in one direction
         import trimesh
 
         mesh = trimesh.Trimesh(vertices, faces, process=False)
@@ -104,12 +105,6 @@ def _compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     """Without the vertices that no face uses."""
     used, renumbered = np.unique(faces, return_inverse=True)
     return vertices[used], renumbered.reshape(-1, 3)
-
-
-def _oriented(faces: np.ndarray) -> bool:
-    """Whether no directed edge occurs twice."""
-    edge = faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1)
-    return len(np.unique(edge)) == len(edge)
 
 
 def _outward(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> np.ndarray:

@@ -63,13 +63,6 @@ class _Problems(Record):
     """(b,)"""
 
 
-def _better(better: Tensor, new: _Problems, old: _Problems) -> _Problems:
-    """Problem by problem ``new`` where ``better (b,)``, else ``old``; the damping is that of ``new``."""
-    if better.all():
-        return new
-    return replace(new.where(better, old) if better.any() else old, damping=new.damping)
-
-
 @torch.no_grad()
 def minimize(initial: S, terms: Sequence[Term], termination: Termination = Termination()) -> Solution[S]:
     """Minimise the sum of all terms of every problem of a batch.
@@ -120,7 +113,8 @@ def minimize(initial: S, terms: Sequence[Term], termination: Termination = Termi
         decrease = (before - trial.cost) / before.clamp_min(1e-20)
         factor = torch.where(better, termination.shrink, termination.grow)
         damping = (running.damping * factor).clamp_min(1e-6)
-        running = _better(better, _Problems(running.index, state, trial, damping), running)
+        new = _Problems(running.index, state, trial, damping)
+        running = new if better.all() else replace(new.where(better, running), damping=damping)
         retire(
             (better & (decrease < termination.relative_decrease)) | (~better & (damping > termination.max_damping)),
             evaluations + 1,

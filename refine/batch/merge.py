@@ -36,11 +36,9 @@ def _merge_npz(stream: IO[bytes], results: list[Path]) -> None:
         members = first.namelist()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
         for member in members:
-            parts = [_column(path, member.removesuffix(".npy")) for path in results]
+            parts = []
+            for path in results:
+                with np.load(path, allow_pickle=False) as arrays:
+                    parts.append(arrays[member.removesuffix(".npy")])
             with archive.open(member, "w", force_zip64=True) as column:
                 np.lib.format.write_array(column, np.concatenate(parts) if parts[0].ndim else parts[0])
-
-
-def _column(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[name]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from contact.corpus import CorpusConfig, build_corpus, corpus_hash, count_grasps
+from contact.corpus import CorpusConfig, build_corpus, corpus_hash
+from contact.corpus.corpus import count_grasps
 
 __all__ = ["CorpusConfig", "corpus"]
 

@@ -73,7 +73,7 @@ def examine(mano_dir: Path | None = None) -> list[Finding]:
     return [
         Finding("system", "regrasp", "ok", _version("regrasp") or "run from its source folder"),
         Finding("system", "python", "ok", f"{platform.python_version()} ({sys.executable})"),
-        Finding("system", "platform", "ok", f"{platform.platform()}, {_cores()} cores"),
+        Finding("system", "platform", "ok", f"{platform.platform()}, {os.cpu_count() or 1} cores"),
         _attempt("system", "accelerator", False, _accelerator),
         *(_attempt("needed packages", name, True, partial(_needed, name, module)) for name, module in CORE.items()),
         *(_attempt("optional packages", name, False, partial(_optional, name, use)) for name, use in OPTIONAL.items()),
@@ -91,10 +91,6 @@ def _attempt(group: str, name: str, needed: bool, look: Callable[[], str]) -> Fi
         return Finding(group, name, "ok", look())
     except Exception as error:  # whatever is wrong with it, the report goes on
         return Finding(group, name, "missing" if needed else "absent", str(error))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _accelerator() -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contact.corpus import object_files
+from contact.corpus.corpus import object_files
 from contact.objects.box import box_corners
 from contact.perturb import PROTOCOLS, perturb
 from hand_models import HandModel, HandPose

@@ -19,6 +19,7 @@ from hand_models.arguments import as_floats
 from hand_models.fit import FitConfig, solve_joints
 from hand_models.pose import TANGENT_DIM, check_side
 from hand_models.rotations import skew
+from hand_models.solver.states import HandState
 from pose_graph.graph import CORNERS, JOINTS, NODES
 from pose_graph.lifting import Lifted, check_camera, lift, mirror_nodes, to_rays
 from pose_graph.network import LiftNet
@@ -64,8 +65,7 @@ class GraphStart:
         """(B, 21) metres, standard deviation per axis of each joint relative to the object."""
         side = self.prior.mean.side
         model = self.hand_model if self.hand_model.side == side else self.hand_model.mirrored()
-        none = torch.zeros(0, dtype=torch.long)
-        rows = model.jacobian(self.prior.mean, none).joints.dense()  # (B, 51, 3, 21)
+        rows = HandState.of(self.prior.mean, model).joints.dense()  # (B, 51, 3, 21)
         spread = torch.linalg.solve_triangular(self.prior.factor, rows.flatten(2), upper=False)
         return (spread**2).sum(1).reshape(len(self), 3, JOINTS).mean(1).sqrt()
 
@@ -138,7 +138,10 @@ def _start(
     flip = torch.tensor([-1.0, 1.0, 1.0])
     order = mirror_nodes(side)
     scene, corners = (obj.mirrored(), (box * flip)[order[JOINTS:] - JOINTS]) if mirrored else (obj, box)
-    seen = _mirrored(evidence, order) if mirrored else evidence
+    seen = evidence
+    if mirrored:
+        seen = _reordered(evidence, order)
+        seen = replace(seen, points=seen.points * flip, rays=None if seen.rays is None else seen.rays * flip[:2])
     of_hand = seen.of(slice(JOINTS))
     laid = corner_pose(
         seen.points[:, JOINTS:], corners, sigma=seen.sigma[:, JOINTS:], joints=_filled(of_hand), grid=scene.grid,
@@ -167,7 +170,8 @@ def _start(
         # Back to the corners' own numbers, on both sides of the name.
         back = order[JOINTS:] - JOINTS
         laid_order = back[laid.order][:, back]
-    return GraphStart(hand, pose, obj, evidence.points, laid_order, prior, _renamed(evidence, laid_order), model)
+    names = torch.cat([torch.arange(JOINTS).expand(len(hand), -1), JOINTS + laid_order.argsort(1)], 1)
+    return GraphStart(hand, pose, obj, evidence.points, laid_order, prior, _reordered(evidence, names), model)
 
 
 def lay_on_points(start: GraphStart, joints: Tensor, uncertainty: Tensor) -> Tensor:
@@ -241,17 +245,6 @@ def _as_deep_as(of_hand: PointEvidence, of_object: PointEvidence, laid: Tensor) 
     there, lifted = torch.where(known, depths, torch.zeros_like(depths)).sum(2).clamp_min(0.05)
     ratio = (there / lifted).clamp(0.5, 2.0)
     return replace(of_hand, points=of_hand.points * ratio[:, None, None], depth_sigma=_DEPTH_BESIDE)
-
-
-def _mirrored(evidence: PointEvidence, order: Tensor) -> PointEvidence:
-    flip = torch.tensor([-1.0, 1.0, 1.0])
-    same = _reordered(evidence, order)
-    return replace(same, points=same.points * flip, rays=None if same.rays is None else same.rays * flip[:2])
-
-
-def _renamed(evidence: PointEvidence, laid: Tensor) -> PointEvidence:
-    """The corners in the object's own order, given which corner each one was."""
-    return _reordered(evidence, torch.cat([torch.arange(JOINTS).expand(len(laid), -1), JOINTS + laid.argsort(1)], 1))
 
 
 def _reordered(evidence: PointEvidence, order: Tensor) -> PointEvidence:

@@ -59,7 +59,8 @@ def find_inputs(sources: Sequence[str | Path], source: str | None = None) -> lis
     for given in sources:
         path = Path(given)
         if not path.exists() and _MAGIC & set(str(given)):
-            found += _below(_root(path), _glob(path), source)
+            root = Path(*takewhile(lambda part: not _MAGIC & set(part), path.parts[:-1]))  # before any wildcard
+            found += _below(root, _glob(path), source)
         elif path.is_dir() and not any(form.sniff(path) for form in forms):
             files = sorted(p for p in path.rglob("*") if p.is_file())
             found += _below(path, [p for p in files if not _HIDDEN.search(p.relative_to(path).as_posix())], source)
@@ -137,8 +138,3 @@ def _glob(pattern: Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"{pattern}: matches no file.")
     return files
-
-
-def _root(pattern: Path) -> Path:
-    """The folder before the first part of ``pattern`` that holds a wildcard."""
-    return Path(*takewhile(lambda part: not _MAGIC & set(part), pattern.parts[:-1]))

@@ -287,15 +287,6 @@ def are_rotations(matrices: np.ndarray) -> np.ndarray:
         return (off < 1e-2) & (np.linalg.det(np.nan_to_num(matrices)) > 0)
 
 
-def validate(predictions: Predictions) -> None:
-    """Raise ``ValueError`` for the first row of `row_problems`, saying how many there are."""
-    problems = row_problems(predictions)
-    if problems:
-        first = next(iter(problems.values()))
-        more = f" ({len(problems)} of {len(predictions)} rows have such faults)" if len(problems) > 1 else ""
-        raise ValueError(first + more)
-
-
 def has_pose(predictions: Predictions) -> np.ndarray:
     """``(N,)`` bool: rows whose pose columns are all finite."""
     if predictions.transl is None:

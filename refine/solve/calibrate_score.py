@@ -15,7 +15,8 @@ import torch
 from scipy.optimize import minimize as minimise
 from torch import Tensor
 
-from contact.corpus import load_held_out, load_object
+from contact.corpus import load_object
+from contact.corpus.corpus import load_held_out
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from contact.perturb import PROTOCOLS, TRACKING, Protocol, perturb

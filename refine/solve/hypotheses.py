@@ -23,9 +23,8 @@ from hand_models.solver.states import Term
 
 from ..config import RefineConfig
 from .fields import EncodedGrasps, draw_fields
-from .optimize import FieldTerms, align, field_terms, resolve_contact, solved_variance
+from .optimize import FieldTerms, Solved, align, field_terms, resolve_contact, solved_variance
 from .score import ScoreWeights, plausibility, score
-from .solved import Solved
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,19 @@ def resolve_contact(
     return minimize(state, terms, config.contact)
 
 
+@dataclass(frozen=True)
+class Solved(Record):
+    """What a solve found for ``B`` noisy hands, whichever way it went about it."""
+
+    pose: HandPose
+    score: Tensor
+    """(B,) against the mean prediction"""
+    variance: Tensor
+    """(B, 21) square metres per axis, of the joints"""
+    steps: Tensor
+    """(B,) evaluations"""
+
+
 @torch.no_grad()
 def joint_variance(state: HandState, hessian: Tensor, start: int = 0) -> Tensor:
     """Variance ``(B, 21)`` of the joints in the posterior of solved problems, square metres, mean of three axes.

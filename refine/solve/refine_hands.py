@@ -22,9 +22,8 @@ from ..config import RefineConfig
 from ..evidence.pose_prior import PosePrior
 from .fields import EncodedGrasps, expected_variance, load_weights, weights_path
 from .hypotheses import solve_hypotheses
-from .optimize import optimise, solved_variance
+from .optimize import Solved, optimise, solved_variance
 from .score import ScoreWeights, load_score, margins_against, plausibility, score
-from .solved import Solved
 
 
 @dataclass(frozen=True)

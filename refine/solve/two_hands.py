@@ -17,7 +17,7 @@ from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from contact.terms import HandsApart
 from hand_models import HandModel, HandPose
-from hand_models.inner_spheres import Spheres, inner_spheres
+from hand_models.inner_spheres import inner_spheres
 from hand_models.solver.least_squares import minimize
 from hand_models.solver.states import Of, PairState
 
@@ -54,7 +54,11 @@ def refine_two_hands(
     """
     score_weights = load_score(weights_path(config))
     both = hands[0].usable & hands[1].usable
-    found = [_alone(hand, model, config, seed) for hand in hands]
+    alone = replace(config, gate=False)  # the gate comes last, for both together
+    found = [
+        refine_right_hands(h.pose, [h.object], torch.zeros(len(h.pose), dtype=torch.long), model, alone, seed)
+        for h in hands
+    ]
     overlap = torch.zeros(2, 2, len(both))  # of the first hand as given or refined with the second so
     if both.any():
         found, overlap[:, :, both] = _together(hands, found, both, model, score_weights, config)
@@ -84,12 +88,6 @@ def decide(before: Tensor, after: Tensor, penalty: Tensor) -> Tensor:
     total = values[0][:, None] + values[1][None] - penalty
     best = total.flatten(0, 1).argmax(0)  # the first of equals: rather as given
     return torch.stack([best // 2, best % 2]).bool()
-
-
-def _alone(hand: OneHand, model: HandModel, config: RefineConfig, seed: int) -> Refined:
-    """Every usable hand's best solution, without a gate."""
-    which = torch.zeros(len(hand.pose), dtype=torch.long)
-    return refine_right_hands(hand.pose, [hand.object], which, model, replace(config, gate=False), seed)
 
 
 def _everywhere(hand: OneHand, refined: Refined) -> tuple[Tensor, Tensor]:
@@ -150,31 +148,22 @@ def _together(
                 state, solution.equations.hessian, fields[k].joints_var, k * solution.state.first.dim
             )
             pose[k] = pose[k].fill(busy, state.pose)
-            found[k] = _replaced(found[k], rows[k][busy.cpu()], state.pose, score(seen, score_weights), variance,
-                                 solution.iterations)  # fmt: skip
+            f, i = found[k], rows[k][busy.cpu()]
+            found[k] = replace(
+                f,
+                pose=f.pose.fill(i, state.pose.to("cpu")),
+                score_after=f.score_after.index_copy(0, i, score(seen, score_weights).cpu()),
+                variance=f.variance.index_copy(0, i, variance.cpu()),
+                steps=f.steps.index_add(0, i, solution.iterations.cpu()),
+            )
     overlap = [[_overlap(model, a, b) for b in (given[1], pose[1])] for a in (given[0], pose[0])]
     return list(found), torch.stack([torch.stack(row) for row in overlap]).cpu()
-
-
-def _replaced(found: Refined, rows: Tensor, pose: HandPose, value: Tensor, variance: Tensor, steps: Tensor) -> Refined:
-    """With the hands at ``rows`` solved for anew."""
-    return replace(
-        found,
-        pose=found.pose.fill(rows, pose.to("cpu")),
-        score_after=found.score_after.index_copy(0, rows, value.cpu()),
-        variance=found.variance.index_copy(0, rows, variance.cpu()),
-        steps=found.steps.index_add(0, rows, steps.cpu()),
-    )
-
-
-def _spheres(model: HandModel, pose: HandPose) -> Spheres:
-    """Inner spheres of hands as their partners see them: mirrored, as everything inside is a right hand."""
-    return inner_spheres(model.joints(pose)).mirrored()
 
 
 def _overlap(model: HandModel, one: HandPose, other: HandPose) -> Tensor:
     """(N,) metres: how deep the skin of either of two hands is inside the other, 0 when apart."""
     depth = [
-        -_spheres(model, inner).query(model(skin).vertices)[0].amin(1) for skin, inner in ((one, other), (other, one))
+        -inner_spheres(model.joints(inner)).mirrored().query(model(skin).vertices)[0].amin(1)
+        for skin, inner in ((one, other), (other, one))  # seen in the mirror, as all inside are right hands
     ]
     return torch.maximum(*depth).clamp_min(0)

@@ -69,15 +69,10 @@ def fit_scale(variance: Tensor, error: Tensor, accepted: Tensor) -> UncertaintyS
     def within(rows: Tensor) -> float:
         # A kind of outcome that hardly ever happens is calibrated as all together are.
         values = ratio[rows] if ratio[rows].shape[:2].numel() >= _FEWEST else ratio
-        return _quantile(values, COVERAGE)
+        ordered = values.flatten().sort().values  # `torch.quantile` takes 16 million values at most
+        return float(ordered[min(len(ordered) - 1, round(COVERAGE * len(ordered)))])
 
     return UncertaintyScale(within(accepted), within(~accepted))
-
-
-def _quantile(values: Tensor, share: float) -> float:
-    """Of any number of values; `torch.quantile` takes 16 million at most."""
-    ordered = values.flatten().sort().values
-    return float(ordered[min(len(ordered) - 1, round(share * len(ordered)))])
 
 
 def load_scale(weights: Path) -> UncertaintyScale:
