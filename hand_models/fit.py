@@ -167,7 +167,9 @@ def _solve(
         distance = _distance(solution.state.pose, points, scaled, ids)
         pose, done, used_steps = solution.state.pose, solution.converged, solution.iterations
         if config.point_sigma is None:
-            sigma = _estimated_sigma(distance, w)
+            # A fit of `_DOF` unknowns swallows the noise of as many numbers.
+            left = torch.maximum(3 * (w > 0).sum(1) - _DOF, 0.75 * (w > 0).sum(1))
+            sigma = ((w * distance**2).sum(1) / left).sqrt().clamp_min(_FINEST)
             (again,) = (sigma > 1.5 * _FINEST).nonzero(as_tuple=True)
             if len(again):
                 better = _minimize(points[again], w[again], sigma[again], shape[again], fixed is None, scaled,
@@ -211,13 +213,6 @@ def _distance(pose: HandPose, points: Tensor, model: HandModel, ids: Tensor | No
     """(B, N) metres from all given points, lengths in `_UNIT`, to the fitted ones."""
     reached = model.joints(pose) if ids is None else model(pose).vertices
     return (reached - points).norm(dim=-1) * _UNIT
-
-
-def _estimated_sigma(distance: Tensor, weights: Tensor) -> Tensor:
-    """(B,) standard deviation per axis, metres, of points that a fit of `_DOF` unknowns leaves so far off."""
-    count = 3 * (weights > 0).sum(1)
-    left = torch.maximum(count - _DOF, count / 4)  # a fit swallows the noise of as many numbers as it has
-    return ((weights * distance**2).sum(1) / left).sqrt().clamp_min(_FINEST)
 
 
 # Checking arguments ---------------------------------------------------------------------------------

@@ -62,6 +62,18 @@ def _draw_loss(
     return total(losses(draw, batch.truth.at(at), batch.joints), config.loss) + weight * divergence
 
 
+def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
+    """The object points whose outputs this step learns from."""
+    generator = stream(config.seed, step, "points")
+    return torch.randperm(corpus.objects.points.shape[1], generator=generator)[: config.points]
+
+
+def _latent_noise(config: TrainConfig, step: int) -> Tensor:
+    """``(B, Z)`` standard normal."""
+    generator = stream(config.seed, step, "latent")
+    return torch.randn(config.batch_size, config.network.latent, generator=generator).to(config.device)
+
+
 @torch.no_grad()
 def evaluate(
     network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0
@@ -211,13 +223,10 @@ def train(config: TrainConfig, model: HandModel | None = None) -> Path:
             network.requires_grad_(False).latent.requires_grad_(True)
         done, phase = (step - config.steps, config.latent_steps) if of_latent else (step, config.steps)
         share = schedule(done, phase, min(config.warmup, phase // 10))
-        count = corpus.objects.points.shape[1]
-        points = torch.randperm(count, generator=stream(config.seed, step, "points"))[: config.points]
-        common = network, model, points, config
+        common = network, model, _some_points(corpus, config, step), config
         batch = batch.to(config.device)
         if of_latent:
-            noise = torch.randn(config.batch_size, config.network.latent, generator=stream(config.seed, step, "latent"))
-            data = (batch, noise.to(config.device))
+            data = (batch, _latent_noise(config, step))
             _descend(network, pool, partial(_draw_loss, *common, done / phase), data, config)
         else:
             _descend(network, pool, partial(_loss, *common), (batch,), config)

@@ -34,15 +34,18 @@ def format_options(*own: type, writing: bool = False) -> type:
     for name, (kind, meaning, takers) in found.items():
         if name not in without:
             shown = tyro.conf.arg(help=f"{meaning} ({', '.join(takers)})")
-            # Arrays, and what may as well be a path, come as files.
-            kind = Path if kind is Any or Path in typing.get_args(kind) else kind
-            options.append((name, Annotated[kind | None, shown], None))
+            options.append((name, Annotated[_on_command_line(kind) | None, shown], None))
     return make_dataclass("FormatOptions", options, frozen=True)
 
 
 def given(options: Any) -> dict[str, Any]:
     """Those of ``options``, a `format_options` or None, that were given."""
     return {} if options is None else {name: v for name, v in vars(options).items() if v is not None}
+
+
+def _on_command_line(kind: Any) -> Any:
+    """Arrays, and what may as well be a path, come as files."""
+    return Path if kind is Any or Path in typing.get_args(kind) else kind
 
 
 def _meaning(function: Any, name: str) -> str:

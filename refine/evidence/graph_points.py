@@ -143,10 +143,12 @@ def _start(
         seen = _reordered(evidence, order)
         seen = replace(seen, points=seen.points * flip, rays=None if seen.rays is None else seen.rays * flip[:2])
     of_hand = seen.of(slice(JOINTS))
+    # To ask where the hand is, missing joints may be at the mean of the others.
+    middle = of_hand.points.where(of_hand.sigma.isfinite()[..., None], of_hand.points.new_tensor(torch.nan)).nanmean(1)
+    joints = torch.where(of_hand.sigma.isfinite()[..., None], of_hand.points, middle[:, None])
     laid = corner_pose(
-        seen.points[:, JOINTS:], corners, sigma=seen.sigma[:, JOINTS:], joints=_filled(of_hand), grid=scene.grid,
-        search=search,
-    )  # fmt: skip
+        seen.points[:, JOINTS:], corners, sigma=seen.sigma[:, JOINTS:], joints=joints, grid=scene.grid, search=search
+    )
     renamed = corners[laid.order]
     of_object = seen.of(slice(JOINTS, NODES))
     placed = fit_rigid(of_object, renamed, laid.rotation, laid.translation)
@@ -261,14 +263,6 @@ def _loosened(evidence: PointEvidence, uncertainty: Tensor) -> PointEvidence:
     if rays_sigma is not None:
         rays_sigma = (rays_sigma**2 + (extra / depth) ** 2).sqrt()
     return replace(evidence, sigma=(evidence.sigma**2 + extra**2).sqrt(), rays_sigma=rays_sigma)
-
-
-def _filled(of_hand: PointEvidence) -> Tensor:
-    """Joints with the missing ones at the mean of the others, which is good enough to ask where the hand is."""
-    known = of_hand.sigma.isfinite()[..., None]
-    points = torch.where(known, of_hand.points, torch.zeros_like(of_hand.points))
-    mean = points.sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
-    return torch.where(known, points, mean)
 
 
 def _pixel_sigma(confidence: Tensor) -> Tensor:

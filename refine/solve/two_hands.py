@@ -63,8 +63,10 @@ def refine_two_hands(
     if both.any():
         found, overlap[:, :, both] = _together(hands, found, both, model, score_weights, config)
     if config.gate:
-        scores = [_everywhere(h, f) for h, f in zip(hands, found, strict=True)]
-        before, after = (torch.stack(column) for column in zip(*scores, strict=True))
+        before = torch.zeros(2, len(both))
+        after = torch.full_like(before, -torch.inf)  # a hand that fails has a result that is never taken
+        for k, (hand, f) in enumerate(zip(hands, found, strict=True)):
+            before[k, hand.usable], after[k, hand.usable] = f.score_before, f.score_after - f.margin
         accepted = decide(before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0))
         found = [_gated(h, f, a[h.usable], model) for h, f, a in zip(hands, found, accepted, strict=True)]
     else:
@@ -88,14 +90,6 @@ def decide(before: Tensor, after: Tensor, penalty: Tensor) -> Tensor:
     total = values[0][:, None] + values[1][None] - penalty
     best = total.flatten(0, 1).argmax(0)  # the first of equals: rather as given
     return torch.stack([best // 2, best % 2]).bool()
-
-
-def _everywhere(hand: OneHand, refined: Refined) -> tuple[Tensor, Tensor]:
-    """Scores ``(B,)`` before, and after less the margin; a failed hand has a result that is never taken."""
-    before = torch.zeros(len(hand.usable))
-    after = torch.full_like(before, -torch.inf)
-    before[hand.usable], after[hand.usable] = refined.score_before, refined.score_after - refined.margin
-    return before, after
 
 
 def _gated(hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel) -> Refined:
