@@ -68,7 +68,7 @@ def _row(network: ContactNet, model: HandModel, one: Cases, seed: int) -> list[n
     noise = torch.randn(DRAWS, 1, network.config.latent, generator=generator)
     mean, drawn = _predict(network, model, one), _predict(network, model, one, noise)
     object_index = int(one.which[0])
-    points, normals = (t[object_index].numpy() for t in (one.points, one.normals))
+    points, normals = (t[object_index].numpy() for t in (one.objects.points, one.objects.normals))
     contact = [one.truth.contact[0], mean.contact[0], *drawn.contact]
     top = max(float(torch.cat([mean.contact, drawn.contact]).max()), 1e-6)
     # Predictions of noisy hands are cautious: their colours show where contact is, on one scale a row, not how much.
