@@ -96,7 +96,8 @@ def minimize(initial: S, terms: Sequence[Term], termination: Termination = Termi
         if done.any():
             finished.append(running[done])
             used.append(torch.full_like(finished[-1].index, evaluations))
-            running, active = running[~done], [term[~done] for term in active]
+            rest = (~done).nonzero()[:, 0]  # found once, not again for every tensor
+            running, active = running[rest], [term[rest] for term in active]
 
     for evaluations in range(termination.iterations):
         step = running.equations.step(running.damping)
