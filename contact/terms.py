@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hand_models.inner_spheres import FINGER_SPHERES, Spheres, sphere_pairs, sphere_radius
 from hand_models.point_jacobian import PointJacobian
-from hand_models.record import Record, shared
+from hand_models.record import Common, Record, shared
 from hand_models.solver.normal_equations import NormalEquations
 from hand_models.solver.point_forces import PointForces
 from hand_models.solver.states import HandState, PairState
@@ -94,14 +94,11 @@ class SpheresOutside(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class FingersApart(Record):
+class FingersApart(Common):
     """Fingers do not enter one another: spheres of different fingers do not overlap."""
 
     std: float
     """metres of overlap that count as one"""
-
-    def __getitem__(self, index: object) -> FingersApart:
-        return self
 
     def linearize(self, state: HandState) -> list[NormalEquations]:
         spheres, radius = state.spheres, sphere_radius(state.spheres.points)
@@ -121,15 +118,12 @@ class FingersApart(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class HandsApart(Record):
+class HandsApart(Common):
     """A right hand and, in the mirror, a left one do not enter one another: skin and inner spheres of neither
     lie in the other's spheres."""
 
     std: float
     """metres of depth that count as one"""
-
-    def __getitem__(self, index: object) -> HandsApart:
-        return self
 
     def linearize(self, state: PairState) -> list[NormalEquations]:
         one, other = state.first, state.second

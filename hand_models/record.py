@@ -112,3 +112,14 @@ class Record:
     def repeat_interleave(self: R, repeats: int) -> R:
         """Each row ``repeats`` times in a row."""
         return self.map(lambda t: t.repeat_interleave(repeats, 0))
+
+
+class Common:
+    """Base of frozen dataclasses that are the same for all problems: there are no rows to select or to count."""
+
+    def __getitem__(self: D, index: Any) -> D:
+        return self
+
+    def to(self: D, *args: Any, **kwargs: Any) -> D:
+        """Move or cast every tensor, as `Record.to`."""
+        return move(self, *args, **kwargs)

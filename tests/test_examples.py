@@ -12,7 +12,9 @@ import pytest
 import torch
 import trimesh
 
+from contact.terms import FingersApart
 from hand_models import HandPose, load_open_hand
+from hand_models.solver.terms import JointLimits
 from refine import RefineConfig, refine_grasp
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -67,6 +69,15 @@ def test_mistakes_in_terms_are_named() -> None:
         refine_grasp(pose.mirrored(), cap, terms=[Bare()])
     with pytest.raises(ValueError, match="terms: is for single hands"):
         refine_grasp([pose, pose.mirrored()], cap, terms=[Bare()])
+
+
+def test_terms_that_are_the_same_for_all_hands_serve_any_number() -> None:
+    pose, cap = held()
+    config, terms = (
+        RefineConfig(gate=False, volumes=False),
+        [FingersApart(0.001), JointLimits(load_open_hand().anatomy, 1.0)],
+    )
+    assert len(refine_grasp(HandPose.cat([pose, pose]), cap, terms=terms, config=config)) == 2
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..record import Record
+from ..record import Common, Record
 from ..rotations import left_jacobian, log_so3
 from .normal_equations import NormalEquations, damping_of
 from .states import HandState, RigidState, Term
@@ -165,7 +165,7 @@ class PerFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class Acceleration:
+class Acceleration(Common):
     """Motion without haste: second differences of a hand's or a body's place, turn and joint angles are near zero.
 
     Of the turn it is the change of the rotation vector from one frame to the next, in the world's axes.
@@ -177,9 +177,6 @@ class Acceleration:
     """radians a frame²"""
     bend: float = 1.0
     """of joint angles, radians a frame²"""
-
-    def __getitem__(self, index: Any) -> Acceleration:
-        return self
 
     def linearize(self, state: SequenceState) -> list[SequenceEquations]:
         transl, rotation, bend = (t.unflatten(0, (len(state), state.length)) for t in state.frames.motion)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..anatomy import Anatomy
 from ..pose import TANGENT_DIM
-from ..record import Record, shared
+from ..record import Common, Record, shared
 from .normal_equations import NormalEquations
 from .point_forces import PointForces
 from .states import HandState
@@ -94,15 +94,12 @@ class AnglePrior(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class JointLimits(Record):
+class JointLimits(Common):
     """Joint angles within the range of motion."""
 
     anatomy: Anatomy
     std: float
     """radians of excess that count as one"""
-
-    def __getitem__(self, index: object) -> JointLimits:
-        return self
 
     def linearize(self, state: HandState) -> list[NormalEquations]:
         excess = self.anatomy.violation(state.pose.hand_pose, side=state.pose.side)
@@ -123,13 +120,10 @@ def _of_angles(state: HandState, anatomy: Anatomy, off: Tensor, precision: Tenso
 
 
 @dataclass(frozen=True, eq=False)
-class ShapePrior(Record):
+class ShapePrior(Common):
     """Betas ~ N(0, 1), ``weight`` times as surely; for states whose betas are free."""
 
     weight: float = 1.0
-
-    def __getitem__(self, index: object) -> ShapePrior:
-        return self
 
     def linearize(self, state: HandState) -> list[NormalEquations]:
         residual = self.weight * state.pose.betas

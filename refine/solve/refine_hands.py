@@ -77,6 +77,7 @@ def refine_right_hands(
     # What a model has computed of itself is lost when it moves.
     model = model if model.template.device == device else model.to(device)
     objects = ObjectSet.of(meshes).to(device)
+    stated = any(isinstance(term, PosePrior) for term in evidence)
     parts = []
     for rows in torch.arange(len(pose)).split(max(1, config.batch_size // config.finalists)):
         given, index = pose[rows].to(device), which[rows].to(device)
@@ -89,7 +90,6 @@ def refine_right_hands(
             known = [term[rows].to(device) for term in evidence]
             solve = _solve if config.hypotheses == 1 else solve_hypotheses
             best = solve(grasps, objects, index, given, field, score_weights, config, seed, known)
-        stated = any(isinstance(term, PosePrior) for term in evidence)
         parts.append(_gate(model, objects, index, given, best, field, score_weights, config, stated).to("cpu"))
     return Refined.cat(parts)
 
