@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
-from hand_models import HandPose
+from hand_models import HandModel, HandPose
 from hand_models.anatomy import from_anatomical
 from hand_models.rotations import exp_so3, log_so3
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """Standard deviations of Gaussian noise."""
-
-    translation: float
-    """metres per axis"""
-    rotation: float
-    """radians per axis, on the wrist"""
-    pose: float
-    """in the unit of ContactOpt's 15 principal components, see `POSE_UNIT`"""
-
+from .input_error import CAMERA, POSE_UNIT, InputError
 
 PROTOCOLS = {
-    "contactopt": Protocol(0.05, 0.1, 0.5),
-    "image": Protocol(0.02, 0.1, 0.3),
-    "toch-t1": Protocol(0.01, 0.0, 0.0),
-    "toch-t2": Protocol(0.02, 0.0, 0.0),
-    "toch-r3": Protocol(0.0, 0.0, 0.3),
-    "toch-r5": Protocol(0.0, 0.0, 0.5),
-    "toch-b1": Protocol(0.01, 0.05, 0.3),
-    "toch-b2": Protocol(0.02, 0.1, 0.5),
-    "none": Protocol(0.0, 0.0, 0.0),
+    "contactopt": InputError(0.05, 0.1, 0.5),
+    "image": InputError(0.02, 0.1, 0.3),
+    "toch-t1": InputError(0.01, 0.0, 0.0),
+    "toch-t2": InputError(0.02, 0.0, 0.0),
+    "toch-r3": InputError(0.0, 0.0, 0.3),
+    "toch-r5": InputError(0.0, 0.0, 0.5),
+    "toch-b1": InputError(0.01, 0.05, 0.3),
+    "toch-b2": InputError(0.02, 0.1, 0.5),
+    "none": InputError(0.0, 0.0, 0.0),
+    "camera": CAMERA,
 }
 """Sources: `contactopt`: Perturbed ContactPose (Grady et al., CVPR 2021); `toch-*`: TOCH (Zhou et al., ECCV 2022)."""
 
-TRACKING = Protocol(0.003, 0.03, 0.15)
-"""What hands measured by cameras are typically off by: grasps of public data sets, as tracked, sink 5 to 10 mm into
-their objects or float as far above them."""
 
-POSE_UNIT = (0.41, 0.14, 0.08)
-"""Radians of flexion, abduction and twist per joint and unit of pose noise. Chosen so that pose noise 0.3 and
-0.5 displace the joints by as much as TOCH reports for its R.3 and R.5 (4.6 and 7.5 mm MPJPE on GRAB)."""
-
-
-def protocol(name: str) -> Protocol:
+def protocol(name: str) -> InputError:
     """The protocol called ``name``; ``ValueError`` lists the names when there is none."""
     if name not in PROTOCOLS:
         raise ValueError(f"protocol: {name!r} is unknown; choose one of {', '.join(PROTOCOLS)}.")
@@ -53,7 +35,13 @@ def protocol(name: str) -> Protocol:
 
 
 def perturb(
-    pose: HandPose, noise: Protocol | str, *, seed: int | torch.Generator = 0, scale: torch.Tensor | None = None
+    pose: HandPose,
+    noise: InputError | str,
+    *,
+    seed: int | torch.Generator = 0,
+    scale: Tensor | None = None,
+    model: HandModel | None = None,
+    view: Tensor | None = None,
 ) -> HandPose:
     """Add a protocol's noise to every hand, wrists turning about the root joint, which stays where it is by that.
 
@@ -61,6 +49,8 @@ def perturb(
         noise: a protocol or its name.
         seed: integer, or a CPU generator to continue.
         scale: ``(B,)`` optional factor on all the noise of each hand.
+        model: right hand, needed for camera noise.
+        view: ``(B, 3)`` unit vectors along the line of sight, for camera noise; random when None.
 
     Raises:
         ValueError: the protocol is unknown, or ``scale`` is not ``(B,)``.
@@ -74,6 +64,8 @@ def perturb(
             raise ValueError(f"scale: got shape {tuple(scale.shape)}; expected ({batch},), a factor for each hand.")
         draw = draw * scale[:, None].to(draw)
     draw = draw.to(pose.transl)
+    if noise.along is not None:
+        return _seen_by_camera(pose, noise, draw, view, model, generator)
     angles = draw[:, 6:].reshape(batch, 15, 3) * draw.new_tensor(POSE_UNIT) * noise.pose
     turn = exp_so3(draw[:, 3:6] * noise.rotation)
     return HandPose(
@@ -83,3 +75,25 @@ def perturb(
         pose.betas,
         pose.transl + draw[:, :3] * noise.translation,
     )
+
+
+def _seen_by_camera(
+    pose: HandPose,
+    noise: InputError,
+    draw: Tensor,
+    view: Tensor | None,
+    model: HandModel | None,
+    generator: torch.Generator,
+) -> HandPose:
+    """Hands drawn from the noise's Gaussian, linearised at the truth."""
+    if model is None:
+        raise ValueError("model: missing; camera noise needs the hand that poses drive.")
+    if pose.side == "left":
+        flip = draw.new_tensor([-1.0, 1.0, 1.0])
+        mirror = None if view is None else view * flip
+        return _seen_by_camera(pose.mirrored(), noise, draw, mirror, model, generator).mirrored()
+    if view is None:
+        view = normalize(torch.randn(len(pose), 3, generator=generator), dim=1).to(draw)
+    factor = torch.linalg.cholesky(noise.precision(pose, model, view).double())
+    off = torch.linalg.solve_triangular(factor.transpose(1, 2), draw.double()[..., None], upper=True)
+    return pose.retract(off[..., 0].to(draw))

@@ -15,6 +15,7 @@ from .config import RefineConfig
 from .evidence.graph_points import GraphStart, lay_on_points
 from .evidence.inputs import is_pair
 from .evidence.pose_prior import PosePrior
+from .evidence.stated import Stated
 from .files.prediction_poses import into_camera_frame, into_object_frame
 from .request import Evidence, Request
 from .result import RefinedStart, RefineResult, TwoHandResult
@@ -52,6 +53,12 @@ def refine_grasp(
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
     seed: int = 0,
+    input_error: Any = None,
+    camera: Any = None,
+    keypoints_2d: Any = None,
+    confidence: Any = None,
+    keypoint_sigma: Any = None,
+    depth_points: Any = None,
     prior: PosePrior | None = None,
     terms: Sequence[Evidence] = (),
 ) -> RefineResult | TwoHandResult:
@@ -68,7 +75,8 @@ def refine_grasp(
             warning; a vector of 51 (``global_orient, hand_pose, transl``) or 61 (``global_orient, hand_pose,
             betas, transl``); or ``(21, 3)`` joints, metres, OpenPose order. Angles are axis-angle, absolute
             (``flat_hand_mean``). Or a list of a right and a left hand (`HandPose` or dicts, ``B`` each) on the
-            same object: they are refined together and do not enter one another.
+            same object: they are refined together and do not enter one another; ``input_error``, ``keypoints_2d``,
+            ``confidence``, ``keypoint_sigma`` and ``depth_points`` are then lists of two as well.
         object_mesh: a path, a ``trimesh.Trimesh``, ``(vertices, faces)`` or an `ObjectMesh`, metres.
         object_pose: 4×4 object to camera, or ``(B, 4, 4)``, when the hands are in the camera's frame;
             None when hand and object share a frame.
@@ -76,6 +84,18 @@ def refine_grasp(
         config: see `RefineConfig`.
         hand_model: None for the open hand; `hand_models.load_hand_model("mano")` for MANO.
         seed: of everything random; equal inputs and seeds give equal results.
+        input_error: how the hands may be off: a name ("camera": an image estimator's hands, off along the line of
+            sight; "image", "contactopt": off in all directions by 2 and 5 cm; "tracker"; "exact"; "unknown"), an
+            `InputError`, or a covariance ``(51, 51)`` or ``(B, 51, 51)`` of `HandPose.retract`'s numbers, metres and
+            radians, in the object's frame; a list of names for one each. None: the network judges from what it sees.
+        camera: intrinsics ``(3, 3)`` or ``(B, 3, 3)``, pixels, of the camera that `object_pose` is before; without
+            `object_pose` the frame that hands and object share is its (OpenCV axes).
+        keypoints_2d: ``(21, 2)`` or ``(B, 21, 2)`` pixels, OpenPose order, NaN where missing; needs ``camera``.
+        confidence: of the keypoints, 0 to 1, ``(21,)`` or ``(B, 21)``: one of 0.25 is twice as far off.
+        keypoint_sigma: pixels per axis that sure keypoints are off by, ``(21,)``, ``(B, 21)`` or a number; 3 by
+            default.
+        depth_points: ``(n, 3)`` or ``(B, n, 3)`` metres, measured by a depth camera on the skin that it sees, in the
+            frame of the hand pose, NaN-padded.
         prior: how sure each number of the ``B`` hands is, in the object's frame, where more is known of that than
             "roughly right"; see `refine.evidence.graph_points`. For single hands.
         terms: costs of your own that take part in the solve, in the object's frame (examples/06_your_own_term.py).
@@ -91,12 +111,15 @@ def refine_grasp(
         FileNotFoundError: a mesh path or the weights do not exist.
     """
     config, model = _options(config, hand_model)
+    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points)
     if is_pair(hand_pose):
         for name, value in (("prior", prior), ("terms", terms or None)):
             if value is not None:
                 raise ValueError(f"{name}: is for single hands; refine the two one by one, or leave it out.")
-        return _refine_pair(hand_pose, object_mesh, object_pose, model, config, seed)
-    request = Request.make(hand_pose, object_mesh, object_pose, model=model, side=side, prior=prior, terms=terms)
+        return _refine_pair(hand_pose, object_mesh, object_pose, stated, model, config, seed)
+    request = Request.make(
+        hand_pose, object_mesh, object_pose, model=model, side=side, prior=prior, terms=terms, stated=stated
+    )
     _warn_of_problems(request)
     return refine_request(request, config, seed)
 
@@ -142,7 +165,7 @@ def refine_start(
 
 
 def _refine_pair(
-    pair: Any, object_mesh: Any, object_pose: Any, model: HandModel, config: RefineConfig, seed: int
+    pair: Any, object_mesh: Any, object_pose: Any, stated: Stated, model: HandModel, config: RefineConfig, seed: int
 ) -> TwoHandResult:
     """`refine_grasp` for ``[right, left]`` or ``[left, right]``; dicts without a ``side`` come in this order.
 
@@ -155,8 +178,8 @@ def _refine_pair(
             f"config: method {config.method!r} knows single hands only; refine them one by one, or use 'regrasp'."
         )
     requests = [
-        Request.make(hand, object_mesh, object_pose, model=model, side=side)
-        for hand, side in zip(pair, SIDES, strict=True)
+        Request.make(hand, object_mesh, object_pose, model=model, side=side, stated=stated.of_hand(which))
+        for which, (hand, side) in enumerate(zip(pair, SIDES, strict=True))
     ]
     first, second = (request.pose for request in requests)
     if first.side == second.side:
@@ -170,7 +193,7 @@ def _refine_pair(
         )
     for request in requests:
         _warn_of_problems(request, stacklevel=4)
-    hands = [OneHand(r.right_hands(), r.scene(), r.usable) for r in requests]
+    hands = [OneHand(r.right_hands(), r.scene(), r.usable, r.right_evidence()) for r in requests]
     found, before, after = refine_two_hands(hands, requests[0].right_model(), config, seed)
     scale = load_scale(weights_path(config))
     one, other = (r.answer(f, scale, config) for r, f in zip(requests, found, strict=True))

@@ -18,6 +18,7 @@ from .config import RefineConfig
 from .evidence.graph_rows import start_of_rows
 from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_reach
 from .evidence.pose_prior import PosePrior
+from .evidence.stated import Stated
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
 from .files.predictions import Predictions, point_forms
 from .measure.contact import contact_ratio, penetration_depth
@@ -63,13 +64,14 @@ class Request:
         side: str = "right",
         prior: PosePrior | None = None,
         terms: Sequence[Evidence] = (),
+        stated: Stated | None = None,
     ) -> Request:
         """Read hands, object and poses in any form that `refine_grasp` takes.
 
         Raises:
             ValueError: an argument is of the wrong kind, shape, unit or frame; no hand can be refined.
         """
-        given = as_hand_pose(hand_pose, model, side)
+        given, stated = as_hand_pose(hand_pose, model, side), stated or Stated()
         obj = as_object(object_mesh, given.side)
         camera = None if object_pose is None else as_object_pose(object_pose, len(given))
         if prior is not None and (len(prior.factor) != len(given) or prior.mean.side != given.side):
@@ -86,11 +88,12 @@ class Request:
         if len(broken) == len(given):
             raise ValueError("hand_pose: every hand holds NaN or infinity; check the estimator's output.")
         pose = into_object_frame(given, camera, model)
-        far = out_of_reach(pose, model, obj)
+        far = stated.problems(pose, camera, model) | out_of_reach(pose, model, obj)
         if len(broken) + len(far) == len(given):
             raise ValueError(f"hand_pose: {next(iter(far.values()))}")
         problems = dict.fromkeys(broken, "the hand holds NaN or infinity; check the estimator's output.") | far
-        evidence = (*([] if prior is None else [prior]), *terms)
+        known = stated.evidence(pose, camera, right_of(model))
+        evidence = (*([] if prior is None else [prior]), *known, *terms)
         return Request(given, pose, obj, camera, evidence, problems, model)
 
     @staticmethod
@@ -101,7 +104,10 @@ class Request:
             return Request.make(start.hand_pose, object_mesh, start.object_pose, model=model, prior=start.prior)
         rows = slice(None)
         given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
-        return Request.make(given, object_mesh, camera, model=model)
+        stated = Stated.of_rows(predictions)
+        if camera is None and (hidden := stated.problems(given, None, model)):
+            stated = stated.unseen(list(hidden))  # a file in the object's frame; its keypoints are for others
+        return Request.make(given, object_mesh, camera, model=model, stated=stated)
 
     @property
     def usable(self) -> Tensor:
@@ -117,7 +123,7 @@ class Request:
 
     def right_model(self) -> HandModel:
         """The right hand's model."""
-        return self.model if self.model.side == "right" else self.model.mirrored()
+        return right_of(self.model)
 
     def right_hands(self) -> HandPose:
         """The usable hands as right hands."""
@@ -201,3 +207,8 @@ class Request:
                 full[rows] = np.asarray(value)
                 result[f"{name}_{when}"] = full
         return result
+
+
+def right_of(model: HandModel) -> HandModel:
+    """The model of right hands."""
+    return model if model.side == "right" else model.mirrored()

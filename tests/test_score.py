@@ -177,7 +177,7 @@ def test_an_input_that_cannot_be_right_is_easier_to_beat():
 @pytest.mark.parametrize(("override", "stated", "margin"), [(9.0, False, 9.0), (None, True, 0.0), (9.0, True, 9.0)])
 def test_margins_of_the_users_own_know_no_halves(override, stated, margin):
     parts = Plausibility(*(torch.tensor([0.0, 0.05]) for _ in range(4)))
-    margins = margins_against(parts, ScoreWeights(margin_probable=-5.0), override, stated=stated)
+    margins = margins_against(parts, ScoreWeights(margin_probable=-5.0), override, stated=torch.tensor([stated] * 2))
     assert margins.sure.tolist() == margins.likely.tolist() == [margin] * 2
 
 

@@ -14,7 +14,7 @@ from ..corpus.corpus import Corpus
 from ..field import ContactField
 from ..network.features import Observation, observe
 from ..objects.hierarchy import PointHierarchy
-from ..perturb import PROTOCOLS, Protocol, perturb
+from ..perturb import PROTOCOLS, InputError, perturb
 from .config import TrainConfig
 
 
@@ -31,7 +31,7 @@ class Batch(Record):
 
 
 def perturbed(
-    pose: HandPose, noise: str, scale: Tensor, generator: torch.Generator, tracking: Protocol | None = None
+    pose: HandPose, noise: str, scale: Tensor, generator: torch.Generator, tracking: InputError | None = None
 ) -> tuple[HandPose, HandPose]:
     """Hands that count as true, and as they are seen: ``scale (B,)`` times the protocol ``noise`` off.
 
@@ -45,7 +45,7 @@ def perturbed(
 
 def make_batch(
     model: HandModel, corpus: Corpus, index: Tensor, noise: str, scale: Tensor, generator: torch.Generator,
-    tracking: Protocol | None = None,
+    tracking: InputError | None = None,
 ) -> Batch:  # fmt: skip
     """Perturb the grasps ``index`` by ``scale`` times the protocol ``noise`` and describe them.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..network.contact_net import NetworkConfig
-from ..perturb import TRACKING, Protocol
+from ..perturb import TRACKING, InputError
 from .losses import LossWeights
 
 
@@ -44,7 +44,7 @@ class TrainConfig:
     """largest factor"""
     clean_share: float = 0.15
     """share of hands without noise, from which the network learns to leave good ones alone"""
-    tracking: Protocol = TRACKING
+    tracking: InputError = TRACKING
     """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right
     and does not promise to be surer than the truth it will be judged by"""
     latent_rate: float = 4e-3

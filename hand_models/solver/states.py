@@ -114,6 +114,17 @@ class HandState(Record):
         return self.pose.transl, exp_so3(self.pose.global_orient), self.pose.hand_pose.flatten(1)
 
     @cached_property
+    def skin_normals(self) -> Tensor:
+        """(B, P, 3) outward unit normals of the vertices ``skin_ids``."""
+        vertices, faces = self.model(self.pose).vertices, self.model.closed_faces
+        corners = vertices[:, faces]  # (B, F, 3 corners, 3)
+        area = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+        normals = torch.zeros_like(vertices)
+        for corner in range(3):
+            normals = normals.index_add(1, faces[:, corner], area)
+        return torch.nn.functional.normalize(normals[:, self.skin_ids], dim=2)
+
+    @cached_property
     def spheres(self) -> PointJacobian:
         """Centres of the spheres inside, `hand_models.inner_spheres`."""
         return sphere_centres(self.joints)

@@ -14,6 +14,8 @@ from hand_models.rotations import exp_so3, log_so3
 from hand_models.solver.normal_equations import NormalEquations
 from hand_models.solver.states import HandState
 
+_BROADEST = 0.1  # metres, standard deviation
+
 
 @dataclass(frozen=True, eq=False)
 class PosePrior(Record):
@@ -29,6 +31,11 @@ class PosePrior(Record):
         precision = torch.linalg.inv(covariance.double())
         precision = 0.5 * (precision + precision.transpose(1, 2))
         return PosePrior(mean, torch.linalg.cholesky(precision).to(mean.transl))
+
+    @property
+    def places(self) -> Tensor:
+        """(B,) bool: whether it says where the hand is: one broader than a hand says nothing of that."""
+        return (self.factor[:, :3, :3].square().sum(2) > _BROADEST**-2).all(1)
 
     def mirrored(self) -> PosePrior:
         """Of the hands in a mirror that flips x."""

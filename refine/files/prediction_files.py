@@ -18,7 +18,7 @@ import numpy as np
 
 from hand_models.atomic import write_atomically
 
-from .predictions import COLUMNS, KINDS, SCHEMA, Predictions, converted
+from .predictions import COLUMNS, KINDS, SCHEMA, Predictions, converted, fits
 
 MAX_NPZ_BYTES = 8 << 30
 """An npz that unpacks to more than this is refused; write one file per sequence, or Parquet."""
@@ -167,6 +167,7 @@ def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool =
         return []  # `Predictions.from_columns` names it and suggests the nearest
     column, arrays = COLUMNS[name], []
     missing, shapes = KINDS[column.kind].missing, column.shapes
+    varied = any(-1 in shape for shape in shapes)
     for row, value in enumerate(cells, start):
         if value is None and missing is None:
             raise ValueError(f"row {row}, column {name!r}: is missing; give it in every row or in none.")
@@ -178,12 +179,17 @@ def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool =
         except ValueError as error:
             raise ValueError(f"row {row}, {error}") from None
         if flat:
-            array = array.reshape(next((s for s in shapes if math.prod(s) == array.size), array.shape))
-        if array.shape not in shapes:
+            whole = shapes[0] if varied and array.size % math.prod(shapes[0]) == 0 else array.shape
+            array = array.reshape(next((s for s in shapes if math.prod(s) == array.size), whole))
+        if not fits(array.shape, shapes):
             wanted = " or ".join(map(str, shapes))
             raise ValueError(f"row {row}, column {name!r}: got shape {array.shape}, expected {wanted}.")
-        shapes = (array.shape,)  # of all rows
+        shapes = shapes if varied else (array.shape,)  # of all rows
         arrays.append(array)
+    if varied:  # shorter rows are filled up
+        most = max((len(array) for array in arrays if array is not None), default=0)
+        arrays = [a if a is None else np.pad(a, ((0, most - len(a)), (0, 0)), constant_values=missing) for a in arrays]
+        shapes = ((most, *shapes[0][1:]),)
     nothing = np.full(shapes[0], missing)
     return np.stack([nothing if array is None else array for array in arrays]) if arrays else []
 

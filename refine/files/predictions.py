@@ -48,7 +48,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Column:
-    """What one column holds: kind, a name of `KINDS`, meaning, and shape of one row (alternatives allowed)."""
+    """What one column holds: kind, a name of `KINDS`, meaning, and shape of one row (alternatives; -1: any number)."""
 
     kind: str
     meaning: str
@@ -99,6 +99,11 @@ class Predictions:
     keypoint_confidence: Maybe = _column(
         "float", "of each keypoint, 0 to 1, 0 where missing; 1 when absent", (21,), (29,)
     )
+    input_error: Maybe = _column("str", "how the hand may be off: 'camera', 'image', 'tracker', 'exact', ... or empty")
+    keypoint_sigma: Maybe = _column("float", "pixels that keypoints are off by; 3 when absent", (), (21,))
+    depth_points: Maybe = _column(
+        "float", "metres, measured on the skin that is seen, frame of the hand; NaN-padded", (-1, 3)
+    )
     corner_order: Maybe = _column("str", "whether to believe the 'given' order of the 8 corners or to 'search' for it")
     status: Maybe = _result("str", "'refined', 'nudged' (moved a little), 'kept' (returned as it came) or 'failed'")
     reason: Maybe = _result("str", "why a row failed")
@@ -127,7 +132,7 @@ class Predictions:
                 "21 joints and 8 corners of the object's box and 'cam_K'."
             )
         arrays = {name: converted(name, value) for name, value in given.items()}
-        rows = next((len(a) for name, a in arrays.items() if a.ndim and a.shape not in COLUMNS[name].shapes), 1)
+        rows = next((len(a) for name, a in arrays.items() if a.ndim and not fits(a.shape, COLUMNS[name].shapes)), 1)
         if present:
             arrays.setdefault("betas", np.zeros(10, np.float32))
         elif self.keypoints_3d is None:
@@ -199,16 +204,22 @@ def converted(name: str, value: Any) -> np.ndarray:
         return array.astype(kind.dtype)
 
 
+def fits(shape: tuple[int, ...], shapes: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether ``shape`` is one of ``shapes``, in which -1 stands for any number."""
+    alike = [wanted for wanted in shapes if len(wanted) == len(shape)]
+    return any(all(w in (n, -1) for n, w in zip(shape, wanted, strict=True)) for wanted in alike)
+
+
 def _conform(name: str, array: np.ndarray, rows: int) -> np.ndarray:
     """``array`` as the shape ``(rows, *shape)``, or ``ValueError`` with the mend."""
     shapes = COLUMNS[name].shapes
-    if array.shape in shapes:  # one value for all rows
+    if fits(array.shape, shapes):  # one value for all rows
         array = np.broadcast_to(array, (rows, *array.shape))
     if rows == 0 and array.size == 0:
-        array = array.reshape(0, *shapes[0])
+        array = array.reshape(0, *np.abs(shapes[0]))
     if array.ndim and len(array) != rows:
         raise ValueError(f"column {name!r}: {len(array)} rows, but the columns before it have {rows}; make them equal.")
-    if array.shape[1:] not in shapes:
+    if not fits(array.shape[1:], shapes):
         wanted = " or ".join(str((rows, *shape)) for shape in shapes)
         hint = _shape_hint(name, array.shape[1:])
         raise ValueError(f"column {name!r}: got shape {array.shape}, expected {wanted}{hint}.")

@@ -19,7 +19,7 @@ from contact.corpus import load_object
 from contact.corpus.corpus import load_held_out
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
-from contact.perturb import PROTOCOLS, TRACKING, Protocol, perturb
+from contact.perturb import PROTOCOLS, TRACKING, InputError, perturb
 from contact.train import TrainConfig
 from contact.weights import load_network, read_card, write_card
 from hand_models import HandModel, HandPose, load_hand_model
@@ -40,7 +40,7 @@ class CalibrationConfig:
     grasps: int = 512
     """held-out grasps, each under every protocol"""
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
-    tracking: Protocol = TRACKING
+    tracking: InputError = TRACKING
     """error that counts as true, whatever the network was trained with"""
     confidence: float = 0.95
     """probability of being better that a result must have to be returned"""

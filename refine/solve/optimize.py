@@ -20,9 +20,11 @@ from hand_models import HandModel, HandPose
 from hand_models.record import Record
 from hand_models.solver.least_squares import Solution, minimize
 from hand_models.solver.states import HandState, Term
-from hand_models.solver.terms import AnglePrior, JointLimits, PointTargets
+from hand_models.solver.terms import AnglePrior, Displaced, JointLimits, PointTargets
 
 from ..config import CostConfig, RefineConfig
+
+_NOT_AT_ALL = 1e-10  # square metres
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,25 @@ class FieldTerms(Record):
     given: AnglePrior
     """near the joint angles of the input"""
 
-    def terms(self, model: HandModel, config: CostConfig) -> list[Term]:
-        """Both the field's and the hand's own: near what hands do, within what they can do."""
+    def terms(self, model: HandModel, config: CostConfig, evidence: Sequence[Term] = ()) -> list[Term]:
+        """The field's, the hand's own (near what hands do, within what they can do), and the evidence.
+
+        What the network sees of one hand is off together, by about what it states for a joint. Where evidence says
+        where the hand is, the field's places are weighed with that in mind: together they count as one observation.
+        """
+        seen: list[Term] = [self.correspondences, self.joints]
+        if (known := placed(evidence, len(self))).any():
+            together = self.joints.std.square().mean(1)
+            seen = [Displaced(tuple(seen), torch.where(known, together, torch.full_like(together, _NOT_AT_ALL)))]
         usual = AnglePrior.grasping(model.anatomy, len(self), config.anatomy)
         limits = JointLimits(model.anatomy, config.limits_std)
-        return [self.correspondences, self.joints, self.given, usual, limits]
+        return [*seen, self.given, usual, limits, *evidence]
+
+
+def placed(evidence: Sequence[Term], batch: int) -> Tensor:
+    """(B,) bool: whether evidence says where the hand is."""
+    places = [term.places for term in evidence if hasattr(term, "places")]
+    return torch.stack(places).any(0) if places else torch.zeros(batch, dtype=torch.bool)
 
 
 def field_terms(
@@ -119,7 +135,7 @@ def align(
 ) -> Solution[HandState]:
     """Bring ``B`` right hands to where the field sees them, through anything in between. See `optimise`."""
     state = HandState.of(pose, model, model.contact_points[: config.skin_points])
-    return minimize(state, [*targets.terms(model, config.costs), *evidence], config.align)
+    return minimize(state, targets.terms(model, config.costs, evidence), config.align)
 
 
 def contact_problem(
@@ -132,11 +148,10 @@ def contact_problem(
         yields = soft_tissue(objects, which, model(start).vertices[:, skin], c)
     bones = torch.full_like(yields[:, :1], c.soft_tissue)
     return HandState.of(start, model, skin), [
-        *targets.terms(model, c),
+        *targets.terms(model, c, evidence),
         SkinOnSurface(which, targets.touch, yields, objects.grid, c.contact_std, c.penetration_std),
         SpheresOutside(which, bones, objects.grid, c.penetration_std),
         FingersApart(c.self_penetration_std),
-        *evidence,
     ]
 
 

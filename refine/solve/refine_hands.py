@@ -6,7 +6,7 @@ The score of `refine.solve.score`, taken against the mean prediction, says wheth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,13 +16,13 @@ from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose
 from hand_models.record import Record
-from hand_models.solver.states import Term
+from hand_models.solver.least_squares import minimize
+from hand_models.solver.states import HandState, Term
 
 from ..config import RefineConfig
-from ..evidence.pose_prior import PosePrior
 from .fields import EncodedGrasps, expected_variance, load_weights, weights_path
 from .hypotheses import solve_hypotheses
-from .optimize import Solved, optimise, solved_variance
+from .optimize import Solved, optimise, placed, solved_variance
 from .score import ScoreWeights, load_score, margins_against, plausibility, score
 
 
@@ -77,21 +77,35 @@ def refine_right_hands(
     # What a model has computed of itself is lost when it moves.
     model = model if model.template.device == device else model.to(device)
     objects = ObjectSet.of(meshes).to(device)
-    stated = any(isinstance(term, PosePrior) for term in evidence)
+    skin = model.contact_points[: config.skin_points]
     parts = []
     for rows in torch.arange(len(pose)).split(max(1, config.batch_size // config.finalists)):
         given, index = pose[rows].to(device), which[rows].to(device)
-        grasps = EncodedGrasps.of(network, model, objects, index, given)
+        known = [term[rows].to(device) for term in evidence]
+        # The network sees the hand where what is known of it has it: from there it errs least.
+        stated = placed(known, len(rows)).to(device)
+        start = given
+        if stated.any():
+            start = _placed(HandState.of(given, model, skin), known).where(stated, given)
+        grasps = EncodedGrasps.of(network, model, objects, index, start)
         field = grasps.mean()
         if config.method == "contactopt":
             held = [meshes[i] for i in which[rows].tolist()]
             best = _descend(model, objects, held, index, given, field, score_weights, seed)
         else:
-            known = [term[rows].to(device) for term in evidence]
             solve = _solve if config.hypotheses == 1 else solve_hypotheses
-            best = solve(grasps, objects, index, given, field, score_weights, config, seed, known)
-        parts.append(_gate(model, objects, index, given, best, field, score_weights, config, stated).to("cpu"))
+            best = solve(grasps, objects, index, start, field, score_weights, config, seed, known)
+        gated = _gate(model, objects, index, given, best, field, score_weights, config, stated)
+        parts.append(gated.to("cpu"))
     return Refined.cat(parts)
+
+
+def _placed(state: HandState, evidence: Sequence[Term]) -> HandPose:
+    """The hands that agree best with the evidence alone."""
+    for term in evidence:
+        if hasattr(term, "start"):
+            state = replace(state, pose=term.start(state))
+    return minimize(state, evidence).state.pose
 
 
 def _solve(
@@ -126,7 +140,7 @@ def _descend(
 
 def _gate(
     model: HandModel, objects: ObjectSet, which: Tensor, given: HandPose, best: Solved, field: ContactField,
-    score_weights: ScoreWeights, config: RefineConfig, stated: bool,
+    score_weights: ScoreWeights, config: RefineConfig, stated: Tensor,
 ) -> Refined:  # fmt: skip
     """Solutions where they are surely better than the input, a little of the way to them where they may be."""
     as_given = plausibility(model, objects, which, given, field)

@@ -115,21 +115,22 @@ class Margins:
 
 
 def margins_against(
-    parts: Plausibility, weights: ScoreWeights, override: float | None = None, *, stated: bool = False
+    parts: Plausibility, weights: ScoreWeights, override: float | None = None, *, stated: Tensor | None = None
 ) -> Margins:
     """How much higher than the hands ``parts`` results must score.
 
     Args:
         override: for all, where it is given; nothing is done by halves then.
-        stated: how good the hands are was stated and has been weighed in solving; none is needed any more.
+        stated: ``(B,)`` how good the hands are was stated and has been weighed in solving; none is needed any more.
     """
-    if stated and override is None:
-        override = 0.0
     if override is not None:
         margin = torch.full_like(parts.depth, override)
         return Margins(margin, margin)
     sure = weights.margin + doubt(parts) * (weights.margin_impossible - weights.margin)
-    return Margins(sure, sure.clamp_max(weights.margin_probable))
+    likely = sure.clamp_max(weights.margin_probable)
+    if stated is None:
+        return Margins(sure, likely)
+    return Margins(sure.masked_fill(stated, 0.0), likely.masked_fill(stated, 0.0))
 
 
 def features(parts: Plausibility, depth_free: float = ScoreWeights.depth_free) -> Tensor:

@@ -19,7 +19,7 @@ from contact.terms import HandsApart
 from hand_models import HandModel, HandPose
 from hand_models.inner_spheres import inner_spheres
 from hand_models.solver.least_squares import minimize
-from hand_models.solver.states import Of, PairState
+from hand_models.solver.states import Of, PairState, Term
 
 from ..config import RefineConfig
 from .fields import expected_variance, weights_path
@@ -38,6 +38,8 @@ class OneHand:
     """as right hands hold it"""
     usable: Tensor
     """(B,) bool: which of the ``B`` are in ``pose``"""
+    evidence: Sequence[Term] = ()
+    """what else is known of those in ``pose``"""
 
 
 def refine_two_hands(
@@ -56,7 +58,9 @@ def refine_two_hands(
     both = hands[0].usable & hands[1].usable
     alone = replace(config, gate=False)  # the gate comes last, for both together
     found = [
-        refine_right_hands(h.pose, [h.object], torch.zeros(len(h.pose), dtype=torch.long), model, alone, seed)
+        refine_right_hands(
+            h.pose, [h.object], torch.zeros(len(h.pose), dtype=torch.long), model, alone, seed, h.evidence
+        )
         for h in hands
     ]
     overlap = torch.zeros(2, 2, len(both))  # of the first hand as given or refined with the second so
@@ -131,7 +135,8 @@ def _together(
         for k, half in enumerate(("first", "second")):
             which = torch.full_like(busy, k)
             targets = field_terms(model, objects, which, given[k][busy], fields[k], config)
-            state, own = contact_problem(model, objects, targets, pose[k][busy], config)
+            known = [term[rows[k]].to(device)[busy] for term in hands[k].evidence]
+            state, own = contact_problem(model, objects, targets, pose[k][busy], config, known)
             states.append(state)
             terms += [Of(half, term) for term in own]
         solution = minimize(PairState(*states), terms, config.contact)
