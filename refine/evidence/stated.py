@@ -73,9 +73,8 @@ class Stated:
         Args:
             object_pose: ``(B, 4, 4)`` object to camera; None when the frame that hands and object share is its.
         """
-        seen = torch.tensor(
-            [(e := _error(name)) is not None and e.along is not None for name in self._names(len(pose))]
-        )
+        errors = [_error(name) for name in self._names(len(pose)) or [None] * len(pose)]
+        seen = torch.tensor([error is not None and error.along is not None for error in errors])
         for name in ("keypoints_2d", "depth_points"):
             if (value := getattr(self, name)) is not None:
                 points = as_floats(name, value)
