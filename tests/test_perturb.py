@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from contact.perturb import POSE_UNIT, PROTOCOLS, InputError, perturb, protocol
+from contact.input_error import POSE_UNIT, InputError
+from contact.perturb import PROTOCOLS, perturb, protocol
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.anatomy import default_anatomy
 from hand_models.rotations import exp_so3, log_so3

@@ -12,9 +12,10 @@ from hand_models.record import Record
 
 from ..corpus.corpus import Corpus
 from ..field import ContactField
+from ..input_error import InputError
 from ..network.features import Observation, observe
 from ..objects.hierarchy import PointHierarchy
-from ..perturb import PROTOCOLS, InputError, perturb
+from ..perturb import PROTOCOLS, perturb
 from .config import TrainConfig
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..input_error import TRACKING, InputError
 from ..network.contact_net import NetworkConfig
-from ..perturb import TRACKING, InputError
 from .losses import LossWeights
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from contact.corpus import load_object
 from contact.corpus.corpus import load_held_out
+from contact.input_error import TRACKING, InputError
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
-from contact.perturb import PROTOCOLS, TRACKING, InputError, perturb
+from contact.perturb import PROTOCOLS, perturb
 from contact.train import TrainConfig
 from contact.weights import load_network, read_card, write_card
 from hand_models import HandModel, HandPose, load_hand_model
