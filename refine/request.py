@@ -104,10 +104,7 @@ class Request:
             return Request.make(start.hand_pose, object_mesh, start.object_pose, model=model, prior=start.prior)
         rows = slice(None)
         given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
-        stated = Stated.of_rows(predictions)
-        if camera is None and (hidden := stated.problems(given, None, model)):
-            stated = stated.unseen(list(hidden))  # a file in the object's frame; its keypoints are for others
-        return Request.make(given, object_mesh, camera, model=model, stated=stated)
+        return Request.make(given, object_mesh, camera, model=model, stated=Stated.of_rows(predictions))
 
     @property
     def usable(self) -> Tensor:

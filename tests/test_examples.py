@@ -80,6 +80,32 @@ def test_terms_that_are_the_same_for_all_hands_serve_any_number() -> None:
     assert len(refine_grasp(HandPose.cat([pose, pose]), cap, terms=terms, config=config)) == 2
 
 
+def printed(name: str, capsys: Any) -> list[list[float]]:
+    """The numbers at the ends of the lines of a table."""
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    rows = [re.findall(r"(?<![\w.])[+-]?\d+(?:\.\d+)?(?= |$)", line) for line in capsys.readouterr().out.splitlines()]
+    return [[float(n) for n in row] for row in rows if len(row) >= 3]
+
+
+@pytest.mark.slow
+def test_hands_stay_on_their_picture_and_find_their_depth(capsys: Any) -> None:
+    (given, _, camera, keypoints, both) = printed("07_camera.py", capsys)
+    for joints, along, across in (camera, keypoints, both):
+        assert joints < 0.5 * given[0]
+        assert along < 0.5 * given[1]
+        assert across < 1.5 * given[2]
+    assert both[2] < given[2]
+
+
+@pytest.mark.slow
+def test_depth_points_bring_the_hand_to_its_depth(capsys: Any) -> None:
+    rows = printed("08_depth_points.py", capsys)
+    assert len(rows) == 4
+    for depth, given, _, scanned in rows:
+        assert abs(depth) < given
+        assert scanned < 0.35 * given
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
 def test_examples_run(path: Path, tmp_path: Path, monkeypatch: Any) -> None:

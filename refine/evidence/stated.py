@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,8 @@ KEYPOINT_SIGMA = 3.0
 """Pixels per axis that keypoints are off by where nothing is said of them."""
 _ROUGHLY_RIGHT = PROTOCOLS["contactopt"]
 """What hands are off by of whose error nothing is said, but of which keypoints or depth are known."""
+_OF_A_HAND = ("input_error", "keypoints_2d", "confidence", "keypoint_sigma", "depth_points")
+"""What lists of two may say of each of two hands."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +42,35 @@ class Stated:
 
     @staticmethod
     def of_rows(predictions: Predictions) -> Stated:
-        """What the columns of a file say. Keypoints without a camera to see them say nothing."""
+        """What the columns of a file say. Keypoints of rows without a camera to see them say nothing."""
         p = predictions
-        seen = p.keypoints_2d is not None and p.cam_K is not None and p.object_pose is not None
-        trust = p.keypoint_confidence
-        return Stated(
-            p.input_error,
-            p.cam_K,
-            p.keypoints_2d[:, :21] if seen else None,
-            None if trust is None or not seen else trust[:, :21],
-            p.keypoint_sigma.reshape(len(p), -1) if seen and p.keypoint_sigma is not None else None,
-            p.depth_points,
+        known = Stated(input_error=p.input_error, depth_points=p.depth_points)
+        if p.keypoints_2d is None or p.cam_K is None or p.object_pose is None:
+            return known
+        seen = np.isfinite(p.cam_K).all((1, 2))
+        return replace(
+            known,
+            camera=p.cam_K,
+            keypoints_2d=np.where(seen[:, None, None], p.keypoints_2d[:, :21], np.nan),
+            confidence=None if p.keypoint_confidence is None else p.keypoint_confidence[:, :21],
+            keypoint_sigma=None if p.keypoint_sigma is None else p.keypoint_sigma.reshape(len(p), -1),
         )
 
     def of_hand(self, which: int) -> Stated:
-        """Of one of two hands, where a list of two says something of each."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return Stated(*(v[which] if isinstance(v, list | tuple) and len(v) == 2 else v for v in values))
-
-    def unseen(self, rows: Sequence[int]) -> Stated:
-        """Without the keypoints of ``rows``."""
-        if self.keypoints_2d is None:
-            return self
-        points = np.array(self.keypoints_2d, np.float32)
-        points[list(rows)] = np.nan
-        return replace(self, keypoints_2d=points)
+        """Of one of two hands: a list of two says something of each, the camera is the same for both."""
+        of_both = {}
+        for name in _OF_A_HAND:
+            value = getattr(self, name)
+            if isinstance(value, list | tuple) and len(value) == 2:
+                of_both[name] = value[which]
+            elif name in ("keypoints_2d", "depth_points") and value is not None:
+                raise ValueError(
+                    f"{name}: is of one hand; give a list of two, in the order of the hands; None where none are known."
+                )
+        mine = replace(self, **of_both)
+        if self.keypoints_2d is not None and mine.keypoints_2d is None:  # how sure they are is of the other hand's
+            return replace(mine, confidence=None, keypoint_sigma=None)
+        return mine
 
     def problems(self, pose: HandPose, object_pose: Tensor | None, model: HandModel) -> dict[int, str]:
         """Hands, object frame, that no camera can have seen: row → reason.
@@ -75,22 +80,19 @@ class Stated:
         """
         errors = [_error(name) for name in self._names(len(pose)) or [None] * len(pose)]
         seen = torch.tensor([error is not None and error.along is not None for error in errors])
-        for name in ("keypoints_2d", "depth_points"):
-            if (value := getattr(self, name)) is not None:
-                points = as_floats(name, value)
-                points = points[None] if points.ndim == 2 else points
-                if points.ndim == 3 and len(points) == len(pose):
-                    seen = seen | points.isfinite().flatten(1).any(1)
+        for points in (_batched("keypoints_2d", self.keypoints_2d), _batched("depth_points", self.depth_points)):
+            if points is not None and points.ndim == 3 and len(points) == len(pose):
+                seen = seen | points.isfinite().flatten(1).any(1)
         if not seen.any():
             return {}
         joints = model.joints(pose)
         depth = joints[..., 2] if object_pose is None else _into(object_pose, joints)[..., 2]
-        hidden = (seen & (depth.amin(1) < NEAREST)).nonzero()[:, 0].tolist()
+        nearest = depth.amin(1)
         told = "give object_pose, the object's pose before the camera" if object_pose is None else "check object_pose"
         return {
-            row: f"the hand is not before the camera (its nearest joint is {1000 * float(depth[row].amin()):.0f} mm in "
+            row: f"the hand is not before the camera (its nearest joint is {1000 * float(nearest[row]):.0f} mm in "
             f"front); {told}."
-            for row in hidden
+            for row in (seen & (nearest < NEAREST)).nonzero()[:, 0].tolist()
         }
 
     def evidence(self, pose: HandPose, object_pose: Tensor | None, model: HandModel) -> list[Record]:
@@ -108,12 +110,12 @@ class Stated:
         safe = pose.where(pose.finite(), HandPose.zeros(batch, side=pose.side))
         camera = torch.eye(4).expand(batch, 4, 4) if object_pose is None else object_pose
         known: list[Record] = []
-        if self.keypoints_2d is not None:
-            known.append(self._reprojection(batch, camera))
+        if (keypoints := _batched("keypoints_2d", self.keypoints_2d)) is not None:
+            known.append(self._reprojection(keypoints, camera))
         elif self.confidence is not None or self.keypoint_sigma is not None:
             raise ValueError("keypoints_2d: missing; confidence and keypoint_sigma are about keypoints (B, 21, 2).")
-        if self.depth_points is not None:
-            known.append(self._depth(batch, camera))
+        if (measured := _batched("depth_points", self.depth_points)) is not None:
+            known.append(_depth(measured, camera))
         rest = torch.stack([term.places for term in known]).any(0) if known else torch.zeros(batch, dtype=torch.bool)
         prior = self._prior(safe, camera, model, rest)
         return known if prior is None else [prior, *known]
@@ -125,11 +127,11 @@ class Stated:
             return PosePrior.from_covariance(pose, self._covariance(len(pose)))
         factor = torch.zeros(len(pose), 51, 51)
         for name in dict.fromkeys(names):
-            rows = torch.tensor([n == name for n in names])
-            said = _error(name)
-            for these, meant in ((rows, said), (rows & rest, said or _ROUGHLY_RIGHT)):
-                if meant is not None and these.any():
-                    factor[these] = prior_of(pose[these], meant, model, camera[these]).factor
+            rows, error = torch.tensor([n == name for n in names]), _error(name)
+            if error is None:
+                rows, error = rows & rest, _ROUGHLY_RIGHT
+            if rows.any():
+                factor[rows] = prior_of(pose[rows], error, model, camera[rows]).factor
         return PosePrior(pose, factor) if (factor != 0).any() else None
 
     def _names(self, batch: int) -> list[Any]:
@@ -137,12 +139,13 @@ class Stated:
         error = self.input_error
         if error is None or isinstance(error, str | InputError):
             return [error] * batch
-        listed = error.tolist() if isinstance(error, np.ndarray) else error
-        if not isinstance(listed, list | tuple) or not all(isinstance(e, str | InputError | None) for e in listed):
+        if isinstance(error, np.ndarray) and error.dtype.kind in "OU":
+            error = error.tolist()
+        if not isinstance(error, list | tuple) or not all(isinstance(e, str | InputError | None) for e in error):
             return []
-        if len(listed) != batch:
-            raise ValueError(f"input_error: {len(listed)} names for {batch} hands; give one, or one a hand.")
-        return list(listed)
+        if len(error) != batch:
+            raise ValueError(f"input_error: {len(error)} names for {batch} hands; give one, or one a hand.")
+        return list(error)
 
     def _covariance(self, batch: int) -> Tensor:
         covariance = as_floats("input_error", self.input_error, torch.float64)
@@ -155,7 +158,32 @@ class Stated:
             raise ValueError("input_error: not positive definite; pass a covariance in metres and radians.")
         return covariance.expand(batch, 51, 51)
 
-    def _reprojection(self, batch: int, object_pose: Tensor) -> Reprojection:
+    def _reprojection(self, points: Tensor, object_pose: Tensor) -> Reprojection:
+        """Of ``points``, whatever shape they have, and ``object_pose (B, 4, 4)``."""
+        batch = len(object_pose)
+        if points.shape != (batch, 21, 2):
+            raise ValueError(
+                f"keypoints_2d: got shape {tuple(points.shape)}; expected ({batch}, 21, 2) pixels, OpenPose order."
+            )
+        camera = self._camera(batch)
+        sigma = self._of_keypoints("keypoint_sigma", KEYPOINT_SIGMA, batch)
+        sigma = torch.where(sigma.isnan(), KEYPOINT_SIGMA, sigma)  # of rows of a file that do not say it
+        trust = self._of_keypoints("confidence", 1.0, batch).clamp(0, 1)
+        there = points.isfinite().all(2) & (trust > 0)
+        seen = camera.isfinite().flatten(1).all(1) & (camera[:, 0, 0] > 1)
+        if blind := (there.any(1) & ~seen).nonzero()[:, 0].tolist():
+            raise ValueError(
+                f"camera: of hand {blind[0]} not intrinsics in pixels; expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], "
+                "or keypoints_2d of NaN where there is no camera."
+            )
+        if (there & (sigma <= 0)).any():
+            raise ValueError("keypoint_sigma: not positive; give pixels per axis, such as 3.")
+        spread = (sigma / trust.sqrt()).masked_fill(~there, torch.inf)
+        safe = torch.where(seen[:, None, None], camera, torch.eye(3))
+        return Reprojection(points.nan_to_num(), spread, safe, object_pose)
+
+    def _camera(self, batch: int) -> Tensor:
+        """Intrinsics ``(B, 3, 3)``; those of some hands may be NaN."""
         if self.camera is None:
             raise ValueError(
                 "camera: missing; keypoints_2d are seen by a camera: give its intrinsics (3, 3) in pixels as camera."
@@ -163,39 +191,37 @@ class Stated:
         camera = as_floats("camera", self.camera)
         if camera.shape not in ((3, 3), (batch, 3, 3)):
             raise ValueError(f"camera: got shape {tuple(camera.shape)}; expected intrinsics (3, 3) or ({batch}, 3, 3).")
-        camera = camera.expand(batch, 3, 3)
-        points = as_floats("keypoints_2d", self.keypoints_2d)
-        points = points[None] if points.ndim == 2 else points
-        if points.shape != (batch, 21, 2):
-            raise ValueError(
-                f"keypoints_2d: got shape {tuple(points.shape)}; expected ({batch}, 21, 2) pixels, OpenPose order."
-            )
-        sigma = as_floats("keypoint_sigma", KEYPOINT_SIGMA if self.keypoint_sigma is None else self.keypoint_sigma)
-        trust = as_floats("confidence", 1.0 if self.confidence is None else self.confidence)
-        for name, value in (("keypoint_sigma", sigma), ("confidence", trust)):
-            if value.shape not in ((), (21,), (batch, 1), (batch, 21)):
-                raise ValueError(f"{name}: got shape {tuple(value.shape)}; expected ({batch}, 21), one a keypoint.")
-        seen = camera.isfinite().flatten(1).all(1) & (camera[:, 0, 0] > 1)
-        spread = (sigma / trust.clamp(0, 1).sqrt()).expand(batch, 21)
-        there = points.isfinite().all(2) & (trust.expand(batch, 21) > 0) & (spread > 0) & seen[:, None]
-        if not seen.any():
-            raise ValueError("camera: not intrinsics in pixels; expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
-        safe = torch.where(seen[:, None, None], camera, torch.eye(3))
-        return Reprojection(points.nan_to_num(), spread.masked_fill(~there, torch.inf), safe, object_pose)
+        return camera.expand(batch, 3, 3)
 
-    def _depth(self, batch: int, object_pose: Tensor) -> DepthPoints:
-        points = as_floats("depth_points", self.depth_points)
-        points = points[None] if points.ndim == 2 else points
-        if points.ndim != 3 or len(points) != batch or points.shape[2] != 3:
-            raise ValueError(f"depth_points: got shape {tuple(points.shape)}; expected ({batch}, n, 3) metres.")
-        rotation, shift = object_pose[:, :3, :3], object_pose[:, :3, 3]
-        local = (points - shift[:, None]) @ rotation
-        return DepthPoints(local, -(rotation.transpose(1, 2) @ shift[..., None])[..., 0])
+    def _of_keypoints(self, name: str, absent: float, batch: int) -> Tensor:
+        """What is said of each keypoint ``(B, 21)``."""
+        value = getattr(self, name)
+        value = as_floats(name, absent if value is None else value)
+        if value.shape not in ((), (21,), (batch, 1), (batch, 21)):
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}; expected ({batch}, 21), one a keypoint.")
+        return value.expand(batch, 21)
+
+
+def _depth(points: Tensor, object_pose: Tensor) -> DepthPoints:
+    """Of ``points``, whatever shape they have, in the camera's frame and ``object_pose (B, 4, 4)``."""
+    if points.ndim != 3 or len(points) != len(object_pose) or points.shape[2] != 3:
+        raise ValueError(f"depth_points: got shape {tuple(points.shape)}; expected ({len(object_pose)}, n, 3) metres.")
+    rotation, shift = object_pose[:, :3, :3], object_pose[:, :3, 3]
+    local = (points - shift[:, None]) @ rotation
+    return DepthPoints(local, -(rotation.transpose(1, 2) @ shift[..., None])[..., 0])
 
 
 def _error(value: Any) -> InputError | None:
     """The error, by its name or as it is; one that is not said is unknown."""
     return value if isinstance(value, InputError) else input_error(str(value or "unknown"))
+
+
+def _batched(name: str, value: Any) -> Tensor | None:
+    """Points ``(B, n, d)``, those of one hand as a batch of one; not checked for its shape."""
+    if value is None:
+        return None
+    points = as_floats(name, value)
+    return points[None] if points.ndim == 2 else points
 
 
 def _into(pose: Tensor, points: Tensor) -> Tensor:

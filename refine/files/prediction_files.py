@@ -178,7 +178,7 @@ def _from_cells(name: str, cells: Sequence[Any], start: int = 0, *, flat: bool =
             array = converted(name, value)
         except ValueError as error:
             raise ValueError(f"row {row}, {error}") from None
-        if flat:
+        if flat or (varied and array.size == 0):
             whole = shapes[0] if varied and array.size % math.prod(shapes[0]) == 0 else array.shape
             array = array.reshape(next((s for s in shapes if math.prod(s) == array.size), whole))
         if not fits(array.shape, shapes):
@@ -286,14 +286,22 @@ def write_parquet_pieces(stream: IO[bytes], parts: Iterable[Predictions]) -> Non
     pyarrow, writer = _pyarrow(), None
     try:
         for part in parts:
-            arrays = {}
-            for name, value in part.columns().items():
-                flat = pyarrow.array(value.ravel().tolist() if value.dtype.kind == "U" else value.ravel())
-                width = math.prod(value.shape[1:])
-                arrays[name] = flat if value.ndim == 1 else pyarrow.FixedSizeListArray.from_arrays(flat, width)
-            table = pyarrow.table(arrays).replace_schema_metadata({"schema": SCHEMA})
+            table = pyarrow.table({name: _arrow_array(name, value) for name, value in part.columns().items()})
+            table = table.replace_schema_metadata({"schema": SCHEMA})
             writer = writer or pyarrow.parquet.ParquetWriter(stream, table.schema)
             writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
+
+
+def _arrow_array(name: str, value: np.ndarray) -> Any:
+    """A column of numbers, texts, or lists of all numbers of a row."""
+    pyarrow = _pyarrow()
+    flat = pyarrow.array(value.ravel().tolist() if value.dtype.kind == "U" else value.ravel())
+    if value.ndim == 1:
+        return flat
+    width = math.prod(value.shape[1:])
+    if any(-1 in shape for shape in COLUMNS[name].shapes):  # of another width in other parts
+        return pyarrow.LargeListArray.from_arrays(np.arange(len(value) + 1) * width, flat)
+    return pyarrow.FixedSizeListArray.from_arrays(flat, width)
