@@ -14,37 +14,36 @@ from torch import Tensor
 from contact.input_error import line_of_sight
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
+from hand_models.skeleton import JOINT_NAMES
 from hand_models.solver.least_squares import minimize
 from hand_models.solver.states import HandState
 from refine.evidence.stated import Stated
-from refine.measure.contact import CONTACT_DISTANCE
 
+_FINGERTIPS = [k for k, name in enumerate(JOINT_NAMES) if name.endswith("_tip")]
 REACH = 0.15
 """Metres that a hand slides at most, either way."""
-_STEP = 0.001  # no part of the hand comes nearer by more in a step, so that no touching place is stepped over
+_STEP = 0.001
 
 
 @torch.no_grad()
 def slide_to_touch(pose: HandPose, object_pose: Tensor, mesh: ObjectMesh, model: HandModel) -> HandPose:
-    """Hands moved along their lines of sight to the nearest place where they touch the object.
+    """Hands moved along their lines of sight to where they touch the object best.
 
-    A hand touches where its skin comes within 2 mm of the surface and no part is deeper inside than that. One that
-    touches nowhere within reach stays where it is.
+    That is where the five fingertips are nearest to its surface, in the mean of their distances, inside or outside.
+    A place where any skin touches and none is deep inside would be a weaker anchor: measured hands themselves sink
+    in by several millimetres somewhere, so that one slides out of a true grasp until the last of it comes free.
 
     Args:
         pose: ``B`` hands in the object's frame.
         object_pose: ``(B, 4, 4)`` object to camera.
     """
-    view, skin = line_of_sight(pose, model, object_pose), model(pose).vertices
+    view, tips = line_of_sight(pose, model, object_pose), model.joints(pose)[:, _FINGERTIPS]
     offsets = torch.arange(-round(REACH / _STEP), round(REACH / _STEP) + 1) * _STEP
-    offsets = offsets[offsets.abs().argsort(stable=True)]  # the nearest first
-    shift = torch.zeros(len(pose), 1)
-    for row, (hand, line) in enumerate(zip(skin, view, strict=True)):
-        distance, _ = mesh.grid.query(hand + (offsets[:, None] * line)[:, None])
-        touches = distance.amin(1).abs() <= CONTACT_DISTANCE
-        if touches.any():
-            shift[row] = offsets[touches.byte().argmax()]
-    return replace(pose, transl=pose.transl + shift * view)
+    offsets = offsets[offsets.abs().argsort(stable=True)]  # of places as good the nearest
+    tried = tips[:, None] + (offsets[:, None] * view[:, None])[:, :, None]  # (B, offsets, 5, 3)
+    distance, _ = mesh.grid.query(tried.flatten(1, 2))
+    best = distance.abs().unflatten(1, tried.shape[1:3]).mean(2).argmin(1)
+    return replace(pose, transl=pose.transl + offsets[best, None] * view)
 
 
 @torch.no_grad()
