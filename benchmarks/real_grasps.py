@@ -16,10 +16,11 @@ hands of an image estimator, before a camera at a random place (`camera_scenes.p
     camera-keypoints       the joints on the picture, 3 px off on either axis
     camera-depth-points    some 300 points on the skin that the camera sees, 3 mm off on each axis
 
-all three with the same noise. `along` and `across` are errors along the line of sight and across it,
-`reprojection` is to where the camera would see the true joints. Beside them stand two anchors that are not
-refinement (`camera_anchors.py`): `camera_ray`, the hand slid along its line of sight until it touches, and
-`camera_keypoints_fit`, the hand fitted to its keypoints without the object.
+all three with the same noise; `--method contactopt` has no use for the last two and leaves them out. `along` and
+`across` are errors along the line of sight and across it, `reprojection` is to where the camera sees the true
+joints. Beside them stand two anchors that are not refinement (`camera_anchors.py`): `camera_ray`, the hand slid
+along its line of sight to where its fingertips touch best, and `camera_keypoints_fit`, the hand fitted to its
+keypoints without the object.
 
 The grasps are not part of this repository. They are looked for in $REGRASP_REAL_DATA, else in
 ../shared/real beside the repository: `dexycb_val.npz` with `object_id (N)` and `joints (N, 21, 3)` metres,
@@ -197,17 +198,14 @@ def errors(
     truth = reference.take(np.tile(np.arange(len(reference)), len(hands)))
     wanted = [metric for metric in METRICS if metric.column in names]
     rows = measure_rows(joined(hands), truth, find_objects(objects), model, wanted)
-    return [{name: part[k] for name, part in _parts(rows, len(hands)).items()} for k in range(len(hands))]
-
-
-def _parts(rows: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    return {name: values.reshape(count, -1) for name, values in rows.items()}
+    parts = {name: values.reshape(len(hands), -1) for name, values in rows.items()}
+    return [{name: values[k] for name, values in parts.items()} for k in range(len(hands))]
 
 
 def measure(runs: Mapping[str, Run], reference: Predictions, objects: Path, model: HandModel) -> dict[str, float]:
     """Figures of every protocol and anchor, ``<protocol>_<figure>``, and of the reference, ``reference_<figure>``."""
     figures: dict[str, float] = {"grasps": len(reference), "seed": SEED}
-    (own,) = errors([reference], reference, objects, model, [*_REFERENCE, *_MEASURES])
+    (own,) = errors([reference], reference, objects, model, _REFERENCE)
     figures |= {f"reference_{name}": float(own[name].mean()) for name in _REFERENCE}
     for there in (False, True):
         part = {name: run for name, run in runs.items() if (run.noisy.object_pose is not None) == there}
@@ -239,9 +237,9 @@ def figures_of(
                 figures[f"{name}_{figure.format(when)}"] = float(values[measure].mean())
             if measure in _MEDIANS:
                 figures[f"{name}_{figure.format(f'{when}_median')}"] = float(np.median(values[measure]))
-    error, change = before["mpjpe_mm"], after["mpjpe_mm"] - before["mpjpe_mm"]
-    figures[f"{name}_fraction_improved"] = fraction_improved(error, error + change)
-    figures[f"{name}_fraction_worse_5mm"] = float((change > 5).mean())
+    error, then = before["mpjpe_mm"], after["mpjpe_mm"]
+    figures[f"{name}_fraction_improved"] = fraction_improved(error, then)
+    figures[f"{name}_fraction_worse_5mm"] = float((then > error + 5).mean())
     if run.seconds is not None:
         statuses = Counter(run.refined.column("status").tolist())
         figures |= {f"{name}_{status.value}": statuses[status.value] for status in Status}
@@ -302,6 +300,8 @@ def benchmark(quick: bool, method: str) -> dict[str, float] | None:
     if folder is None:
         return None
     protocols, every = (QUICK_PROTOCOLS, QUICK_EVERY) if quick else (PROTOCOLS, 1)
+    if method == "contactopt":  # which has no use for what is known beside the pose
+        protocols = [name for name in protocols if name not in CAMERA_PROTOCOLS[1:]]
     model, objects = load_hand_model("open"), folder / "ycb"
     reference = reference_grasps(folder, model)
     keep = np.arange(0, len(reference), every)

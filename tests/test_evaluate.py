@@ -291,6 +291,11 @@ def test_a_metric_is_left_out_where_it_lacks_something(truth, objects, model):
     assert set(bare) == {metric.column for metric in METRICS if not needs & set(metric.needs)}
 
 
+def test_the_docs_say_what_every_metric_is():
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    assert [metric.column for metric in METRICS if f"`{metric.column}`" not in page] == []
+
+
 def test_unusable_rows_are_left_out_and_counted(truth, objects, model):
     broken = replace(truth, transl=truth.column("transl").copy())
     broken.transl[1] = np.nan
