@@ -1,12 +1,26 @@
 """How much refinement helps real human grasps: 289 of DexYCB on 15 YCB objects, made noisy and refined.
 
-    python benchmarks/real_grasps.py            all grasps under contactopt, image and none
-    python benchmarks/real_grasps.py --quick    every sixth grasp under contactopt and none, at most 45 s
+    python benchmarks/real_grasps.py            all grasps under every protocol
+    python benchmarks/real_grasps.py --quick    every sixth grasp, all protocols but image, at most 45 s
 
 Hands are fitted to the measured joints once; these are the reference and what the noise is put on. Each
 protocol's noisy hands are written as a grasp/1 file and go through the command `regrasp refine`; errors are
 then read off its result file. The last line of standard output is one JSON object: lengths in millimetres,
-volumes in cubic centimetres, times in seconds, as the keys say.
+volumes in cubic centimetres, pixels, times in seconds, as the keys say.
+
+Under contactopt, image and none nothing is said of the hands, which are in their object's frame. The others are
+hands of an image estimator, before a camera at a random place (`camera_scenes.py`): their files give `object_pose`,
+`cam_K` and `input_error`, and
+
+    camera                 nothing more
+    camera-keypoints       the joints on the picture, 3 px off on either axis
+    camera-depth-points    some 300 points on the skin that the camera sees, 3 mm off on each axis
+
+all three with the same noise; `--method contactopt` has no use for the last two and leaves them out. `along` and
+`across` are errors along the line of sight and across it, `reprojection` is to where the camera sees the true
+joints. Beside them stand two anchors that are not refinement (`camera_anchors.py`): `camera_ray`, the hand slid
+along its line of sight to where its fingertips touch best, and `camera_keypoints_fit`, the hand fitted to its
+keypoints without the object.
 
 The grasps are not part of this repository. They are looked for in $REGRASP_REAL_DATA, else in
 ../shared/real beside the repository: `dexycb_val.npz` with `object_id (N)` and `joints (N, 21, 3)` metres,
@@ -21,25 +35,32 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from camera_anchors import fit_to_keypoints, slide_to_touch
+from camera_scenes import INTRINSICS, Cameras
 
 from contact.perturb import perturb
 from hand_models import HandModel, HandPose, fit_joints, load_hand_model
 from refine.commands.cli import BAD_INPUT, main
-from refine.files.object_files import find_objects
+from refine.files.object_files import find_objects, load_object
 from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.prediction_poses import into_camera_frame, into_object_frame, object_poses
 from refine.files.predictions import Predictions
 from refine.files.status import Status
 from refine.measure.evaluate import fraction_improved, measure_rows
+from refine.measure.metrics import METRICS
 
 SEED = 0
-PROTOCOLS = ("contactopt", "image", "none")
-QUICK_PROTOCOLS = ("contactopt", "none")
+VIEW_SEED, KEYPOINT_SEED, DEPTH_SEED = 1, 2, 3
+CAMERA_PROTOCOLS = ("camera", "camera-keypoints", "camera-depth-points")
+PROTOCOLS = ("contactopt", "image", "none", *CAMERA_PROTOCOLS)
+QUICK_PROTOCOLS = ("contactopt", "none", *CAMERA_PROTOCOLS)
 QUICK_EVERY = 6
 
 
@@ -49,7 +70,8 @@ class Run:
 
     noisy: Predictions
     refined: Predictions
-    seconds: float
+    seconds: float | None = None
+    """None of an anchor, which is not refinement"""
 
 
 def validation_folder() -> Path | None:
@@ -84,9 +106,70 @@ def refine(noisy: Predictions, objects: Path, folder: Path, name: str, method: s
     return Run(noisy, read_predictions(out / f"{name}.refined.npz"), summary["seconds"])
 
 
+def as_pose(rows: Predictions) -> HandPose:
+    """The right hands of rows with a pose, in the frame of their file."""
+    return HandPose.from_arrays({n: getattr(rows, n) for n in ("global_orient", "hand_pose", "betas", "transl")})
+
+
+class Scenes:
+    """Noisy hands of every protocol as rows, whose noise is the same whichever rows are kept."""
+
+    def __init__(self, reference: Predictions, keep: np.ndarray, objects: Path, model: HandModel) -> None:
+        self.reference, self.keep, self.model = reference, keep, model
+        self.clean = as_pose(reference)
+        self.cameras = Cameras.facing(model.joints(self.clean).mean(1), VIEW_SEED)
+        found = find_objects(objects)
+        self.meshes = {name: load_object(found[name]) for name in np.unique(reference.object_id[keep]).tolist()}
+
+    def rows(self, protocol: str) -> Predictions:
+        """What the command is given."""
+        if protocol not in CAMERA_PROTOCOLS:
+            noisy = perturb(self.clean, protocol, seed=SEED)
+            return as_rows(noisy, self.reference.object_id, self.model).take(self.keep)
+        noisy = perturb(self.clean, "camera", seed=SEED, model=self.model, view=self.cameras.view)
+        rows = self.before_camera(noisy[torch.from_numpy(self.keep)])
+        if protocol == "camera-keypoints":
+            seen = self.cameras.keypoints(self.model.joints(self.clean), KEYPOINT_SEED)
+            return replace(rows, keypoints_2d=seen[self.keep])
+        if protocol == "camera-depth-points":
+            held = [self.meshes[name] for name in rows.object_id.tolist()]
+            points = self.cameras.depth_points(self.keep, self.clean, self.model, held, DEPTH_SEED)
+            return replace(rows, depth_points=points)
+        return rows
+
+    def before_camera(self, pose: HandPose) -> Predictions:
+        """The kept hands, given in their object's frame, as rows in the camera's."""
+        placed = self.cameras.object_pose[torch.from_numpy(self.keep)]
+        seen, object_id = into_camera_frame(pose, placed, self.model), self.reference.object_id[self.keep]
+        return as_rows(
+            seen, object_id, self.model, object_pose=placed.numpy(), cam_K=INTRINSICS, input_error=np.array("camera")
+        )
+
+    def anchors(self, runs: Mapping[str, Run]) -> dict[str, Run]:
+        """What the hands of runs come to without refinement."""
+        found = {}
+        if "camera" in runs:
+            noisy = runs["camera"].noisy
+            pose, placed = self._local(noisy), object_poses(noisy, slice(None))
+            for name, mesh in self.meshes.items():
+                rows = torch.from_numpy(np.flatnonzero(noisy.object_id == name))
+                pose = pose.fill(rows, slide_to_touch(pose[rows], placed[rows], mesh, self.model))
+            found["camera-ray"] = Run(noisy, self.before_camera(pose))
+        if "camera-keypoints" in runs:
+            noisy = runs["camera-keypoints"].noisy
+            placed = object_poses(noisy, slice(None))
+            pose = fit_to_keypoints(self._local(noisy), placed, noisy.cam_K, noisy.keypoints_2d, self.model)
+            found["camera-keypoints-fit"] = Run(noisy, self.before_camera(pose))
+        return found
+
+    def _local(self, rows: Predictions) -> HandPose:
+        return into_object_frame(as_pose(rows), object_poses(rows, slice(None)), self.model)
+
+
 def joined(parts: Sequence[Predictions]) -> Predictions:
-    """Rows of all parts, with the columns of a pose only."""
-    names = ("object_id", "side", "hand_model", "global_orient", "hand_pose", "betas", "transl")
+    """Rows of all parts, with the columns of a pose and of a camera only."""
+    names = ["object_id", "side", "hand_model", "global_orient", "hand_pose", "betas", "transl"]
+    names += [name for name in ("object_pose", "cam_K") if getattr(parts[0], name) is not None]
     return Predictions(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
 
@@ -98,34 +181,69 @@ _MEASURES = {
     "penetration_mm": "penetration_{}_mm",
     "volume_cm3": "volume_{}_cm3",
     "contact_ratio": "contact_ratio_{}",
+    "along_view_mm": "along_{}_mm",
+    "across_view_mm": "across_{}_mm",
+    "reprojection_truth_px": "reprojection_px_{}",
 }
-"""What `measure_rows` calls a measure, and the figure it becomes, before and after."""
+"""What `measure_rows` calls a measure, and the figure it becomes, before and after; the last three where there is a
+camera."""
 _MEDIANS = ("mpjpe_mm", "mpjpe_keypoints_mm")
+_REFERENCE = ("penetration_mm", "volume_cm3", "contact_ratio")
+
+
+def errors(
+    hands: Sequence[Predictions], reference: Predictions, objects: Path, model: HandModel, names: Sequence[str]
+) -> list[dict[str, np.ndarray]]:
+    """Measures of those ``names`` of every file of hands, row by row; all before a camera, or all not."""
+    truth = reference.take(np.tile(np.arange(len(reference)), len(hands)))
+    wanted = [metric for metric in METRICS if metric.column in names]
+    rows = measure_rows(joined(hands), truth, find_objects(objects), model, wanted)
+    parts = {name: values.reshape(len(hands), -1) for name, values in rows.items()}
+    return [{name: values[k] for name, values in parts.items()} for k in range(len(hands))]
 
 
 def measure(runs: Mapping[str, Run], reference: Predictions, objects: Path, model: HandModel) -> dict[str, float]:
-    """Figures of every protocol, ``<protocol>_<figure>``, and of the reference, ``reference_<figure>``."""
-    hands = [p for run in runs.values() for p in (run.noisy, run.refined)]
-    truth = reference.take(np.tile(np.arange(len(reference)), len(hands)))
-    rows = measure_rows(joined(hands), truth, find_objects(objects), model)
-    rows = {name: values.reshape(len(runs), 2, len(reference)) for name, values in rows.items()}
+    """Figures of every protocol and anchor, ``<protocol>_<figure>``, and of the reference, ``reference_<figure>``."""
     figures: dict[str, float] = {"grasps": len(reference), "seed": SEED}
-    for name in ("penetration_mm", "volume_cm3", "contact_ratio"):
-        figures[f"reference_{name}"] = float(rows[f"reference_{name}"][0, 0].mean())
-    for k, (protocol, run) in enumerate(runs.items()):
-        for name, figure in _MEASURES.items():
-            for when, values in zip(("before", "after"), rows[name][k], strict=True):
-                figures[f"{protocol}_{figure.format(when)}"] = float(values.mean())
-                if name in _MEDIANS:
-                    figures[f"{protocol}_{figure.format(f'{when}_median')}"] = float(np.median(values))
-        before, after = rows["mpjpe_mm"][k]
-        figures[f"{protocol}_fraction_improved"] = fraction_improved(before, after)
-        figures[f"{protocol}_fraction_worse_5mm"] = float((after > before + 5).mean())
-        statuses = Counter(run.refined.column("status").tolist())
-        figures |= {f"{protocol}_{status.value}": statuses[status.value] for status in Status}
-        figures[f"{protocol}_seconds_per_grasp"] = run.seconds / len(reference)
+    (own,) = errors([reference], reference, objects, model, _REFERENCE)
+    figures |= {f"reference_{name}": float(own[name].mean()) for name in _REFERENCE}
+    for there in (False, True):
+        part = {name: run for name, run in runs.items() if (run.noisy.object_pose is not None) == there}
+        # Protocols with the same noise share their hands before.
+        hands = {_key(p): p for run in part.values() for p in (run.noisy, run.refined)}
+        found = errors(list(hands.values()), reference, objects, model, list(_MEASURES)) if hands else []
+        values = dict(zip(hands, found, strict=True))
+        for name, run in part.items():
+            figures |= figures_of(name.replace("-", "_"), run, values[_key(run.noisy)], values[_key(run.refined)])
     if "none" in runs:  # its input is the reference itself, so the error afterwards is the change
         figures["none_mpjpe_change_mm"] = figures["none_mpjpe_after_mm"]
+    if "camera-keypoints-fit" in runs:
+        figures["camera_keypoints_fit_reprojection_px"] = figures["camera_keypoints_fit_reprojection_px_after"]
+    return figures
+
+
+def _key(hands: Predictions) -> bytes:
+    return b"".join(getattr(hands, name).tobytes() for name in ("global_orient", "hand_pose", "transl"))
+
+
+def figures_of(
+    name: str, run: Run, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Figures of one run, from its rows' measures."""
+    figures: dict[str, float] = {}
+    for measure, figure in _MEASURES.items():
+        for when, values in (("before", before), ("after", after)):
+            if measure in values:
+                figures[f"{name}_{figure.format(when)}"] = float(values[measure].mean())
+            if measure in _MEDIANS:
+                figures[f"{name}_{figure.format(f'{when}_median')}"] = float(np.median(values[measure]))
+    error, then = before["mpjpe_mm"], after["mpjpe_mm"]
+    figures[f"{name}_fraction_improved"] = fraction_improved(error, then)
+    figures[f"{name}_fraction_worse_5mm"] = float((then > error + 5).mean())
+    if run.seconds is not None:
+        statuses = Counter(run.refined.column("status").tolist())
+        figures |= {f"{name}_{status.value}": statuses[status.value] for status in Status}
+        figures[f"{name}_seconds_per_grasp"] = run.seconds / len(error)
     return figures
 
 
@@ -139,30 +257,41 @@ _LINES = (
     ("penetration depth, mm", "penetration_{}_mm", 1),
     ("intersection volume, cm³", "volume_{}_cm3", 1),
     ("contact ratio", "contact_ratio_{}", 2),
+    ("joint error along the view, mm", "along_{}_mm", 1),
+    ("  across it, mm", "across_{}_mm", 1),
+    ("  on the picture, px", "reprojection_px_{}", 1),
 )
 
 
-def report(figures: Mapping[str, float], protocols: Sequence[str]) -> str:
-    """The figures as a table for people."""
-    truth = [figures[f"reference_{name}"] for name in ("penetration_mm", "volume_cm3", "contact_ratio")]
+def report(figures: Mapping[str, float], names: Sequence[str]) -> str:
+    """The figures as tables for people, of protocols without a camera and with one."""
+    truth = [figures[f"reference_{name}"] for name in _REFERENCE]
     lines = [
         f"{figures['grasps']} grasps, noise seed {SEED}",
         "the reference hands: depth {:.1f} mm, volume {:.1f} cm³, contact ratio {:.2f}".format(*truth),
-        f"{'':34}" + "".join(f"{p:>20}" for p in protocols),
     ]
-    for label, key, digits in _LINES:
-        cells = [[figures[f"{p}_{key.format(w)}"] for w in ("before", "after")] for p in protocols]
-        lines.append(f"{label:34}" + "".join(f"{f'{b:.{digits}f} → {a:.{digits}f}':>20}" for b, a in cells))
-    improved = [f"{100 * figures[f'{p}_fraction_improved']:.0f} %" for p in protocols]
-    lines.append(f"{'grasps whose joint error fell':34}" + "".join(f"{cell:>20}" for cell in improved))
-    worse = [f"{100 * figures[f'{p}_fraction_worse_5mm']:.1f} %" for p in protocols]
-    lines.append(f"{'grasps whose joint error rose by 5 mm':34}" + "".join(f"{cell:>20}" for cell in worse))
-    for status in Status:
-        counts = [figures[f"{p}_{status.value}"] for p in protocols]
-        lines.append(f"{status.value:34}" + "".join(f"{count:>20}" for count in counts))
-    seconds = [f"{figures[f'{p}_seconds_per_grasp']:.3f}" for p in protocols]
-    lines.append(f"{'seconds per grasp, meshes included':34}" + "".join(f"{cell:>20}" for cell in seconds))
+    for camera in (False, True):
+        lines += ["", *_table(figures, [name for name in names if name.startswith("camera") == camera])]
     return "\n".join(lines)
+
+
+def _table(figures: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    lines = [f"{'':40}" + "".join(f"{name:>22}" for name in names)]
+
+    def line(label: str, key: str, show: Callable[..., str]) -> None:
+        wanted = [[f"{name.replace('-', '_')}_{key.format(w)}" for w in ("before", "after")] for name in names]
+        if any(pair[0] in figures for pair in wanted):
+            cells = (show(*(figures[k] for k in pair)) if pair[0] in figures else "" for pair in wanted)
+            lines.append(f"{label:40}" + "".join(f"{cell:>22}" for cell in cells))
+
+    for label, key, digits in _LINES:
+        line(label, key, lambda before, after, digits=digits: f"{before:.{digits}f} → {after:.{digits}f}")
+    line("grasps whose joint error fell", "fraction_improved", lambda share, _: f"{100 * share:.0f} %")
+    line("grasps whose joint error rose by 5 mm", "fraction_worse_5mm", lambda share, _: f"{100 * share:.1f} %")
+    for status in Status:
+        line(status.value, status.value, lambda count, _: f"{count}")
+    line("seconds per grasp, meshes included", "seconds_per_grasp", lambda seconds, _: f"{seconds:.3f}")
+    return lines
 
 
 def benchmark(quick: bool, method: str) -> dict[str, float] | None:
@@ -171,24 +300,23 @@ def benchmark(quick: bool, method: str) -> dict[str, float] | None:
     if folder is None:
         return None
     protocols, every = (QUICK_PROTOCOLS, QUICK_EVERY) if quick else (PROTOCOLS, 1)
-    model = load_hand_model("open")
+    if method == "contactopt":  # which has no use for what is known beside the pose
+        protocols = [name for name in protocols if name not in CAMERA_PROTOCOLS[1:]]
+    model, objects = load_hand_model("open"), folder / "ycb"
     reference = reference_grasps(folder, model)
-    clean = HandPose.from_arrays({n: getattr(reference, n) for n in ("global_orient", "hand_pose", "betas", "transl")})
     keep = np.arange(0, len(reference), every)
-    runs = {}
+    scenes = Scenes(reference, keep, objects, model)
     with tempfile.TemporaryDirectory() as temporary:
-        for protocol in protocols:
-            # Noise is drawn for all grasps, so that a row's noise is the same in the quick run and the whole one.
-            noisy = as_rows(perturb(clean, protocol, seed=SEED), reference.object_id, model).take(keep)
-            runs[protocol] = refine(noisy, folder / "ycb", Path(temporary), protocol, method)
-        figures = measure(runs, reference.take(keep), folder / "ycb", model)
-    print(report(figures, protocols))
+        runs = {name: refine(scenes.rows(name), objects, Path(temporary), name, method) for name in protocols}
+    runs |= scenes.anchors(runs)
+    figures = measure(runs, reference.take(keep), objects, model)
+    print(report(figures, list(runs)))
     return figures
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="every sixth grasp, two protocols")
+    parser.add_argument("--quick", action="store_true", help="every sixth grasp, without image")
     parser.add_argument("--method", choices=("regrasp", "contactopt"), default="regrasp", help="of refinement")
     options = parser.parse_args()
     result = benchmark(options.quick, options.method)

@@ -17,6 +17,7 @@ from hand_models.record import Record, shared
 
 from .corpus.corpus import load_held_out
 from .field import ContactField, field_from_pose
+from .input_error import line_of_sight
 from .network.contact_net import ContactNet
 from .network.features import Observation, observe
 from .objects.mesh import ObjectMesh
@@ -44,15 +45,18 @@ class Cases(Record):
         return observe(model, self.noisy, seen.points, seen.normals, seen.thickness)
 
 
-def held_out_cases(folder: str | Path, noise: str, count: int | None = None, seed: int = 0) -> Cases:
+def held_out_cases(
+    folder: str | Path, noise: str, count: int | None = None, seed: int = 0, model: HandModel | None = None
+) -> Cases:
     """Grasps on the held-out objects of a corpus's folder under a noise protocol; raises as `load_held_out` does.
 
     Args:
         count: grasps, the same number on every object as far as that goes; None for all.
         seed: of the noise, which is drawn for all held-out grasps: a grasp's noise does not depend on ``count``.
+        model: right hand, needed for camera noise, whose lines of sight are random.
     """
     corpus = load_held_out(Path(folder))
-    noisy = perturb(corpus.pose, noise, seed=seed)
+    noisy = perturb(corpus.pose, noise, seed=seed, model=model)
     rows = in_turn(corpus.which)[:count]
     used, which = corpus.which[rows].unique(return_inverse=True)
     names = tuple(corpus.families[k] for k in used.tolist())
@@ -73,7 +77,8 @@ def real_cases(
 
     Args:
         folder: with ``dexycb_val.npz``, holding ``object_id (N)`` and ``joints (N, 21, 3)`` metres, OpenPose order,
-            object frame; and ``ycb/<object_id>.ply``. Raises ``FileNotFoundError`` where one is missing.
+            object frame, and for camera noise, if at hand, ``object_pose (N, 4, 4)`` object to camera (lines of sight
+            are random without); and ``ycb/<object_id>.ply``. Raises ``FileNotFoundError`` where one is missing.
         count: grasps, evenly spaced; None for all. Noise is drawn for all of them, so a grasp's does not depend on it.
         seed: of the noise.
         resolution: of the objects' distance grids.
@@ -82,9 +87,10 @@ def real_cases(
     if not file.is_file():
         raise FileNotFoundError(f"{file}: is not there; it holds object_id (N) and joints (N, 21, 3).")
     with np.load(file, allow_pickle=False) as data:
-        object_id, joints = data["object_id"], data["joints"]
+        object_id, joints, camera = data["object_id"], data["joints"], data.get("object_pose")
     pose = fit_joints(joints, model)
-    noisy = perturb(pose, noise, seed=seed)
+    view = None if camera is None else line_of_sight(pose, model, torch.from_numpy(camera).to(pose.transl))
+    noisy = perturb(pose, noise, seed=seed, model=model, view=view)
     rows = torch.linspace(0, len(pose) - 1, min(count or len(pose), len(pose))).round().long()
     names, which = np.unique(object_id[rows.numpy()], return_inverse=True)
     with warnings.catch_warnings():

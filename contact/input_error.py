@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from hand_models import HandModel, HandPose
 from hand_models.solver.states import HandState
@@ -62,6 +63,12 @@ class InputError:
         joints = HandState.of(pose, model).joints.dense()  # (B, 51, 3, 21)
         seen = torch.einsum("bcd,bkdj->bkcj", across, joints).flatten(2)
         return precision + self.share / self.picture**2 * seen @ seen.transpose(1, 2)
+
+
+def line_of_sight(pose: HandPose, model: HandModel, camera: Tensor) -> Tensor:
+    """Unit vectors ``(B, 3)`` from the camera to hands in their object's frame; ``camera (B, 4, 4)``: object to it."""
+    centre = -(camera[:, :3, :3].transpose(1, 2) @ camera[:, :3, 3:])[..., 0]
+    return normalize(model.joints(pose).mean(1) - centre, dim=1)
 
 
 TRACKING = InputError(0.003, 0.03, 0.15)

@@ -23,8 +23,11 @@ PROTOCOLS = {
     "toch-b2": InputError(0.02, 0.1, 0.5),
     "none": InputError(0.0, 0.0, 0.0),
     "camera": CAMERA,
+    "camera-keypoints": CAMERA,
 }
-"""Sources: `contactopt`: Perturbed ContactPose (Grady et al., CVPR 2021); `toch-*`: TOCH (Zhou et al., ECCV 2022)."""
+"""`camera-keypoints` puts the same noise on hands as `camera`; what it adds are keypoints beside them.
+
+Sources: `contactopt`: Perturbed ContactPose (Grady et al., CVPR 2021); `toch-*`: TOCH (Zhou et al., ECCV 2022)."""
 
 
 def protocol(name: str) -> InputError:

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
+from hand_models.model import Hand
 from hand_models.solver.states import Term
 
 from .config import RefineConfig
 from .evidence.graph_rows import start_of_rows
 from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_reach
+from .evidence.keypoints import Reprojection
 from .evidence.pose_prior import PosePrior
 from .evidence.stated import Stated
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
 from .files.predictions import Predictions, point_forms
 from .measure.contact import contact_ratio, penetration_depth
+from .measure.picture import reprojection_error
 from .measure.volumes import intersection_volume
 from .result import RefineResult, statuses
 from .solve.refine_hands import Refined
@@ -169,7 +172,7 @@ class Request:
             joints_before=before.joints,
             joints_after=after.joints,
             contact=field.map(everywhere),
-            metrics=self._measure(before.vertices, after.vertices, moved, config),
+            metrics=self._measure(before, after, moved, config),
             status=statuses(usable, moved, accepted),
             reason=[self.problems.get(row, "") for row in range(count)],
             score_before=everywhere(refined.score_before).numpy(),
@@ -182,21 +185,25 @@ class Request:
             hand_model=self.model,
         )
 
-    def _measure(self, before: Tensor, after: Tensor, moved: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:
-        """Penetration depth, intersection volume and contact of the hands before and after."""
+    def _measure(self, before: Hand, after: Hand, moved: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:
+        """Penetration depth, intersection volume, contact and, given keypoints, reprojection error before and after."""
         faces = self.model.faces_for(self.pose.side)
+        picture = next((term for term in self.evidence if isinstance(term, Reprojection)), None)
         result: dict[str, np.ndarray] = {}
-        for when, vertices, changed in (("before", before, self.usable), ("after", after, moved)):
+        for when, hand, changed in (("before", before, self.usable), ("after", after, moved)):
             if not changed.any():
                 result |= {name.replace("before", "after"): value.copy() for name, value in result.items()}
                 continue
-            hands, rows = vertices[changed], changed.numpy()
+            hands, rows = hand.vertices[changed], changed.numpy()
             values = {
                 "penetration_mm": 1000 * penetration_depth(hands, self.object),
                 "contact_ratio": contact_ratio(hands, self.object),
             }
             if config.volumes:
                 values["volume_cm3"] = 1e6 * intersection_volume(hands, faces, self.object)
+            if picture is not None:
+                seen = picture[changed]
+                values["reprojection_px"] = reprojection_error(seen.project(hand.joints[changed]), seen.known)
             for name, value in values.items():
                 # A hand that was kept measures what it did.
                 known = result.get(f"{name}_before")

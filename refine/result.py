@@ -27,6 +27,7 @@ _SHOWN = {
     "penetration_mm": "penetration depth (mm)",
     "contact_ratio": "contact ratio",
     "volume_cm3": "intersection volume (cm³)",
+    "reprojection_px": "reprojection error (px)",
     "score": "plausibility score",
 }
 """Measures that a page shows before and after, and their names there."""
@@ -55,7 +56,8 @@ class RefineResult:
     contact: ContactField
     """predicted contact with its uncertainty"""
     metrics: dict[str, np.ndarray]
-    """(B,) each: penetration_mm, volume_cm3, contact_ratio, with ``_before`` and ``_after``"""
+    """(B,) each: penetration_mm, volume_cm3, contact_ratio and, where keypoints were given, reprojection_px (mean
+    distance of the joints from them on the picture); with ``_before`` and ``_after``"""
     status: list[Status]
     reason: list[str]
     """(B,) why a row failed, and what to mend; empty elsewhere"""

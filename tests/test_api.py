@@ -141,6 +141,47 @@ def test_metrics_are_those_of_the_metrics_module(hands, can, always):
             np.testing.assert_allclose(result.metrics[f"{name}_{when}"], values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_keypoints_are_measured_against_before_and_after(model, hands, can, mesh, always, side, tmp_path, monkeypatch):
+    """In pixels, from the joints returned; the same through a file; nothing where nothing was given."""
+    matrix, intrinsics = torch.eye(4), np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], np.float32)
+    matrix[:3, :3] = exp_so3(torch.tensor([0.5, -1.0, 0.3]))
+    matrix[:3, 3] = torch.tensor([0.1, -0.05, 0.7])
+    there = (hands if side == "right" else hands.mirrored())[:3]
+    there = there.transformed(matrix[:3, :3], matrix[:3, 3], model.root(there))
+
+    def pixels(joints: torch.Tensor) -> np.ndarray:
+        seen = joints.numpy() @ intrinsics.T
+        return seen[..., :2] / seen[..., 2:]
+
+    keypoints = pixels(model.joints(there)) + np.array([9, -12], np.float32)
+    keypoints[0, 4:9], keypoints[1] = np.nan, np.nan
+    told = {"keypoints_2d": keypoints, "camera": intrinsics}
+    found = refine_grasp(there, can, object_pose=matrix.numpy(), config=always, **told)
+    before, after = (found.metrics[f"reprojection_px_{when}"] for when in ("before", "after"))
+    np.testing.assert_allclose(before, [15, np.nan, 15], atol=1e-2)
+    expected = np.linalg.norm(pixels(model.joints(found.pose)) - keypoints, axis=2)
+    np.testing.assert_allclose(after, [np.nanmean(expected[0]), np.nan, expected[2].mean()], atol=1e-2)
+    assert (after < before)[[0, 2]].all()
+    (tmp_path / "meshes").mkdir()
+    mesh.export(tmp_path / "meshes" / "can.ply")
+    monkeypatch.setattr(shipped, "DEFAULT", always.weights)
+    poses = {"object_pose": matrix.numpy(), "cam_K": intrinsics, "keypoints_2d": keypoints}
+    file = write_predictions(tmp_path / "estimates.npz", replace(rows_of(there, ["can"] * 3), **poses))
+    arguments = ["refine", str(file), "--objects", str(tmp_path / "meshes"), "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == 0
+    rows = read_predictions(tmp_path / "out" / "estimates.refined.npz")
+    np.testing.assert_allclose(rows.column("reprojection_px_before"), before, atol=1e-3)
+    expected = np.linalg.norm(pixels(model.joints(pose_of_rows(rows))) - keypoints, axis=2)
+    np.testing.assert_allclose(rows.column("reprojection_px_after")[[0, 2]], np.nanmean(expected[[0, 2]], 1), atol=1e-2)
+    means = json.loads((tmp_path / "out" / "estimates.summary.json").read_text())["mean"]
+    assert means["reprojection_px_before"] == pytest.approx(15, abs=1e-2)
+
+
+def pose_of_rows(rows: Predictions) -> HandPose:
+    return HandPose.from_arrays({name: getattr(rows, name) for name in FIELDS}, side=str(rows.side[0]))
+
+
 def test_equal_inputs_and_seeds_give_equal_results(hands, can, always, result):
     again = refine_grasp(hands, can, config=always)
     assert same(again.pose, result.pose)

@@ -266,7 +266,7 @@ def test_batches_do_not_matter(cases, model):
     torch.testing.assert_close(drawn, again, atol=1e-5, rtol=1e-4)
 
 
-def test_held_out_grasps_are_those_of_the_split(cases, tmp_path):
+def test_held_out_grasps_are_those_of_the_split(cases, model, tmp_path):
     """A corpus of eleven objects of one family, five of another; only the tenth of the first is held out."""
     rng = np.random.default_rng(0)
     for k in range(16):
@@ -293,6 +293,10 @@ def test_held_out_grasps_are_those_of_the_split(cases, tmp_path):
         torch.testing.assert_close(getattr(found.truth, name), getattr(truth, name))
     first = held_out_cases(tmp_path, "image", 1, seed=1)
     torch.testing.assert_close(first.noisy.transl, found.noisy.transl[:1])
+    camera = held_out_cases(tmp_path, "camera", 1, seed=1, model=model)
+    assert (camera.noisy.transl - camera.pose.transl).norm() > 1e-3
+    with pytest.raises(ValueError, match="model: missing"):
+        held_out_cases(tmp_path, "camera", 1, seed=1)
 
 
 def test_file_of_cases(cases, tmp_path, monkeypatch):
@@ -340,6 +344,21 @@ def test_command_on_real_grasps(tmp_path, model, capsys):
     assert "average precision" in capsys.readouterr().out
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["human grasps"]["grasps"] == 2
+    assert cli.main([*arguments[:-2], "--noise", "camera", "--out", str(tmp_path / "figures.json")]) == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["noise"] == "camera"
+
+
+def test_camera_noise_is_along_the_line_of_sight_that_the_grasps_come_with(tmp_path, model):
+    count = 40
+    trimesh.creation.box([0.05, 0.05, 0.12]).export(_made(tmp_path / "ycb") / "box.ply")
+    joints = model.joints(HandPose.zeros(count)).numpy()
+    pose = np.tile(np.eye(4), (count, 1, 1))
+    pose[:, :3, :3] = [[0, 1, 0], [0, 0, 1], [1, 0, 0]]  # the camera looks along x, from a metre away
+    pose[:, 2, 3] = 1.0
+    np.savez(tmp_path / "dexycb_val.npz", object_id=np.array(["box"] * count), joints=joints, object_pose=pose)
+    cases, _ = real_cases(tmp_path, model, "camera", resolution=16)
+    off = (model.joints(cases.noisy) - model.joints(cases.pose)).mean(1).abs().mean(0)
+    assert off[0] > 5 * off[1:].max()
 
 
 def _made(folder):

@@ -22,6 +22,7 @@ from refine.commands import cli
 from refine.files.object_files import ObjectEntry, find_objects
 from refine.files.prediction_files import write_predictions
 from refine.files.predictions import Predictions
+from refine.files.status import Status
 from refine.measure.contact import contact_ratio, penetration_depth
 from refine.measure.evaluate import evaluate_predictions, measure_rows
 from refine.measure.joints import auc, mpjpe, mpjpe_procrustes
@@ -170,6 +171,59 @@ def test_one_camera_frame_is_turned_into_the_objects(truth, objects, model):
     assert "mpcpe_mm" not in rows
 
 
+# The picture ----------------------------------------------------------------------------------------
+
+CAMERA = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], np.float32)
+SEEN = [metric for metric in METRICS if metric.unit == "px" or "_view" in metric.name]
+
+
+def pixels_of(p: Predictions, model: HandModel) -> np.ndarray:
+    seen = joints_of(p, model) @ CAMERA.T
+    return seen[..., :2] / seen[..., 2:]
+
+
+def slid(p: Predictions, model: HandModel, by: float) -> Predictions:
+    """Hands moved along the line of sight; the object stays."""
+    ray = joints_of(p, model).mean(1)
+    return replace(p, transl=p.column("transl") + by * ray / np.linalg.norm(ray, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("which", ["both", "predictions", "reference"])
+def test_errors_are_split_along_the_line_of_sight_whichever_file_has_the_camera(truth, objects, model, which):
+    seen = in_camera(truth, model)
+    there = slid(seen, model, 0.03)
+    predicted, true = there, seen
+    if which == "predictions":
+        true = truth
+    if which == "reference":
+        poses = seen.column("object_pose")[:, :3, :3].astype(np.float64)
+        by = np.einsum("nji,nj->ni", poses, there.column("transl") - seen.column("transl"))
+        predicted = replace(truth, transl=truth.column("transl") + by)
+    rows = measure_rows(predicted, true, objects, model, SEEN)
+    np.testing.assert_allclose(rows["along_view_mm"], 30.0, atol=2e-2)
+    np.testing.assert_allclose(rows["across_view_mm"], 0.0, atol=2e-2)
+    assert "reprojection_truth_px" not in rows  # without intrinsics there is no picture
+    # A file that has intrinsics besides: the hand grows or shrinks on the picture.
+    rows = measure_rows(predicted, replace(true, cam_K=CAMERA), objects, model, SEEN)
+    expected = np.linalg.norm(pixels_of(there, model) - pixels_of(seen, model), axis=2).mean(1)
+    assert (expected > 1).all()
+    np.testing.assert_allclose(rows["reprojection_truth_px"], expected, atol=2e-2)
+    assert "reprojection_px" not in rows
+
+
+def test_keypoints_of_the_file_are_measured_against_too(truth, objects, model):
+    seen = replace(in_camera(truth, model), cam_K=CAMERA)
+    pixels = pixels_of(seen, model) + np.array([3, -4], np.float32)
+    pixels[:, 5], pixels[1] = 1000, np.nan
+    trust = np.ones((ROWS, 21))
+    trust[:, 5] = 0
+    predicted = replace(seen, keypoints_2d=pixels, keypoint_confidence=trust)
+    rows = measure_rows(predicted, seen, objects, model, SEEN)
+    np.testing.assert_allclose(np.delete(rows["reprojection_px"], 1), 5.0, atol=1e-2)
+    assert np.isnan(rows["reprojection_px"][1])
+    np.testing.assert_allclose(rows["reprojection_truth_px"], 0.0, atol=1e-2)
+
+
 # Joints in place of poses ---------------------------------------------------------------------------
 
 
@@ -209,7 +263,8 @@ def test_result_columns_are_summed_up(truth, objects, model):
         truth, status=np.array(["refined", "refined", "refined", "kept", "refined", "failed"]),
         penetration_mm_before=values, penetration_mm_after=np.array([1, 2, 6, 5, 4, 0], np.float32),
         volume_cm3_before=values, volume_cm3_after=values - 1, contact_ratio_before=np.ones(ROWS),
-        contact_ratio_after=np.ones(ROWS), score_before=values, score_after=values + 1,
+        contact_ratio_after=np.ones(ROWS), reprojection_px_before=values, reprojection_px_after=values * 2,
+        score_before=values, score_after=values + 1,
         uncertainty=np.full((ROWS, 21), 0.01 / 3**0.5, np.float32),
     )  # fmt: skip
     figures = evaluate_predictions(shifted(results, (0.0, 0.02, 0.0)), truth, objects, model)
@@ -218,6 +273,8 @@ def test_result_columns_are_summed_up(truth, objects, model):
     assert figures["penetration_mm_before"] == 5.0
     assert figures["fraction_improved_penetration_mm"] == pytest.approx(3 / 5)
     assert figures["fraction_improved_volume_cm3"] == 1.0
+    assert figures["reprojection_px_before"] == 5.0
+    assert figures["fraction_improved_reprojection_px"] == 0.0
     assert figures["fraction_improved_score"] == 1.0  # more is better
     assert figures["contact_ratio_before"] == 1.0
     assert figures["joint_error_in_std"] == pytest.approx(2.0, rel=1e-3)  # 20 mm where 10 mm were expected
@@ -226,11 +283,17 @@ def test_result_columns_are_summed_up(truth, objects, model):
 def test_a_metric_is_left_out_where_it_lacks_something(truth, objects, model):
     """Every row of the table is measured as soon as its needs are there, under its own name and unit."""
     seen = in_camera(replace(truth, keypoints_3d=joints_of(truth, model)), model)
-    full = replace(seen, uncertainty=np.full((ROWS, 21), 0.01, np.float32))
+    pixels = np.zeros((ROWS, 21, 2))
+    full = replace(seen, cam_K=CAMERA, keypoints_2d=pixels, uncertainty=np.full((ROWS, 21), 0.01, np.float32))
     assert set(measure_rows(full, seen, objects, model)) == {metric.column for metric in METRICS}
     bare = measure_rows(truth, truth, objects, model)
-    needs = {"predicted.corners", "true.keypoints", "joint_std"}
+    needs = {"predicted.corners", "true.keypoints", "joint_std", "eye", "projection"}
     assert set(bare) == {metric.column for metric in METRICS if not needs & set(metric.needs)}
+
+
+def test_the_docs_say_what_every_metric_is():
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    assert [metric.column for metric in METRICS if f"`{metric.column}`" not in page] == []
 
 
 def test_unusable_rows_are_left_out_and_counted(truth, objects, model):
@@ -312,5 +375,15 @@ def test_the_benchmark_runs_on_the_validation_grasps(benchmark, validation_folde
     assert abs(figures["none_measured_mpjpe_before_mm"]) < 2.0  # how well hands were fitted to the joints
     assert figures["none_mpjpe_change_mm"] == figures["none_mpjpe_after_mm"]
     assert 0 <= figures["contactopt_fraction_improved"] <= 1
-    assert sum(figures[f"contactopt_{s}"] for s in ("refined", "kept", "failed")) == 8
+    for name in ("contactopt", "camera", "camera_keypoints", "camera_depth_points"):
+        assert sum(figures[f"{name}_{status.value}"] for status in Status) == 8
+        assert figures[f"{name}_failed"] == 0
+    for name in ("camera", "camera_keypoints", "camera_depth_points", "camera_ray", "camera_keypoints_fit"):
+        assert figures[f"{name}_mpjpe_before_mm"] == figures["camera_mpjpe_before_mm"]  # the same hands
+        for measure in ("mpjpe_{}_mm", "along_{}_mm", "across_{}_mm", "reprojection_px_{}"):
+            assert figures[f"{name}_{measure.format('after')}"] > 0
+        assert 0 <= figures[f"{name}_fraction_improved"] <= 1
+    assert figures["camera_along_before_mm"] > 3 * figures["camera_across_before_mm"]
+    assert figures["camera_ray_across_after_mm"] == pytest.approx(figures["camera_across_before_mm"], rel=0.05)
+    assert figures["camera_keypoints_fit_reprojection_px"] < figures["camera_reprojection_px_before"]
     json.dumps(figures, allow_nan=False)

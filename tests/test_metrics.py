@@ -24,6 +24,14 @@ from refine.measure.contact import (
 from refine.measure.evaluate import fraction_improved
 from refine.measure.joints import auc, mpcpe, mpjpe, mpjpe_procrustes, mpjpe_root_relative, mpvpe, pck, procrustes_align
 from refine.measure.motion import acceleration_error, motion_consistency
+from refine.measure.picture import (
+    error_across_view,
+    error_along_view,
+    project,
+    reprojection_error,
+    reprojection_to_joints,
+    reprojection_to_keypoints,
+)
 from refine.measure.simulation import convex_pieces, simulation_displacement
 from refine.measure.volumes import intersection_volume, intersection_volume_voxels, penetration_depth_into_hand
 
@@ -121,6 +129,60 @@ def test_nan_stays_in_its_row(joints, cube):
         assert np.isnan(measure(broken, joints)).tolist() == [False, False, True, False, False]
     for on_object in (penetration_depth, contact_ratio, coverage):
         assert np.isnan(on_object(broken, cube)).tolist() == [False, False, True, False, False]
+
+
+# ---------------------------------------------------------------- the picture
+
+EYE = np.array([[0.1, -0.2, -0.7]] * 5)
+PROJECTION = np.tile([[600.0, 0, 320, 0], [0, 500, 240, 0], [0, 0, 1, 0]], (5, 1, 1))
+
+
+def test_a_hand_that_slides_along_its_ray_has_no_error_across(joints):
+    ray = joints.mean(1) - EYE
+    length = np.linalg.norm(ray, axis=1)
+    slid = joints + 0.03 * (ray / length[:, None])[:, None]
+    assert error_along_view(slid, joints, EYE) == pytest.approx(0.03)
+    assert error_across_view(slid, joints, EYE) == pytest.approx(0, abs=1e-12)
+    side = np.cross(ray, [0.3, 0.5, 0.2])
+    aside = joints - 0.02 * (side / np.linalg.norm(side, axis=1, keepdims=True))[:, None]
+    assert error_along_view(aside, joints, EYE) == pytest.approx(0, abs=1e-12)
+    assert error_across_view(aside, joints, EYE) == pytest.approx(0.02)
+
+
+def test_errors_along_and_across_are_the_two_sides_of_the_whole(joints):
+    """By Pythagoras joint by joint; opposite errors do not cancel."""
+    moved = joints + np.random.default_rng(3).normal(size=joints.shape) * 0.02
+    for joint in range(21):
+        off = moved[:, [joint]], joints[:, [joint]]
+        eye = EYE - joints.mean(1) + off[1][:, 0]  # the line of sight of the whole hand
+        sides = error_along_view(*off, eye) ** 2 + error_across_view(*off, eye) ** 2
+        assert sides == pytest.approx(mpjpe(*off) ** 2)
+    apart = joints.copy()
+    apart[:, 0, 2] += 0.042
+    apart[:, 1, 2] -= 0.042
+    assert error_along_view(apart, joints, joints.mean(1) - [0, 0, 1]) == pytest.approx(0.004)
+
+
+def test_reprojection_error_of_a_shift_is_focal_length_over_depth(joints):
+    flat = joints * [1, 1, 0] + [0, 0, 0.5]
+    moved = flat + np.array([0.003, 0.0048, 0])
+    assert reprojection_to_joints(moved, flat, PROJECTION) == pytest.approx(6.0)  # 3.6 and 4.8 px
+    assert reprojection_to_joints(1.3 * flat, flat, PROJECTION) == pytest.approx(0, abs=1e-9)  # along the rays
+    assert project(np.array([[[0.1, 0.2, 0.5]]]), PROJECTION[:1]) == pytest.approx(np.array([[[440, 440]]]))
+
+
+def test_missing_keypoints_are_left_out_of_the_reprojection_error(joints):
+    flat = joints * [1, 1, 0] + [0, 0, 0.5]
+    pixels = project(flat, PROJECTION) + np.array([3, 4])
+    pixels[:, 3] += 1000
+    pixels[:, 3, 1] = np.nan
+    pixels[4] = np.nan
+    found = reprojection_to_keypoints(flat, pixels, PROJECTION)
+    assert found[:4] == pytest.approx(5.0)
+    assert np.isnan(found[4])
+    behind = flat.copy()
+    behind[0, :, 2] = -0.5  # mirrored through the camera, it would lie in the picture
+    assert np.isnan(reprojection_to_keypoints(behind, pixels, PROJECTION)).tolist() == [True] + 3 * [False] + [True]
 
 
 # ---------------------------------------------------------------- penetration and contact
@@ -268,6 +330,7 @@ def test_a_missing_simulation_package_says_what_to_install(ball, monkeypatch):
     [
         (lambda: mpjpe(np.zeros((2, 21, 3)), np.zeros((2, 20, 3))), "predicted and target"),
         (lambda: mpjpe_root_relative(np.zeros((1, 3, 3)), np.zeros((1, 3, 3)), root=5), "root"),
+        (lambda: reprojection_error(np.zeros((2, 21, 2)), np.zeros((2, 21, 3))), "predicted and target"),
         (lambda: mpcpe(np.zeros((2, 7, 3)), np.zeros((2, 7, 3))), "8 corners"),
         (lambda: auc(np.zeros((1, 1, 3)), np.zeros((1, 1, 3)), largest=0), "largest"),
         (lambda: contact_f1(np.zeros(3), np.zeros(3)), r"\(B, n\)"),

@@ -62,6 +62,7 @@ def report(summary: dict[str, Any]) -> str:
         ("penetration_mm", "penetration, mm"),
         ("volume_cm3", "intersection, cm³"),
         ("contact_ratio", "in contact"),
+        ("reprojection_px", "reprojection, px"),
     )
     for measure, label in labels:
         before, after = (summary["mean"][f"{measure}_{when}"] for when in ("before", "after"))

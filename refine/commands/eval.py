@@ -91,7 +91,7 @@ class ContactEvalOptions:
     real: Path | None = None
     """Folder of human grasps: dexycb_val.npz (object_id, joints in metres) and ycb/<object_id>.ply."""
     noise: str = "contactopt"
-    """Protocol by which the hands are off: contactopt, image, toch-b1, ..., none."""
+    """Protocol by which the hands are off: contactopt, image, camera, toch-b1, ..., none."""
     count: int | None = None
     """Grasps of the corpus and of the real ones, at most; all when not given."""
     draws: int = 0
@@ -148,7 +148,7 @@ def evaluate_contact(options: ContactEvalOptions) -> int:
     noise, count, seed = options.noise, options.count, options.seed
     measured: dict[str, Cases] = {}
     if options.corpus is not None:
-        measured["held-out objects"] = held_out_cases(options.corpus, noise, count, seed)
+        measured["held-out objects"] = held_out_cases(options.corpus, noise, count, seed, model)
     if options.real is not None:
         measured["human grasps"], _ = real_cases(options.real, model, noise, count=count, seed=seed)
     figures: dict[str, dict[str, float]] = {}

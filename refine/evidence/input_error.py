@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contact.input_error import CAMERA, TRACKING, InputError
+from contact.input_error import CAMERA, TRACKING, InputError, line_of_sight
 from contact.perturb import PROTOCOLS
 from hand_models import HandModel, HandPose
 
@@ -50,9 +50,3 @@ def prior_of(pose: HandPose, error: InputError, model: HandModel, camera: Tensor
     view = None if camera is None else line_of_sight(pose, model, camera)
     factor = torch.linalg.cholesky(error.precision(pose, model, view).double())
     return PosePrior(pose, factor.to(pose.transl))
-
-
-def line_of_sight(pose: HandPose, model: HandModel, camera: Tensor) -> Tensor:
-    """Unit vectors ``(B, 3)`` from the camera to hands in their object's frame; ``camera (B, 4, 4)``: object to it."""
-    centre = -(camera[:, :3, :3].transpose(1, 2) @ camera[:, :3, 3:])[..., 0]
-    return torch.nn.functional.normalize(model.joints(pose).mean(1) - centre, dim=1)

@@ -36,6 +36,11 @@ class Reprojection(Record):
         """(B,) bool: whether there are keypoints enough to say where the hand is."""
         return self.sigma.isfinite().sum(1) >= _ENOUGH
 
+    @property
+    def known(self) -> Tensor:
+        """(B, 21, 2) the keypoints; NaN where one is missing."""
+        return self.keypoints.masked_fill(~self.sigma.isfinite()[..., None], torch.nan)
+
     def project(self, joints: Tensor) -> Tensor:
         """Pixels ``(B, 21, 2)`` of joints ``(B, 21, 3)`` in the object's frame."""
         return self._seen(joints)[0]

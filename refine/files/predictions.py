@@ -116,6 +116,8 @@ class Predictions:
     volume_cm3_after: Maybe = _result("float", "intersection volume, cubic centimetres")
     contact_ratio_before: Maybe = _result("float", "1 when the hand touches the object")
     contact_ratio_after: Maybe = _result("float", "1 when the hand touches the object")
+    reprojection_px_before: Maybe = _result("float", "mean distance of the joints from keypoints_2d, pixels")
+    reprojection_px_after: Maybe = _result("float", "mean distance of the joints from keypoints_2d, pixels")
     uncertainty: Maybe = _result("float", "one standard deviation of each joint, metres", (21,))
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from ..files.prediction_poses import hand_poses
 from ..files.predictions import Predictions, has_joints, has_pose, point_forms, row_problems
 from ..files.status import Status
 from .arguments import Array, alike, as_numpy
-from .metrics import METRICS, Comparison, Hands
+from .metrics import METRICS, Comparison, Hands, Metric
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64
-_BETTER = {"penetration_mm": -1, "volume_cm3": -1, "contact_ratio": 0, "score": 1}
+_BETTER = {"penetration_mm": -1, "volume_cm3": -1, "contact_ratio": 0, "score": 1, "reprojection_px": -1}
 """Measures before and after refinement in result columns, and which way is better (0: not said of one row)."""
 
 
@@ -41,8 +41,9 @@ def evaluate_predictions(
 
         - ``rows_measured``, ``rows_unusable``: rows with finite hands on both sides, and the others.
         - from result columns, where there are any: ``fraction_<status>``; of the rows that did not fail,
-          ``<measure>_before`` for penetration, volume and contact, and ``fraction_improved_<measure>``, the
-          share of rows whose penetration, volume or score became better.
+          ``<measure>_before`` for penetration, volume, contact and reprojection, and
+          ``fraction_improved_<measure>``, the share of rows whose penetration, volume, reprojection or score
+          became better.
 
     Raises:
         ValueError: the files have different numbers of rows, or no row can be measured.
@@ -67,15 +68,21 @@ def evaluate_predictions(
 
 
 def measure_rows(
-    predictions: Predictions, reference: Predictions, objects: Mapping[str, ObjectEntry], model: HandModel
+    predictions: Predictions,
+    reference: Predictions,
+    objects: Mapping[str, ObjectEntry],
+    model: HandModel,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, np.ndarray]:
-    """Every metric of `METRICS` of every row, ``(N,)`` each by its column; NaN where a row cannot be measured.
+    """Every metric of every row, ``(N,)`` each by its column; NaN where a row cannot be measured.
 
     Joints are those of the pose columns, or `keypoints_3d` where a row has no pose. Errors are taken in the
     camera's frame where both files give `object_pose`, in the object's frame otherwise; where they do, the
-    predicted object counts in the camera's frame, and in its own frame for what concerns contact.
+    predicted object counts in the camera's frame, and in its own frame for what concerns contact. What the camera
+    sees needs `object_pose` of one of the files, and for pixels `cam_K`, the predictions' rather than the
+    reference's.
 
-    Arguments and errors: `evaluate_predictions`.
+    Other arguments and errors: `evaluate_predictions`.
     """
     count = len(predictions)
     if len(reference) != count:
@@ -100,8 +107,9 @@ def measure_rows(
         predicted, true = (_hands(p, rows, model, mesh, in_camera) for p in (predictions, reference))
         faces = model.faces_for(str(predictions.side[rows[0]])).numpy()
         std = None if predictions.uncertainty is None else predictions.uncertainty[rows]
-        compared = Comparison(mesh, faces, predicted, true, std)
-        for metric in METRICS:
+        seen = _picture(predictions, reference, rows, in_camera)
+        compared = Comparison(mesh, faces, predicted, true, std, *seen)
+        for metric in metrics:
             values = metric(compared)
             if values is not None:
                 result.setdefault(metric.column, np.full(count, np.nan))[rows] = values
@@ -151,6 +159,30 @@ def _hands(p: Predictions, rows: np.ndarray, model: HandModel, mesh: ObjectMesh,
         keypoints=keypoints if keypoints is None or in_camera else local(keypoints),
         corners=box_corners(mesh.vertices, pose) if in_camera else None,
     )
+
+
+def _picture(
+    predictions: Predictions, reference: Predictions, rows: np.ndarray, in_camera: bool
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Of a `Comparison` the eye, the projection and the keypoints, as far as the files say."""
+    poses, intrinsics = (_first(name, predictions, reference) for name in ("object_pose", "cam_K"))
+    if poses is None:
+        return None, None, None
+    # From the frame that errors are taken in to the camera's.
+    view = np.tile(np.eye(4), (len(rows), 1, 1)) if in_camera else poses[rows].astype(np.float64)
+    eye = -(np.swapaxes(view[:, :3, :3], 1, 2) @ view[:, :3, 3:])[..., 0]
+    projection = None if intrinsics is None else intrinsics[rows].astype(np.float64) @ view[:, :3]
+    if predictions.keypoints_2d is None:
+        return eye, projection, None
+    pixels = predictions.keypoints_2d[rows, :21].astype(np.float64)
+    if predictions.keypoint_confidence is not None:
+        pixels[~(predictions.keypoint_confidence[rows, :21] > 0)] = np.nan
+    return eye, projection, pixels
+
+
+def _first(name: str, *files: Predictions) -> np.ndarray | None:
+    """The column ``name`` of the first of the files that has it."""
+    return next((column for file in files if (column := getattr(file, name)) is not None), None)
 
 
 def _of_results(p: Predictions) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What `regrasp eval` measures: one table of metrics, and what they look at.
 
 A new metric is a function of arrays with one value per grasp, beside its kind in `joints`, `contact`,
-`volumes` or `motion`, and a row of `METRICS`.
+`picture`, `volumes` or `motion`, and a row of `METRICS`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from contact.objects import ObjectMesh
 
 from .contact import contact_ratio, penetration_depth
 from .joints import auc, error_in_std, mpcpe, mpjpe, mpjpe_procrustes, mpjpe_root_relative, mpvpe, pck
+from .picture import error_across_view, error_along_view, reprojection_to_joints, reprojection_to_keypoints
 from .volumes import intersection_volume
 
-_PER_SI = {"": 1.0, "mm": 1e3, "cm3": 1e6}
+_PER_SI = {"": 1.0, "mm": 1e3, "cm3": 1e6, "px": 1.0}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ class Comparison:
     true: Hands
     joint_std: np.ndarray | None
     """(B, 21) column `uncertainty`"""
+    eye: np.ndarray | None = None
+    """(B, 3) where the camera is, in the frame of the errors; where a file gives `object_pose`"""
+    projection: np.ndarray | None = None
+    """(B, 3, 4) from that frame onto the picture, pixels; where a file gives `cam_K` too"""
+    keypoints_2d: np.ndarray | None = None
+    """(B, 21, 2) pixels, of the predictions; NaN where one is missing"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Metric:
     """A row of the table."""
 
     name: str
-    unit: Literal["", "mm", "cm3"]
+    unit: Literal["", "mm", "cm3", "px"]
     function: Callable[..., np.ndarray]
     """one value per grasp (B,), SI units"""
     needs: tuple[str, ...]
@@ -97,6 +104,10 @@ METRICS = (
     Metric("pck_50mm", "", partial(pck, threshold=0.05), _JOINTS),
     Metric("mpvpe", "mm", mpvpe, ("predicted.skin", "true.skin")),
     Metric("mpcpe", "mm", mpcpe, ("predicted.corners", "true.corners")),
+    Metric("along_view", "mm", error_along_view, (*_JOINTS, "eye")),
+    Metric("across_view", "mm", error_across_view, (*_JOINTS, "eye")),
+    Metric("reprojection", "px", reprojection_to_keypoints, ("predicted.joints", "keypoints_2d", "projection")),
+    Metric("reprojection_truth", "px", reprojection_to_joints, (*_JOINTS, "projection")),
     Metric("joint_error_in_std", "", error_in_std,
            ("predicted.local_joints", "true.local_joints", "joint_std"), root_mean_square=True),
     Metric("penetration", "mm", penetration_depth, ("predicted.local_skin", "object")),
