@@ -91,7 +91,7 @@ class Request:
         if len(broken) == len(given):
             raise ValueError("hand_pose: every hand holds NaN or infinity; check the estimator's output.")
         pose = into_object_frame(given, camera, model)
-        far = stated.problems(pose, camera, model) | out_of_reach(pose, model, obj)
+        far = stated.problems(pose, camera, model, obj.points) | out_of_reach(pose, model, obj)
         if len(broken) + len(far) == len(given):
             raise ValueError(f"hand_pose: {next(iter(far.values()))}")
         problems = dict.fromkeys(broken, "the hand holds NaN or infinity; check the estimator's output.") | far
@@ -107,7 +107,8 @@ class Request:
             return Request.make(start.hand_pose, object_mesh, start.object_pose, model=model, prior=start.prior)
         rows = slice(None)
         given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
-        return Request.make(given, object_mesh, camera, model=model, stated=Stated.of_rows(predictions))
+        stated = Stated.of_rows(predictions, given, model, object_mesh.points)
+        return Request.make(given, object_mesh, camera, model=model, stated=stated)
 
     @property
     def usable(self) -> Tensor:

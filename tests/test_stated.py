@@ -248,15 +248,33 @@ def test_rows_without_a_camera_are_as_if_nothing_was_seen(model, hands, held):
     intrinsics = INTRINSICS.repeat(3, 1, 1)
     intrinsics[2] = torch.nan
     rows = columns(hands, known | {"camera": intrinsics})
-    for part in (rows, rows.take([2])):
+    for part, places in ((rows, [True, True, False]), (rows.take([2]), [False])):
         request = Request.of_rows(part, held, model)
-        seen = next(term for term in request.evidence if isinstance(term, Reprojection))
-        assert seen.places.tolist() == [True, True, False][-len(part) :]
+        seen = [term.places.tolist() for term in request.evidence if isinstance(term, Reprojection)]
+        assert seen == ([places] if any(places) else [])
         assert not request.problems
     inside = into_object_frame(hands.given, hands.object_pose, model)
     fields = rows.columns() | inside.as_arrays() | {"cam_K": INTRINSICS.numpy()}
     del fields["object_pose"], fields["input_error"]
     assert Request.of_rows(Predictions.from_columns(fields), held, model).evidence == ()
+
+
+def test_a_file_in_the_frame_of_its_camera_needs_no_object_pose(model, hands):
+    """One object pose for all, so that the object may lie in the camera's frame."""
+    matrix, known = hands.object_pose[0], hands.known("keypoints")
+    seen = into_camera_frame(into_object_frame(hands.given, hands.object_pose, model), matrix.expand(3, 4, 4), model)
+    mesh = can()
+    mesh.apply_transform(matrix.numpy())
+    laid = ObjectMesh.from_any(mesh, resolution=32)
+    python = Request.make(seen, laid, model=model, stated=Stated(**known))
+    fields = columns(hands, known).columns() | seen.as_arrays()
+    del fields["object_pose"]
+    rows = Request.of_rows(Predictions.from_columns(fields), laid, model)
+    assert not python.problems
+    (one,), (other,) = ([t for t in r.evidence if isinstance(t, Reprojection)] for r in (python, rows))
+    torch.testing.assert_close(one.keypoints, other.keypoints)
+    torch.testing.assert_close(one.sigma, other.sigma)
+    torch.testing.assert_close(one.object_pose, other.object_pose)
 
 
 def test_rows_that_do_not_say_how_sure_keypoints_are(hands, model, held):
@@ -412,7 +430,7 @@ def test_hands_behind_the_camera_say_what_is_missing(model, hands, held, config,
     """Without the object's pose their frame would have to be the camera's; with a wrong one, that is said."""
     inside = into_object_frame(hands.given, hands.object_pose, model)
     for names in SOME:
-        with pytest.raises(ValueError, match=r"hand is not before the camera \(its .*; give object_pose"):
+        with pytest.raises(ValueError, match=r"hand and object are not before the camera \(the .*; give object_pose"):
             refine_grasp(inside, held, **hands.known(*names))
     wrong = hands.object_pose.clone()
     wrong[1, 2, 3] = -0.7

@@ -41,13 +41,21 @@ class Stated:
     depth_points: Any = None
 
     @staticmethod
-    def of_rows(predictions: Predictions) -> Stated:
-        """What the columns of a file say. Keypoints of rows without a camera to see them say nothing."""
+    def of_rows(predictions: Predictions, pose: HandPose, model: HandModel, points: Tensor) -> Stated:
+        """What the columns of a file say of its hands ``pose``, as they are in the file, and an object's ``points``.
+
+        Keypoints say nothing in rows without a camera to see them, or, where there is no `object_pose`, in those whose
+        frame is no camera's: hand and object are not before it.
+        """
         p = predictions
         known = Stated(input_error=p.input_error, depth_points=p.depth_points)
-        if p.keypoints_2d is None or p.cam_K is None or p.object_pose is None:
+        if p.keypoints_2d is None or p.cam_K is None:
             return known
         seen = np.isfinite(p.cam_K).all((1, 2))
+        if p.object_pose is None:
+            seen &= _nearest(pose, None, model, points).numpy() >= NEAREST
+        if not seen.any():
+            return known
         return replace(
             known,
             camera=p.cam_K,
@@ -72,26 +80,25 @@ class Stated:
             return replace(mine, confidence=None, keypoint_sigma=None)
         return mine
 
-    def problems(self, pose: HandPose, object_pose: Tensor | None, model: HandModel) -> dict[int, str]:
+    def problems(self, pose: HandPose, object_pose: Tensor | None, model: HandModel, points: Tensor) -> dict[int, str]:
         """Hands, object frame, that no camera can have seen: row → reason.
 
         Args:
+            points: ``(n, 3)`` on the object.
             object_pose: ``(B, 4, 4)`` object to camera; None when the frame that hands and object share is its.
         """
         errors = [_error(name) for name in self._names(len(pose)) or [None] * len(pose)]
         seen = torch.tensor([error is not None and error.along is not None for error in errors])
-        for points in (_batched("keypoints_2d", self.keypoints_2d), _batched("depth_points", self.depth_points)):
-            if points is not None and points.ndim == 3 and len(points) == len(pose):
-                seen = seen | points.isfinite().flatten(1).any(1)
+        for known in (_batched("keypoints_2d", self.keypoints_2d), _batched("depth_points", self.depth_points)):
+            if known is not None and known.ndim == 3 and len(known) == len(pose):
+                seen = seen | known.isfinite().flatten(1).any(1)
         if not seen.any():
             return {}
-        joints = model.joints(pose)
-        depth = joints[..., 2] if object_pose is None else _into(object_pose, joints)[..., 2]
-        nearest = depth.amin(1)
+        nearest = _nearest(pose, object_pose, model, points)
         told = "give object_pose, the object's pose before the camera" if object_pose is None else "check object_pose"
         return {
-            row: f"the hand is not before the camera (its nearest joint is {1000 * float(nearest[row]):.0f} mm in "
-            f"front); {told}."
+            row: f"hand and object are not before the camera (the nearest point is {1000 * float(nearest[row]):.0f} "
+            f"mm in front); {told}."
             for row in (seen & (nearest < NEAREST)).nonzero()[:, 0].tolist()
         }
 
@@ -224,6 +231,10 @@ def _batched(name: str, value: Any) -> Tensor | None:
     return points[None] if points.ndim == 2 else points
 
 
-def _into(pose: Tensor, points: Tensor) -> Tensor:
-    """``points (B, n, 3)`` moved by ``pose (B, 4, 4)``."""
-    return points @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
+def _nearest(pose: HandPose, object_pose: Tensor | None, model: HandModel, points: Tensor) -> Tensor:
+    """(B,) depth of what is nearest to the camera, of hands in their object's frame and ``points`` on it."""
+    joints = model.joints(pose)
+    scene = torch.cat([joints, points.to(joints).expand(len(joints), -1, -1)], 1)
+    if object_pose is not None:
+        scene = scene @ object_pose[:, :3, :3].transpose(1, 2) + object_pose[:, None, :3, 3]
+    return scene[..., 2].amin(1)
