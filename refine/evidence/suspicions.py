@@ -96,49 +96,50 @@ def frames(g: Grasps) -> dict[int, str]:
 
     A hand far from its object before a camera is not suspicious: in a video hands come and go.
     """
+    gaps = _gaps(g.vertices_before, g.object, ~g.touching_before)
+    far = {row: gap for row, gap in gaps.items() if gap > APART}
     if g.object_pose is not None:
-        return other_readings(g.given, g.object_pose, g.object, g.model)
+        rows = list(far)
+        mends = other_readings(g.given[rows], g.object_pose[rows], g.object, g.model) if far else {}
+        return {rows[k]: text for k, text in mends.items()}
     return {
         row: f"hand and object are {100 * gap:.0f} cm apart, though without object_pose they share a frame. Give "
         "object_pose, or check that transl and the mesh have the same origin and axes."
-        for row, gap in _gaps(g.vertices_before, g.object, ~g.touching_before).items()
-        if gap > APART
+        for row, gap in far.items()
     }
 
 
 def other_readings(given: HandPose, object_pose: Tensor, obj: ObjectMesh, model: HandModel) -> dict[int, str]:
     """Hands that are far from the object as ``object_pose (B, 4, 4)`` stands, and near it in another reading."""
-    finite = given.finite()
-    gaps = _gaps(model(into_object_frame(given, object_pose, model)).vertices, obj, finite)
-    far = [row for row, gap in gaps.items() if gap > APART]
-    found: dict[int, str] = {}
-    if not far:
-        return found
-    pose, known = given[far], object_pose[far]
+    every = torch.ones(len(given), dtype=torch.bool)
+
+    def gaps(pose: Tensor) -> dict[int, float]:
+        return _gaps(model(into_object_frame(given, pose, model)).vertices, obj, every)
+
     readings = {
-        "with the inverse of object_pose. Is it object to camera, as it must be?": torch.linalg.inv(known),
-        "without object_pose. Is the hand in the object's frame already?": torch.eye(4).expand_as(known),
-        "with y and z of the hand flipped. Is it in OpenGL's camera frame? Convert it to OpenCV's.": _FLIP @ known,
+        "with the inverse of object_pose. Is it object to camera, as it must be?": torch.linalg.inv(object_pose),
+        "without object_pose. Is the hand in the object's frame already?": torch.eye(4).expand_as(object_pose),
+        "with y and z of the hand flipped. Is it in OpenGL's camera frame? Convert it.": _FLIP @ object_pose,
     }
+    stated, found = gaps(object_pose), {}
     for text, reading in readings.items():
-        vertices = model(into_object_frame(pose, reading, model)).vertices
-        for k, gap in _gaps(vertices, obj, torch.ones(len(far), dtype=torch.bool)).items():
-            if gap <= NEAR:
-                said = f"the hand is {100 * gaps[far[k]]:.0f} cm away from the object, but {100 * gap:.0f} cm {text}"
-                found.setdefault(far[k], said)
+        for row, gap in gaps(reading).items():
+            if stated[row] > APART and gap <= NEAR:
+                said = f"the hand is {100 * stated[row]:.0f} cm away from the object, but {100 * gap:.0f} cm {text}"
+                found.setdefault(row, said)
     return found
 
 
 def _gaps(vertices: Tensor, obj: ObjectMesh, rows: Tensor) -> dict[int, float]:
     """Metres from the skin ``(B, V, 3)`` to the object, 0 when inside, of ``rows (B,)`` bool: row → gap."""
-    wanted = rows.nonzero()[:, 0].tolist()
-    found = {}
-    for row in wanted:
-        # The grid is exact near the object and too large beyond its box, the points too large by their spacing.
-        to_surface = obj.grid.query(vertices[row : row + 1])[0].amin()
-        to_points = torch.cdist(vertices[row], obj.points).amin()
-        found[row] = max(float(torch.minimum(to_surface, to_points)), 0.0)
-    return found
+    wanted = rows.nonzero()[:, 0]
+    if not len(wanted):
+        return {}
+    # The grid is exact near the object and too large beyond its box, the points are too far by their spacing.
+    to_surface = obj.grid.query(vertices[wanted])[0].amin(1)
+    to_points = torch.stack([torch.cdist(skin, obj.points).amin() for skin in vertices[wanted]])
+    gaps = torch.minimum(to_surface, to_points).clamp_min(0)
+    return dict(zip(wanted.tolist(), gaps.tolist(), strict=True))
 
 
 # Angles, shape, sizes -------------------------------------------------------------------------------
