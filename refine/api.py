@@ -121,7 +121,9 @@ def refine_grasp(
         hand_pose, object_mesh, object_pose, model=model, side=side, prior=prior, terms=terms, stated=stated
     )
     _warn_of_problems(request)
-    return refine_request(request, config, seed)
+    result = refine_request(request, config, seed)
+    _warn_of_suspicions([result])
+    return result
 
 
 def refine_request(request: Request, config: RefineConfig, seed: int = 0) -> RefineResult:
@@ -197,6 +199,7 @@ def _refine_pair(
     found, before, after = refine_two_hands(hands, requests[0].right_model(), config, seed)
     scale = load_scale(weights_path(config))
     one, other = (r.answer(f, scale, config) for r, f in zip(requests, found, strict=True))
+    _warn_of_suspicions([one, other], stacklevel=4)
     return TwoHandResult((one, other), 1e3 * before.numpy(), 1e3 * after.numpy())
 
 
@@ -205,6 +208,18 @@ def _warn_of_problems(request: Request, stacklevel: int = 3) -> None:
     for row, reason in list(request.problems.items())[:1]:
         warnings.warn(
             f"hand_pose: {len(request.problems)} of {len(request.pose)} hands are not refined; row {row}: {reason}",
+            stacklevel=stacklevel,
+        )
+
+
+def _warn_of_suspicions(results: Sequence[RefineResult], stacklevel: int = 3) -> None:
+    """Say once that there are rows whose input looks wrong, and how that of the first does."""
+    found = [(r.pose.side, row, texts) for r in results for row, texts in enumerate(r.warnings) if texts]
+    for side, row, texts in found[:1]:
+        which = f"row {row}" if len(results) == 1 else f"{side} hand, row {row}"
+        more = f" (and {len(texts) - 1} more in result.warnings)" if len(texts) > 1 else ""
+        warnings.warn(
+            f"hand_pose: {len(found)} of {sum(map(len, results))} hands look wrong; {which}: {texts[0]}{more}",
             stacklevel=stacklevel,
         )
 

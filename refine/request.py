@@ -17,11 +17,12 @@ from hand_models.solver.states import Term
 
 from .config import RefineConfig
 from .evidence.graph_rows import start_of_rows
-from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_reach
+from .evidence.inputs import as_hand_pose, as_joints, as_object, as_object_pose, out_of_reach
 from .evidence.keypoints import Reprojection
 from .evidence.pose_prior import PosePrior
 from .evidence.stated import Stated
-from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
+from .evidence.suspicions import Grasps, other_readings, suspicions
+from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, joints_fitted, object_poses
 from .files.predictions import Predictions, point_forms
 from .measure.contact import contact_ratio, penetration_depth
 from .measure.picture import reprojection_error
@@ -56,6 +57,8 @@ class Request:
     problems: Mapping[int, str]
     """rows that cannot be refined, and why; they come back as they are"""
     model: HandModel
+    given_joints: Tensor | None = None
+    """(B, 21, 3) joints that ``given`` was fitted to, in its frame; NaN for hands that came as poses"""
 
     @staticmethod
     def make(
@@ -68,6 +71,7 @@ class Request:
         prior: PosePrior | None = None,
         terms: Sequence[Evidence] = (),
         stated: Stated | None = None,
+        given_joints: Tensor | None = None,
     ) -> Request:
         """Read hands, object and poses in any form that `refine_grasp` takes.
 
@@ -91,13 +95,19 @@ class Request:
         if len(broken) == len(given):
             raise ValueError("hand_pose: every hand holds NaN or infinity; check the estimator's output.")
         pose = into_object_frame(given, camera, model)
-        far = stated.problems(pose, camera, model, obj.points) | out_of_reach(pose, model, obj)
+        away = out_of_reach(pose, model, obj)
+        if away and camera is not None:
+            rows = list(away)
+            mends = other_readings(given[rows], camera[rows], obj, model)
+            away |= {rows[k]: text for k, text in mends.items()}
+        far = stated.problems(pose, camera, model, obj.points) | away
         if len(broken) + len(far) == len(given):
             raise ValueError(f"hand_pose: {next(iter(far.values()))}")
         problems = dict.fromkeys(broken, "the hand holds NaN or infinity; check the estimator's output.") | far
         known = stated.evidence(pose, camera, right_of(model))
         evidence = (*([] if prior is None else [prior]), *known, *terms)
-        return Request(given, pose, obj, camera, evidence, problems, model)
+        joints = as_joints(hand_pose) if given_joints is None else given_joints
+        return Request(given, pose, obj, camera, evidence, problems, model, joints)
 
     @staticmethod
     def of_rows(predictions: Predictions, object_mesh: ObjectMesh, model: HandModel) -> Request:
@@ -108,7 +118,8 @@ class Request:
         rows = slice(None)
         given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
         stated = Stated.of_rows(predictions, given, model, object_mesh.points)
-        return Request.make(given, object_mesh, camera, model=model, stated=stated)
+        joints = joints_fitted(predictions)
+        return Request.make(given, object_mesh, camera, model=model, stated=stated, given_joints=joints)
 
     @property
     def usable(self) -> Tensor:
@@ -161,6 +172,8 @@ class Request:
         after = self.model(pose) if moved.any() else before
         back = into_camera_frame(pose, self.camera, self.model)
 
+        metrics = self._measure(before, after, moved, config)
+
         def everywhere(values: Tensor) -> Tensor:
             return values.new_full((count, *values.shape[1:]), torch.nan).index_copy(0, rows, values)
 
@@ -173,7 +186,7 @@ class Request:
             joints_before=before.joints,
             joints_after=after.joints,
             contact=field.map(everywhere),
-            metrics=self._measure(before, after, moved, config),
+            metrics=metrics,
             status=statuses(usable, moved, accepted),
             reason=[self.problems.get(row, "") for row in range(count)],
             score_before=everywhere(refined.score_before).numpy(),
@@ -184,6 +197,21 @@ class Request:
             object_pose=None if self.camera is None else self.camera.numpy(),
             faces=self.model.faces_for(self.pose.side).numpy(),
             hand_model=self.model,
+            warnings=suspicions(
+                Grasps(
+                    self.given,
+                    self.given_joints,
+                    self.camera,
+                    self.object,
+                    self.model,
+                    before.vertices,
+                    after.vertices,
+                    before.joints,
+                    after.joints,
+                    *(torch.from_numpy(metrics[f"contact_ratio_{when}"] > 0) for when in ("before", "after")),
+                ),
+                usable,
+            ),
         )
 
     def _measure(self, before: Hand, after: Hand, moved: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 
+from .files.predictions import SEPARATOR
 from .files.status import Status
 from .view.appearance import spread
 from .view.page import write_page
@@ -79,6 +80,12 @@ class RefineResult:
     faces: np.ndarray
     """(F, 3) triangles of the hand, closed at the wrist, outward"""
     hand_model: HandModel
+    warnings: list[list[str]] = field(default_factory=list)
+    """(B,) what is suspicious of each row, see `refine.evidence.suspicions`; no text where nothing is"""
+
+    def __post_init__(self) -> None:
+        if not self.warnings:
+            object.__setattr__(self, "warnings", [[] for _ in self.status])
 
     def __len__(self) -> int:
         return len(self.status)
@@ -102,6 +109,7 @@ class RefineResult:
             "hand_contact_var": self.contact.hand_contact_var.numpy(), "object_points": self.object.points.numpy(),
             "status": np.array([s.value for s in self.status]), "score_before": self.score_before,
             "score_after": self.score_after, "uncertainty": self.uncertainty, "steps": self.steps, **self.metrics,
+            "warnings": np.array([SEPARATOR.join(texts) for texts in self.warnings], np.str_),
         }  # fmt: skip
         if self.object_pose is not None:
             arrays["object_pose"] = self.object_pose
@@ -112,6 +120,7 @@ class RefineResult:
             "object": self.object.name,
             "hand_model": self.hand_model.name,
             "status": [s.value for s in self.status],
+            "warnings": self.warnings,
             "metrics": {
                 k: [round(float(x), 5) if np.isfinite(x) else None for x in v] for k, v in self.metrics.items()
             },
@@ -162,6 +171,7 @@ class RefineResult:
                 if f"{name}_after" in values
             },
             status=self.status[index].value,
+            warnings=self.warnings[index],
         )
 
 

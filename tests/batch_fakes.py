@@ -60,7 +60,7 @@ def fake_refine(request: Request) -> SimpleNamespace:
     }
     return SimpleNamespace(
         pose=into_camera_frame(replace(pose, transl=pose.transl + SHIFT), request.camera, request.model),
-        status=[Status.REFINED] * size, reason=[""] * size,
+        status=[Status.REFINED] * size, reason=[""] * size, warnings=[[]] * size,
         object_pose=None if request.camera is None else request.camera.numpy(),
         metrics=measure, steps=np.full(size, 9), score_before=np.zeros(size), score_after=np.ones(size),
         uncertainty=torch.full((size, 21), 0.004), faces=tiny_hand().faces.numpy(),

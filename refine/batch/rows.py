@@ -13,13 +13,13 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel
 
 from ..files.object_files import ObjectEntry, load_object
-from ..files.predictions import COLUMNS, Predictions, groups, has_pose, pose_columns, row_problems
+from ..files.predictions import COLUMNS, SEPARATOR, Predictions, groups, has_pose, pose_columns, row_problems
 from ..request import Request
 from ..result import RefineResult
 
 _log = logging.getLogger(__name__)
-_LONGEST_REASON = 300
-"""Characters; a reason's column is as wide as the longest of all rows."""
+_LONGEST_REASON, _LONGEST_WARNINGS = 300, 600
+"""Characters; a column of text is as wide as the longest of all rows."""
 
 
 def refine_rows(
@@ -107,6 +107,7 @@ class _ResultTable:
             **pose_columns(predictions),
         }
         self._reasons = [""] * rows
+        self._warnings = [""] * rows
         self._posed = has_pose(predictions)
         self._hand_model = predictions.hand_model.astype(object)
 
@@ -141,6 +142,11 @@ class _ResultTable:
         self._columns["status"][rows] = np.where(good, status, "failed")
         for row, reason in zip(rows[~good], np.array(result.reason)[~good], strict=True):
             self.fail([row], f"row {self.first + row}: {reason or 'the optimiser found no finite pose.'}")
+        for k in np.flatnonzero(good):
+            texts = list(result.warnings[k])
+            while len(joined := SEPARATOR.join(texts)) > _LONGEST_WARNINGS:
+                texts.pop()
+            self._warnings[rows[k]] = joined
         # A kept row stays to the letter what it was, unless its pose was found from its points here.
         new = good & ((status != "kept") | ~self._posed[rows])
         if result.object_pose is not None:
@@ -155,5 +161,9 @@ class _ResultTable:
 
     def finish(self) -> Predictions:
         """The rows with what was filled in."""
-        texts = {"reason": np.array(self._reasons, np.str_), "hand_model": self._hand_model.astype(np.str_)}
+        texts = {
+            "reason": np.array(self._reasons, np.str_),
+            "warnings": np.array(self._warnings, np.str_),
+            "hand_model": self._hand_model.astype(np.str_),
+        }
         return Predictions.from_columns(self.input.columns() | self._columns | texts)

@@ -72,6 +72,14 @@ def _any_form(value: Any, model: HandModel, side: str) -> HandPose:
     raise ValueError(f"hand_pose: got shape {tuple(array.shape)}; pass {_FORMS}.")
 
 
+def as_joints(value: Any) -> Tensor | None:
+    """The joints ``(B, 21, 3)`` that `as_hand_pose` fits hands to; None for hands in other forms."""
+    if isinstance(value, HandPose | Mapping):
+        return None
+    array = as_floats("hand_pose", value).cpu()
+    return array.reshape(-1, 21, 3) if array.shape[-2:] == (21, 3) else None
+
+
 def _fitted(joints: Tensor, model: HandModel, side: str) -> HandPose:
     """Hands fitted to ``(B, 21, 3)`` joints; NaN where these are not finite."""
     usable = joints.isfinite().flatten(1).all(1).nonzero()[:, 0]

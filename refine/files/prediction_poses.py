@@ -46,6 +46,16 @@ def hand_poses(predictions: Predictions, rows: Any, model: HandModel) -> HandPos
     return HandPose.cat(parts)[np.argsort(np.concatenate(order))]
 
 
+def joints_fitted(predictions: Predictions) -> Tensor | None:
+    """Joints ``(N, 21, 3)`` that `hand_poses` fits hands to, NaN in rows with a pose; None when all have one."""
+    posed = has_pose(predictions)
+    if posed.all():
+        return None
+    joints = torch.from_numpy(predictions.column("keypoints_3d")[:, :21].copy())
+    joints[torch.from_numpy(posed)] = torch.nan
+    return joints
+
+
 def in_terms_of(model: HandModel, pose: HandPose, betas_of: Any) -> HandPose:
     """Hands whose betas may belong to other hand models, as hands of ``model``.
 

@@ -24,6 +24,8 @@ SCHEMA = "grasp/1"
 _POSE = ("global_orient", "hand_pose", "transl")
 _MAX_DISTANCE = 20.0  # metres; a hand further from its camera than this is taken for a unit mistake
 _HAND_EXTENT = (0.03, 0.5)  # metres; diagonal of the box around 21 joints, fist to outstretched
+SEPARATOR = "; "
+"""Between the texts of a cell of `warnings`; none holds it."""
 _SCORE = "plausibility by the model's own calibrated score, higher is better"
 
 
@@ -107,6 +109,7 @@ class Predictions:
     corner_order: Maybe = _column("str", "whether to believe the 'given' order of the 8 corners or to 'search' for it")
     status: Maybe = _result("str", "'refined', 'nudged' (moved a little), 'kept' (returned as it came) or 'failed'")
     reason: Maybe = _result("str", "why a row failed")
+    warnings: Maybe = _result("str", "what is suspicious of a row that did not fail, and what to check; '; ' between")
     steps: Maybe = _result("int", "optimiser steps taken")
     score_before: Maybe = _result("float", _SCORE)
     score_after: Maybe = _result("float", _SCORE)

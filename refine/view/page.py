@@ -74,6 +74,7 @@ def grasp_page(view: GraspView) -> str:
     parts = {
         "TITLE": html.escape(view.title),
         "STATUS": f'<span class="status">{html.escape(view.status)}</span>' if view.status else "",
+        "WARNINGS": "".join(f'<p class="warning">{html.escape(text)}</p>' for text in view.warnings),
         "TABLE": _table(view),
         "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }

@@ -28,7 +28,7 @@ class GraspView:
     before, after (V, 3). Optional: object_points (n, 3), object_normals (n, 3) and object_contact (n,) in
     [0, 1]; hand_contact (V,) in [0, 1]; uncertainty (V,) standard deviation in metres; parts (V,) the hand
     part of each vertex; open_faces, how many of hand_faces come before the wrist's cap; metrics, names to
-    (before, after); status, a word; up, the world's upward direction.
+    (before, after); status, a word; warnings, what is suspicious of it; up, the world's upward direction.
     """
 
     title: str
@@ -46,6 +46,7 @@ class GraspView:
     open_faces: int | None = None
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     status: str = ""
+    warnings: Sequence[str] = ()
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     @cached_property
