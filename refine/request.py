@@ -18,6 +18,7 @@ from .config import RefineConfig
 from .evidence.graph_rows import start_of_rows
 from .evidence.inputs import as_hand_pose, as_object, as_object_pose, out_of_reach
 from .evidence.pose_prior import PosePrior
+from .evidence.sight import depth_of_object
 from .evidence.stated import Stated
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, object_poses
 from .files.predictions import Predictions, point_forms
@@ -107,6 +108,9 @@ class Request:
         stated = Stated.of_rows(predictions)
         if camera is None and (hidden := stated.problems(given, None, model)):
             stated = stated.unseen(list(hidden))  # a file in the object's frame; its keypoints are for others
+        if camera is not None and not predictions.metric_depth.all():
+            placed = ~torch.from_numpy(predictions.metric_depth)
+            given, stated = depth_of_object(given, camera, object_mesh, model, stated, placed)
         return Request.make(given, object_mesh, camera, model=model, stated=stated)
 
     @property

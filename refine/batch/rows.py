@@ -105,6 +105,7 @@ class _ResultTable:
             "steps": np.full(rows, -1),
             **{name: np.full((rows, *column.shapes[0]), np.nan, np.float32) for name, column in results.items()},
             **pose_columns(predictions),
+            "metric_depth": predictions.metric_depth.copy(),
         }
         self._reasons = [""] * rows
         self._posed = has_pose(predictions)
@@ -141,8 +142,10 @@ class _ResultTable:
         self._columns["status"][rows] = np.where(good, status, "failed")
         for row, reason in zip(rows[~good], np.array(result.reason)[~good], strict=True):
             self.fail([row], f"row {self.first + row}: {reason or 'the optimiser found no finite pose.'}")
-        # A kept row stays to the letter what it was, unless its pose was found from its points here.
-        new = good & ((status != "kept") | ~self._posed[rows])
+        # A kept row stays to the letter what it was, unless its pose, or its depth, was found here.
+        placed = np.zeros(len(rows), bool) if result.object_pose is None else ~self._columns["metric_depth"][rows]
+        new = good & ((status != "kept") | ~self._posed[rows] | placed)
+        self._columns["metric_depth"][rows[good & placed]] = True
         if result.object_pose is not None:
             arrays["object_pose"] = result.object_pose
         for name, value in arrays.items():

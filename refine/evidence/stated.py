@@ -67,14 +67,17 @@ class Stated:
         points[list(rows)] = np.nan
         return replace(self, keypoints_2d=points)
 
+    def errors(self, batch: int) -> list[InputError | None]:
+        """How each of ``batch`` hands may be off, where that is said by name or as `InputError`; None else."""
+        return [_error(name) for name in self._names(batch) or [None] * batch]
+
     def problems(self, pose: HandPose, object_pose: Tensor | None, model: HandModel) -> dict[int, str]:
         """Hands, object frame, that no camera can have seen: row → reason.
 
         Args:
             object_pose: ``(B, 4, 4)`` object to camera; None when the frame that hands and object share is its.
         """
-        errors = [_error(name) for name in self._names(len(pose)) or [None] * len(pose)]
-        seen = torch.tensor([error is not None and error.along is not None for error in errors])
+        seen = torch.tensor([error is not None and error.along is not None for error in self.errors(len(pose))])
         for name in ("keypoints_2d", "depth_points"):
             if (value := getattr(self, name)) is not None:
                 points = as_floats(name, value)
