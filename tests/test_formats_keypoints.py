@@ -195,7 +195,9 @@ def test_scale_place_and_pose_come_back(tmp_path, poses, joints, form):
     assert p.side.tolist() == ["right"] * 3
     assert p.hand_model.tolist() == ["open"] * 3
     np.testing.assert_allclose(p.confidence, 0.9)
-    assert not p.metric_depth.any()
+    assert p.metric_depth.all()
+    assert p.input_error.tolist() == ["camera"] * 3
+    assert not read_any(path, image_size=SIZE).metric_depth.any()
     assert row_problems(p) == {}
     model = load_open_hand()
     near(model(hand_poses(p, slice(None), model)), model(poses))
