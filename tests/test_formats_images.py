@@ -141,7 +141,7 @@ def test_torch_files_run_no_code(tmp_path):
     with pytest.raises(ValueError, match="Nothing was executed"):
         read_any(tmp_path / "evil.pt", source="hamer")
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(ValueError, match="not a readable file of torch.save"):
+    with pytest.raises(ValueError, match=r"not a readable file of torch.save"):
         read_any(tmp_path / "cut.pth", source="hamer")
     torch.save(output(hands(3)), tmp_path / "named.pkl")
     assert len(read_any(tmp_path / "named.pkl", source="hamer")) == 3

@@ -54,13 +54,13 @@ def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
             if kind == "v":
                 points.append(floats(path, number, cells[:3]))
             elif kind == "f":
-                corners.append([int(c) for c in floats(path, number, [c.partition("/")[0] for c in cells[:3]])])
+                corners.append(floats(path, number, [cell.partition("/")[0] for cell in cells[:3]]))
         if len(points) != VERTICES or any(len(point) != 3 for point in points):
             raise ValueError(f"has {len(points)} vertices; expected the {VERTICES} of MANO's hand.")
-        faces = np.array(corners, np.int64).reshape(-1, 3) - 1 if all(len(c) == 3 for c in corners) else None
-        if faces is None or (faces.size and not 0 <= faces.min() <= faces.max() < VERTICES):
+        faces = np.array(corners).reshape(-1, 3) - 1 if all(len(c) == 3 for c in corners) else np.full((1, 3), np.nan)
+        if not ((faces >= 0) & (faces < VERTICES)).all():
             raise ValueError("its faces are not triangles of its vertices.")
-        vertices = np.array(points)
+        vertices, faces = np.array(points), faces.astype(np.int64)
         return (vertices @ FLIP_YZ if vertices[:, 2].mean() < 0 else vertices), faces
 
 

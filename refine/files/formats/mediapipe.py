@@ -9,8 +9,9 @@ mirrored (selfie) image, so that its label of a plain image is the other hand.
 Reads .json in any of the forms these results take when they are saved: one result or a list of them (one for each
 frame), with ``landmarks / worldLandmarks / handedness`` (JavaScript), ``hand_landmarks / hand_world_landmarks /
 handedness`` (Python) or ``multi_hand_landmarks / multi_hand_world_landmarks / multi_handedness`` (legacy, also in
-camel case). A landmark is ``{"x":, "y":, "z":}`` or three numbers; a hand may be wrapped in ``{"landmark": [...]}``.
-``frame_id`` may stand beside them.
+camel case); or with ``hands``, a record of landmarks, world landmarks and handedness for each; or with those of one
+hand, not in lists. A landmark is ``{"x":, "y":, "z":}`` or three numbers; a hand may be wrapped in
+``{"landmark": [...]}``. ``frame_id`` may stand beside them.
 
 World landmarks are a guess of an average hand: they are scaled so that the palm's and fingers' bones are as long as
 those of the hand model in the median, and moved to where they project onto the image landmarks (least squares,
@@ -115,6 +116,7 @@ def _hands(
     mirrored: bool | None,
 ) -> list[dict[str, Any]]:
     """The hands of a frame: columns, and the landmarks ``world (21, 3)``."""
+    frame = _with_lists(frame)
     image, world = _points("landmarks", frame, _IMAGE), _points("world landmarks", frame, _WORLD)
     if len(image) != len(world):
         raise ValueError(f"{len(image)} hands in the image, {len(world)} in the world.")
@@ -133,6 +135,36 @@ def _hands(
         {"side": label, "confidence": score, "keypoints_2d": image[k, :, :2] * size, "world": world[k], **shared}
         for k, (label, score) in enumerate(_labels(frame, len(image), side, mirrored))
     ]
+
+
+def _with_lists(frame: dict[str, Any]) -> dict[str, Any]:
+    """A frame with its hands as lists, where it has them as ``hands``, one record each, or one hand without a list."""
+    if isinstance(frame.get("hands"), list):
+        records = table_of(frame["hands"], "the hands of a frame")
+        listed: dict[str, Any] = {name: value for name, value in frame.items() if name != "hands"}
+        for names in (_IMAGE, _WORLD, _SIDES):
+            found = [record.get(named(record, names) or "") for record in records]
+            if all(value is not None for value in found):  # what is missing, others say
+                listed[names[0]] = found
+        if all("score" in record for record in records) and _SIDES[0] in listed:
+            listed[_SIDES[0]] = [
+                {"label": side, "score": record["score"]} if isinstance(side, str) else side
+                for side, record in zip(listed[_SIDES[0]], records, strict=True)
+            ]
+        return listed
+    listed = dict(frame)
+    for names in (_IMAGE, _WORLD):
+        name = named(frame, names)
+        if name and isinstance(frame[name], list) and len(frame[name]) == 21 and _is_landmark(frame[name][0]):
+            listed[name] = [frame[name]]
+    name = named(frame, _SIDES)
+    if name and isinstance(frame[name], str | dict):
+        listed[name] = [frame[name]]
+    return listed
+
+
+def _is_landmark(item: Any) -> bool:
+    return {"x", "y"} <= set(item) if isinstance(item, dict) else isinstance(item, list) and len(item) == 3
 
 
 def _points(what: str, frame: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
