@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from hand_models.skeleton import TIP_VERTICES
 from refine.commands import cli
 from refine.files.formats import read_any, sniff
 from refine.files.formats.hands import vertices_of
+from refine.files.input_files import find_inputs
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions, row_problems
 
@@ -309,6 +312,28 @@ def test_meshes_of_the_demo(tmp_path, mano):
     assert one.side.tolist() == ["left"]
     assert one.metric_depth.all()
     assert 0.5 < one.transl[0, 2] < 1
+
+
+def test_the_lines_in_the_docs_save_what_is_read(tmp_path):
+    """The documentation's lines for demo.py, run on the variables it has there; the folder of its results is read."""
+    content = with_keypoints(hands(3, place=(0.1, 0.05, 14.0)), "crop")
+    page = (Path(__file__).parents[1] / "docs/formats.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "pred_mano_params" in block)
+    known = {name: torch.from_numpy(np.asarray(value)) for name, value in content.items() if name != "imgname"}
+    out = {name: known[name] for name in ("pred_keypoints_2d", "pred_keypoints_3d")}
+    out["pred_mano_params"] = {name: known[name] for name in ("global_orient", "hand_pose", "betas")}
+    variables = {
+        "np": np, "os": os, "Path": Path, "out": out, "batch": known, "img_path": Path("images/cup.jpg"),
+        "args": SimpleNamespace(out_folder=str(tmp_path)), "scaled_focal_length": torch.tensor(ASSUMED),
+        "pred_cam_t_full": content["pred_cam_t_full"],
+    }  # fmt: skip
+    exec(code, variables)
+    demo_mesh(tmp_path / "cup_0.obj", hands(1).vertices[0], True)
+    (item,) = find_inputs([tmp_path], "hamer")
+    p = read_any(item.path, source="hamer", camera=TRUE, object_poses={"cup": np.eye(4)})
+    same(p, read_any(saved(tmp_path / "b.npz", content), source="hamer", camera=TRUE))
+    np.testing.assert_allclose(p.keypoints_2d, content["whole"], atol=0.5)
+    assert np.isfinite(p.object_pose).all()
 
 
 def test_vertices_serve_where_the_parameters_were_not_saved(tmp_path, mano, sample):

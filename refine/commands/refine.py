@@ -43,16 +43,17 @@ class RefineOptions:
     hypotheses: int | None = None
     """How many plausible contacts are tried per grasp, the best one kept; 1 when not given."""
     camera: str | None = None
-    """True intrinsics of all rows (column cam_K): fx,fy,cx,cy in pixels, or K.json (.npy) with a 3x3 matrix or fx, fy,
-    cx and cy. Hands placed under an assumed focal length (hamer, wilor, mediapipe) are moved to where they are the same
-    in the picture."""
+    """True intrinsics, in place of the column cam_K of all rows: fx,fy,cx,cy in pixels, or K.json (.npy) with a 3x3
+    matrix or fx, fy, cx and cy. Hands placed under an assumed focal length (hamer, wilor, mediapipe) are moved to where
+    they are the same in the picture."""
     focal: float | None = None
     """True focal length in pixels, instead of --camera; the principal point is the file's, or the image's middle."""
     input_error: str | None = None
-    """How the hands of all rows may be off (column input_error): camera, image, tracker, contactopt, exact, unknown."""
+    """How the hands may be off, in place of the column input_error of all rows: camera, image, tracker, contactopt,
+    exact or unknown."""
     object_poses: Path | None = None
-    """Where the objects are (column object_pose): .json, .npz or .npy of a 4x4 matrix, object to camera in metres, of
-    one for each row, or of image names (frame_id) with theirs."""
+    """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix, object
+    to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
     steps: int | None = None
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16

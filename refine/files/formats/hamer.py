@@ -41,8 +41,9 @@ from .files import json_names, npz_names, read_tree, rigid
 from .format import Format, Numbers, Side
 from .hand_meshes import is_hand_mesh, meshes_below
 from .image_hands import Reading, hands_of, hands_of_meshes
-from .image_records import TRANSL, frames_of, records_of
+from .image_records import TRANSL, frames_of, image_name, records_of
 
+_PARAMETERS = (".npz", ".pkl", ".json", ".pt", ".pth")
 _MARKS = ("pred_mano_params", "pred_cam", "pred_cam_t_full")
 
 
@@ -175,11 +176,17 @@ def _object_pose(value: Any, rows: int, frames: int | None, numbered: np.ndarray
 def sniff(path: Path) -> bool:
     """HaMeR's field names in an .npz or at the beginning of a .json, WiLoR-mini's not; hands' meshes."""
     if path.is_dir():
-        return any(is_hand_mesh(file) for file in sorted(path.glob("*.obj"))[:3])
+        meshes = [file for file in path.glob("*.obj") if is_hand_mesh(file)]
+        return bool(meshes) and not any(map(_has_parameters, meshes))
     names = npz_names(path)
     ours = {"global_orient", "hand_pose"} <= names and names & {*TRANSL, "is_right", "right", "pred_cam"}
     from_json = json_names(path, _MARKS) and not json_names(path, ("wilor_preds",))
-    return bool(ours) or from_json or is_hand_mesh(path)
+    return bool(ours) or from_json or (is_hand_mesh(path) and not _has_parameters(path))
+
+
+def _has_parameters(mesh: Path) -> bool:
+    """Whether the parameters that a mesh was made from lie beside it: then they are what is read."""
+    return any((mesh.parent / (image_name(mesh) + suffix)).is_file() for suffix in _PARAMETERS)
 
 
 FORMAT = Format("hamer", read, None, sniff, "HaMeR outputs (.npz, .pkl, .json, .pt) with pred_cam_t_full, or its .obj")
