@@ -52,8 +52,8 @@ class RefineOptions:
     """How the hands may be off, in place of the column input_error of all rows: camera, image, tracker, contactopt,
     exact or unknown."""
     object_poses: Path | None = None
-    """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix, object
-    to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
+    """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix,
+    object to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
     steps: int | None = None
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
