@@ -20,6 +20,7 @@ from .evidence.graph_rows import start_of_rows
 from .evidence.inputs import as_hand_pose, as_joints, as_object, as_object_pose, out_of_reach
 from .evidence.keypoints import Reprojection
 from .evidence.pose_prior import PosePrior
+from .evidence.sight import depth_of_object
 from .evidence.stated import Stated
 from .evidence.suspicions import Grasps, other_readings, suspicions
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, joints_fitted, object_poses
@@ -118,6 +119,9 @@ class Request:
         rows = slice(None)
         given, camera = hand_poses(predictions, rows, model), object_poses(predictions, rows)
         stated = Stated.of_rows(predictions, given, model, object_mesh.points)
+        if camera is not None and not predictions.metric_depth.all():
+            placed = ~torch.from_numpy(predictions.metric_depth)
+            given, stated = depth_of_object(given, camera, object_mesh, model, stated, placed)
         joints = joints_fitted(predictions)
         return Request.make(given, object_mesh, camera, model=model, stated=stated, given_joints=joints)
 

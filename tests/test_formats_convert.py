@@ -59,7 +59,7 @@ def test_every_format_keeps_to_the_protocol(name, tmp_path):
 
 
 def test_unknown_formats_are_listed(tmp_path):
-    with pytest.raises(ValueError, match="hamer, ho3d, dexycb"):
+    with pytest.raises(ValueError, match="hamer, wilor, ho3d, dexycb"):
         get_format("smpl")
     with pytest.raises(ValueError, match="Tried:") as error:
         sniff(text(tmp_path / "a.txt", "hello"))
@@ -204,7 +204,7 @@ def test_formats_agree_on_what_an_option_is():
 def test_refine_and_convert_offer_what_formats_understand():
     readers = {name for form in all_formats().values() for name in options_of(form.read)}
     writers = {name for form in all_formats().values() for name in options_of(form.write)}
-    refine_takes = {f.name for f in fields(refine._OF_FORMATS.constructor_factory())} | {"mano_dir"}
+    refine_takes = {f.name for f in fields(refine._OF_FORMATS.constructor_factory())} | {"mano_dir", "camera", "focal"}
     assert refine_takes == readers
     assert {f.name for f in fields(convert._OF_FORMATS.constructor_factory())} == readers | writers
     for form in all_formats().values():
@@ -294,7 +294,7 @@ def test_docs_list_every_column_with_its_shape():
     documented = {name: row for row in table_rows() for name in re.findall(r"`(\w+)`", row[0])}
     assert set(COLUMNS) <= set(documented)
     for name, column in COLUMNS.items():
-        shapes = [str(("N", *shape)).replace("'", "") for shape in column.shapes]
+        shapes = [str(("N", *shape)).replace("'", "").replace("-1", "n") for shape in column.shapes]
         assert documented[name][1] == " or ".join(shapes), name
 
 

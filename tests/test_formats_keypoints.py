@@ -195,10 +195,42 @@ def test_scale_place_and_pose_come_back(tmp_path, poses, joints, form):
     assert p.side.tolist() == ["right"] * 3
     assert p.hand_model.tolist() == ["open"] * 3
     np.testing.assert_allclose(p.confidence, 0.9)
-    assert not p.metric_depth.any()
+    assert p.metric_depth.all()
+    assert p.input_error.tolist() == ["camera"] * 3
+    assert not read_any(path, image_size=SIZE).metric_depth.any()
     assert row_problems(p) == {}
     model = load_open_hand()
     near(model(hand_poses(p, slice(None), model)), model(poses))
+
+
+def test_hands_as_records_or_alone(tmp_path, joints):
+    wanted = read_any(
+        text(tmp_path / "a.json", json.dumps(mediapipe_forms(joints)["javascript"])), image_size=SIZE, focal=FOCAL
+    )
+    alone = [
+        {"landmarks": landmarks(f["image"]), "worldLandmarks": landmarks(f["world"]), "handedness": "Right"}
+        for f in results(joints)
+    ]
+    records = [{"hands": [hand | {"score": 0.5}]} for hand in alone]
+    for form in (alone, records):
+        p = read_any(text(tmp_path / "b.json", json.dumps(form)), source="mediapipe", image_size=SIZE, focal=FOCAL)
+        assert p.side.tolist() == wanted.side.tolist()
+        np.testing.assert_allclose(p.transl, wanted.transl, atol=1e-6)
+    np.testing.assert_allclose(p.confidence, 0.5)
+    del records[0]["hands"][0]["handedness"]
+    with pytest.raises(ValueError, match="handedness"):
+        read_any(text(tmp_path / "c.json", json.dumps(records)), source="mediapipe", image_size=SIZE)
+
+
+def test_the_true_camera_places_hands(tmp_path, joints):
+    path = text(tmp_path / "a.json", json.dumps(mediapipe_forms(joints)["javascript"]))
+    camera = np.array([[FOCAL, 0, SIZE[0] / 2], [0, FOCAL, SIZE[1] / 2], [0, 0, 1]])
+    p = read_any(path, image_size=SIZE, camera=camera)
+    np.testing.assert_allclose(p.keypoints_3d, joints, atol=1e-4)
+    shifted = read_any(path, image_size=SIZE, camera=camera + np.outer([30, 0, 0], [0, 0, 1]))
+    seen = (shifted.keypoints_3d @ shifted.cam_K.transpose(0, 2, 1)).mean(1)
+    # Moved aside, a hand is seen from another side: the middle of the picture stays within a few pixels.
+    np.testing.assert_allclose(seen[:, :2] / seen[:, 2:], p.keypoints_2d.mean(1), atol=3)
 
 
 def test_left_hands_and_empty_frames(tmp_path, joints):

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from format_files import hands, hands_in_span, principal, text
 from hypothesis import HealthCheck, given, settings
@@ -38,6 +39,7 @@ from test_formats_dexycb import dataset as dexycb
 from test_formats_hamer import output as hamer
 from test_formats_ho3d import dataset as ho3d
 from test_formats_ho3d import pred
+from test_formats_images import demo_mesh
 from test_formats_keypoints import json_forms, mediapipe_forms
 
 from hand_models import HandPose, MissingManoError, load_open_hand, mano, safe_pickle
@@ -94,6 +96,12 @@ def samples(root: Path, mano_dir: Path) -> list[Sample]:
     add("hamer", text(root / "hamer.json", json.dumps(lists)), side="right")
     (root / "hamer.pkl").write_bytes(pickle.dumps([hamer(hand)]))
     add("hamer", root / "hamer.pkl")
+    torch.save(hamer(hand), root / "hamer.pt")
+    add("wilor", root / "hamer.pt", camera="600,600,320,240")
+    (root / "frames.pkl").write_bytes(pickle.dumps({"a.jpg": [hamer(hand)], "b.jpg": []}))
+    add("wilor", root / "frames.pkl", image_size=(640, 480))
+    demo_mesh(root / "a_0.obj", hand.vertices[0], True)
+    add("hamer", root / "a_0.obj", mano_dir=mano_dir)
     folder = ho3d(root / "ho3d", hand)
     for damaged in sorted(folder.glob("**/meta/*.pkl"))[:1]:
         add("ho3d", damaged)

@@ -105,6 +105,7 @@ class _ResultTable:
             "steps": np.full(rows, -1),
             **{name: np.full((rows, *column.shapes[0]), np.nan, np.float32) for name, column in results.items()},
             **pose_columns(predictions),
+            "metric_depth": predictions.metric_depth.copy(),
         }
         self._reasons = [""] * rows
         self._warnings = [""] * rows
@@ -147,8 +148,10 @@ class _ResultTable:
             while len(joined := SEPARATOR.join(texts)) > _LONGEST_WARNINGS:
                 texts.pop()
             self._warnings[rows[k]] = joined
-        # A kept row stays to the letter what it was, unless its pose was found from its points here.
-        new = good & ((status != "kept") | ~self._posed[rows])
+        # A kept row stays to the letter what it was, unless its pose, or its depth, was found here.
+        placed = np.zeros(len(rows), bool) if result.object_pose is None else ~self._columns["metric_depth"][rows]
+        new = good & ((status != "kept") | ~self._posed[rows] | placed)
+        self._columns["metric_depth"][rows[good & placed]] = True
         if result.object_pose is not None:
             arrays["object_pose"] = result.object_pose
         for name, value in arrays.items():

@@ -43,6 +43,8 @@ COMMANDS = {
         ("regrasp refine predictions.npz --objects meshes/ --out refined/",
          "regrasp refine sequences/ --objects meshes/ --out refined/ --workers 8",
          "regrasp refine pred.json --from ho3d --objects meshes/ --out refined/ --mano-dir mano_v1_2",
+         "regrasp refine hamer.npz --from hamer --camera 615,615,320,240 --object-id mug --object-poses poses.json "
+         "--objects meshes/ --out refined/",
          "regrasp refine predictions.json --objects meshes/objects.json --out refined/ --method contactopt"),
     ),
     "convert": Command(

@@ -15,6 +15,8 @@ from ..batch.config import BatchConfig
 from ..batch.run import Execution, FileOutcome, refine_files
 from ..batch.tally import report
 from ..config import RefineConfig
+from ..evidence.input_error import INPUT_ERRORS
+from ..files.formats.cameras import focal_length, intrinsics
 from ..files.input_files import find_inputs
 from .format_options import format_options, given
 from .hands import HandOptions
@@ -40,6 +42,18 @@ class RefineOptions:
     """Network weights (.safetensors with its card beside it); those that ship when not given."""
     hypotheses: int | None = None
     """How many plausible contacts are tried per grasp, the best one kept; 1 when not given."""
+    camera: str | None = None
+    """True intrinsics, in place of the column cam_K of all rows: fx,fy,cx,cy in pixels, or K.json (.npy) with a 3x3
+    matrix or fx, fy, cx and cy. Hands placed under an assumed focal length (hamer, wilor, mediapipe) are moved to where
+    they are the same in the picture."""
+    focal: float | None = None
+    """True focal length in pixels, instead of --camera; the principal point is the file's, or the image's middle."""
+    input_error: str | None = None
+    """How the hands may be off, in place of the column input_error of all rows: camera, image, tracker, contactopt,
+    exact or unknown."""
+    object_poses: Path | None = None
+    """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix,
+    object to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
     steps: int | None = None
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
@@ -74,7 +88,7 @@ def refine(options: RefineOptions) -> int:
     """
     inputs = find_inputs(options.files, options.source)
     config = batch_config(options)
-    reading = given(options.format) | {"mano_dir": options.hands.mano_dir}
+    reading = given(options.format) | known_of(options) | {"mano_dir": options.hands.mano_dir}
     started, failed, files = time.monotonic(), 0, 0
     with tqdm(unit="grasp", disable=None) as bar:  # on standard error, and none where that is no terminal
         execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update)
@@ -85,6 +99,27 @@ def refine(options: RefineOptions) -> int:
     if len(inputs) > 1:
         print(f"{files} files; {failed} rows or files failed; {time.monotonic() - started:.1f} s")
     return 1 if failed else 0
+
+
+def known_of(options: RefineOptions) -> dict[str, Any]:
+    """What is said of all rows whatever their file says, checked; as options of readers, see `files.formats.known`."""
+    if options.camera is not None and options.focal is not None:
+        raise ValueError("--focal: --camera says it already; give one of the two.")
+    if options.object_poses is not None and getattr(options.format, "object_pose", None) is not None:
+        raise ValueError("--object-poses: --object-pose says it already; give one of the two.")
+    if options.input_error is not None and options.input_error not in INPUT_ERRORS:
+        raise ValueError(f"--input-error: {options.input_error!r} is unknown; choose one of {', '.join(INPUT_ERRORS)}.")
+    if options.object_poses is not None and not options.object_poses.is_file():
+        raise FileNotFoundError(f"--object-poses {options.object_poses}: there is no such file.")
+    camera = None
+    if options.camera is not None:
+        matrix = intrinsics(options.camera, "--camera")
+        if matrix.shape != (3, 3):
+            raise ValueError(f"--camera: holds {len(matrix)} matrices; give one for all rows.")
+        camera = tuple(map(tuple, matrix.tolist()))  # which says the same as text wherever it is compared
+    focal = None if options.focal is None else focal_length(options.focal, "--focal")
+    known = {"camera": camera, "focal": focal, "input_error": options.input_error, "object_poses": options.object_poses}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def batch_config(options: RefineOptions) -> BatchConfig:

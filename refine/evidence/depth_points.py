@@ -57,6 +57,11 @@ class DepthPoints(Record):
         off = ((measured.sum(1) / count - skin) * view).sum(1, keepdim=True) * (there.sum(1, keepdim=True) > 0)
         return replace(state.pose, transl=state.pose.transl + off * view)
 
+    def loosened(self, factor: float) -> DepthPoints:
+        """As if the points were ``factor`` times less sure: while the hand is far from them, nearest skin is often
+        the wrong one (graduated non-convexity; Blake and Zisserman 1987)."""
+        return replace(self, std=factor * self.std)
+
     def linearize(self, state: HandState) -> list[PointForces]:
         skin, normals = state.skin.points, state.skin_normals
         hidden = ((skin - self.eye[:, None]) * normals).sum(2) > 0

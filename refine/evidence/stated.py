@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,6 +81,18 @@ class Stated:
             return replace(mine, confidence=None, keypoint_sigma=None)
         return mine
 
+    def unseen(self, rows: Sequence[int]) -> Stated:
+        """Without the keypoints of ``rows``."""
+        if self.keypoints_2d is None:
+            return self
+        points = np.array(self.keypoints_2d, np.float32)
+        points[list(rows)] = np.nan
+        return replace(self, keypoints_2d=points)
+
+    def errors(self, batch: int) -> list[InputError | None]:
+        """How each of ``batch`` hands may be off, where that is said by name or as `InputError`; None else."""
+        return [_error(name) for name in self._names(batch) or [None] * batch]
+
     def problems(self, pose: HandPose, object_pose: Tensor | None, model: HandModel, points: Tensor) -> dict[int, str]:
         """Hands, object frame, that no camera can have seen: row → reason.
 
@@ -87,8 +100,7 @@ class Stated:
             points: ``(n, 3)`` on the object.
             object_pose: ``(B, 4, 4)`` object to camera; None when the frame that hands and object share is its.
         """
-        errors = [_error(name) for name in self._names(len(pose)) or [None] * len(pose)]
-        seen = torch.tensor([error is not None and error.along is not None for error in errors])
+        seen = torch.tensor([error is not None and error.along is not None for error in self.errors(len(pose))])
         for known in (_batched("keypoints_2d", self.keypoints_2d), _batched("depth_points", self.depth_points)):
             if known is not None and known.ndim == 3 and len(known) == len(pose):
                 seen = seen | known.isfinite().flatten(1).any(1)

@@ -274,7 +274,8 @@ def row_problems(predictions: Predictions) -> dict[int, str]:
         f"{missing}; drop the row or fill it in (6 joints and 4 corners of 29 points are enough).",
     )
     if p.transl is not None:
-        far = posed & (np.linalg.norm(p.transl, axis=1) > _MAX_DISTANCE)
+        # Where the depth is not metric, an assumed focal length puts hands anywhere.
+        far = posed & p.metric_depth & (np.linalg.norm(p.transl, axis=1) > _MAX_DISTANCE)
         report(far, "transl", f"the hand is more than {_MAX_DISTANCE:g} m away; {metres}")
     if p.keypoints_3d is not None:
         extent = np.linalg.norm(np.ptp(p.keypoints_3d[:, :21], axis=1), axis=1)

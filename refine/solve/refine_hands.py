@@ -25,6 +25,8 @@ from .hypotheses import solve_hypotheses
 from .optimize import Solved, optimise, placed, solved_variance
 from .score import ScoreWeights, load_score, margins_against, plausibility, score
 
+_LOOSENED = (8.0, 3.0)  # times the standard deviation of terms that find out themselves what goes with what
+
 
 @dataclass(frozen=True)
 class Refined(Record):
@@ -105,6 +107,10 @@ def _placed(state: HandState, evidence: Sequence[Term]) -> HandPose:
     for term in evidence:
         if hasattr(term, "start"):
             state = replace(state, pose=term.start(state))
+    loose = [term for term in evidence if hasattr(term, "loosened")]
+    rest = [term for term in evidence if not hasattr(term, "loosened")]
+    for factor in _LOOSENED if loose else ():
+        state = minimize(state, [*rest, *(term.loosened(factor) for term in loose)]).state
     return minimize(state, evidence).state.pose
 
 

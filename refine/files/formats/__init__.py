@@ -12,8 +12,10 @@ The protocol of a format:
   spelled out in its signature, all with defaults; `regrasp convert` and `regrasp refine` take their names, types and
   words from it, and what ``--help`` says from its docstring. Names in common use: ``mano_dir`` (the user's MANO, for
   mean pose, PCA or joint regressor), ``object_id``, ``object_pose`` (4×4 object to camera, an array or a file),
-  ``side``, ``betas``. A format that knows nothing of the object yields ``object_id=""`` and, since its hand is in
-  the camera frame, ``object_pose`` of NaN; `refine.files.predictions.row_problems` then says what to fill in.
+  ``side``, ``betas``. Those of `known` (``camera``, ``focal``, ``input_error``, ``object_poses``) are seen to for every
+  format, unless a reader has its own. A format that knows nothing of the object yields ``object_id=""`` and, since
+  its hand is in the camera frame, ``object_pose`` of NaN; `refine.files.predictions.row_problems` then says what to
+  fill in.
 - ``write(path, predictions, **options) -> Path``, or None; writes whole or not at all
   (`hand_models.atomic.write_atomically`).
 - ``sniff(path) -> bool``: whether the file looks like this format. Cheap, never raises, unpickles nothing,
@@ -40,14 +42,15 @@ import numpy as np
 from ..predictions import Predictions
 from .files import naming
 from .format import Format, accepted, options_of
+from .known import KNOWN, with_known
 
 __all__ = [
     "BUILT_IN", "ENTRY_POINTS", "Format", "all_formats", "get_format", "read_any", "read_with", "sniff", "write_with",
 ]  # fmt: skip
 
 BUILT_IN = (
-    "grasp", "hamer", "ho3d", "dexycb", "keypoints", "mediapipe", "fhab", "contactpose", "contactopt", "grab", "arctic",
-    "pose48", "graph",
+    "grasp", "hamer", "wilor", "ho3d", "dexycb", "keypoints", "mediapipe", "fhab", "contactpose", "contactopt", "grab",
+    "arctic", "pose48", "graph",
 )  # fmt: skip
 """Modules of this package that hold a ``FORMAT``; the order is that of lists for people."""
 ENTRY_POINTS = "regrasp.formats"
@@ -100,7 +103,8 @@ def read_any(path: str | Path, *, source: str | None = None, **options: Any) -> 
     Args:
         path: a file, or a folder where the format is one.
         source: name of the format; None to look at the file (`sniff`).
-        options: passed to the format's reader; those that are None count as not given.
+        options: passed to the format's reader; those that are None count as not given. Every format takes ``camera``,
+            ``focal``, ``input_error`` and ``object_poses``, see `known.with_known`.
 
     Raises:
         FileNotFoundError: there is no such file, or MANO is needed and missing.
@@ -114,7 +118,10 @@ def read_with(form: Format, path: str | Path, **options: Any) -> Predictions:
     path = _existing(path)
     try:
         with naming(path), np.errstate(all="ignore"):  # overflowing numbers become infinite, which rows report
-            return form.read(path, **accepted(form, form.read, options))
+            own = options_of(form.read)
+            known = {name: options[name] for name in KNOWN if options.get(name) is not None and name not in own}
+            reads = {name: value for name, value in options.items() if name not in known}
+            return with_known(form.read(path, **accepted(form, form.read, reads)), **known)
     except (ValueError, FileNotFoundError, PermissionError, ImportError):
         raise
     except Exception as error:  # what nobody thought of is still the file's fault, and must name it

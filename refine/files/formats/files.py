@@ -16,6 +16,7 @@ import yaml
 from hand_models.safe_pickle import to_array, unpickle
 
 from ..prediction_files import parse_npy, read_json, read_npz
+from .torch_files import is_torch, read_torch
 
 MAX_FILE_BYTES = 1 << 30
 """Text and pickles larger than this are refused; split them."""
@@ -62,7 +63,8 @@ def head(path: Path) -> str:
 
 
 def read_tree(path: Path, only: Collection[str] | None = None) -> Any:
-    """The content of a .json, .npz (or ``only`` some names of it), .npy or pickle (.pkl, .pickle) file.
+    """The content of a .json, .npz (or ``only`` some names of it), .npy, pickle (.pkl, .pickle) or torch (.pt, .pth)
+    file.
 
     It is arrays, numbers, text, lists and dictionaries. Pickles, and arrays of objects inside .npz and .npy, go
     through the unpickler of `hand_models.safe_pickle`, which admits numpy and nothing else.
@@ -78,9 +80,11 @@ def read_tree(path: Path, only: Collection[str] | None = None) -> Any:
         return read_json(path)
     if suffix == ".npz":
         return read_npz(path, only, lambda name, raw: _array(f"{path}: {name}", raw))
-    if suffix not in (".npy", ".pkl", ".pickle"):
-        raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected .json, .npz, .npy or .pkl.")
+    if suffix not in (".npy", ".pkl", ".pickle", ".pt", ".pth"):
+        raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected .json, .npz, .npy, .pkl or .pt.")
     _check_size(path)
+    if is_torch(path):
+        return read_torch(path)
     if suffix == ".npy":
         return _array(str(path), path.read_bytes())
     with path.open("rb") as stream:

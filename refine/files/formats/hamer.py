@@ -1,47 +1,50 @@
-"""HaMeR and WiLoR: rotation matrices in the space of a right hand, an assumed focal length.
+"""HaMeR: rotation matrices in the space of a right hand, an assumed focal length.
 
 Sources of truth: geopavlakos/hamer, ``demo.py`` (left hands are shown by flipping x of a right hand; focal length
 5000 / 256 times the longer side of the image) and ``hamer/utils/renderer.py`` ``cam_crop_to_full``; MANO there is
-smplx' ``MANOLayer``, which adds no mean pose: angles are absolute. rolpotamias/WiLoR has the same outputs.
-warmshao/WiLoR-mini, ``wilor_hand_pose3d_estimation_pipeline.py``: axis-angle, left hands already mirrored.
+smplx' ``MANOLayer``, which adds no mean pose: angles are absolute. Format `wilor` is for WiLoR and WiLoR-mini.
 
-Neither program writes its parameters, so this reads what their users save: an .npz, .pkl or .json with the output's
-own names, either arrays over hands or a list with one dictionary for each hand.
+The program writes pictures and meshes (``--save_mesh``), not its parameters. This reads what its users save, as .npz,
+.pkl, .json or .pt (``torch.save``), in any arrangement of `image_records`, under the output's own names; or the
+meshes, one .obj or a folder of them, to which MANO is fitted.
 
 ============================================  =========================================================
-``global_orient``, ``hand_pose``, ``betas``    at the top or below ``pred_mano_params`` / ``wilor_preds``
+``global_orient``, ``hand_pose``, ``betas``    at the top or in a dictionary such as ``pred_mano_params``
+or ``verts`` (``pred_vertices``)               instead: MANO's 778 vertices about the hand's origin; needs MANO
 ``pred_cam_t_full`` (or ``cam_t``)             metres; translation in the camera of the whole image
 ``pred_cam, box_center, box_size, img_size``   instead of it, right hands only
 ``is_right`` (or ``right``)                    1 or 0
 ``img_size``, ``scaled_focal_length``          optional: ``cam_K`` and ``image_size``
+``cam_K``                                      optional: the true intrinsics, which replace the assumed ones
 ``imgname`` (``img_path``, ``img_name``)       optional: ``frame_id``
+``pred_keypoints_2d``                          optional: ``keypoints_2d``, with ``box_center`` and ``box_size``, or
+                                               where it is the projection of ``pred_keypoints_3d``
+``object_id``, ``frame_index``                 optional
 ============================================  =========================================================
 
 The hand stands where it fits the image under the assumed focal length, some 16 m away in a usual picture:
-`metric_depth` is false unless ``focal`` gives the true one, which moves hands along their ray.
+`metric_depth` is false unless ``camera``, ``focal`` or ``cam_K`` give the true one, see `cameras.seen_by`. Rows are
+off as image estimators are: ``input_error="camera"``, and so are their keypoints (`keypoint_sigma`).
 """
 
 from __future__ import annotations
 
-from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..predictions import Predictions
+from .cameras import focal_length, intrinsics, seen_by
 from .columns import Columns, joined
-from .files import field, json_names, named, npz_names, numbers, per_hand, read_tree, rigid, table_of
+from .files import json_names, npz_names, read_tree, rigid
 from .format import Format, Numbers, Side
-from .hands import axis_angle, mirrored
+from .hand_meshes import is_hand_mesh, meshes_below
+from .image_hands import Reading, hands_of, hands_of_meshes
+from .image_records import TRANSL, frames_of, image_name, records_of
 
-FOCAL_PER_PIXEL = 5000 / 256
-"""Assumed focal length over the longer side of the image (FOCAL_LENGTH / IMAGE_SIZE of both configurations)."""
-_NESTED = ("pred_mano_params", "wilor_preds", "mano_params")
-_TRANSL = ("pred_cam_t_full", "cam_t", "cam_transl")
-_RIGHT = ("is_right", "right")
-_FRAME = ("imgname", "img_path", "img_name", "image_path", "frame_id")
-_CROP = ("pred_cam", "box_center", "box_size", "img_size")
+_PARAMETERS = (".npz", ".pkl", ".json", ".pt", ".pth")
+_MARKS = ("pred_mano_params", "pred_cam", "pred_cam_t_full")
 
 
 def read(
@@ -50,140 +53,140 @@ def read(
     side: Side | None = None,
     object_id: str = "",
     object_pose: Numbers = None,
+    camera: Numbers = None,
     focal: float | None = None,
+    image_size: tuple[int, int] | None = None,
     right_hand_space: bool | None = None,
+    mano_dir: str | Path | None = None,
 ) -> Predictions:
-    """Read the outputs of HaMeR or WiLoR.
+    """Read the outputs of HaMeR.
 
     Args:
         side: side of all hands, where the file does not say.
-        object_id: name of the object.
-        object_pose: object to camera, 4×4, one or one for each row, in metres, see `files.rigid`.
-        focal: true focal length, pixels; depth becomes metric up to the size of the hand.
+        object_id: name of the object, where the file does not say.
+        object_pose: object to camera, 4×4, one or one for each row or frame, in metres, see `files.rigid`.
+        camera: true intrinsics, see `cameras.intrinsics`; depth becomes metric up to the size of the hand.
+        focal: true focal length, pixels, where the principal point is in the middle, instead of ``camera``.
+        image_size: width and height, pixels, where the file does not say.
         right_hand_space: whether left hands are given as the right hands of the flipped image. None: matrices
-            are, the axis-angle vectors of WiLoR-mini are not, others must say.
+            are, axis-angle vectors must say.
+        mano_dir: the user's MANO, where the file holds vertices.
     """
-    records = _records(read_tree(path))
-    if focal is not None and not 0 < focal < np.inf:
-        raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
-    parts = [_hands(record, side, right_hand_space) for record in records]
+    told = Reading(side, right_hand_space, False, image_size, mano_dir)
+    return read_images(path, told, object_id, object_pose, camera, focal)
+
+
+def read_images(
+    path: Path, told: Reading, object_id: str, object_pose: Any, camera: Any, focal: float | None
+) -> Predictions:
+    """`read`, for HaMeR and WiLoR alike."""
+    if camera is not None and focal is not None:
+        raise ValueError("focal: camera says it already; give one of the two.")
+    focal = None if focal is None else focal_length(focal)
+    frames = None
+    if path.is_dir() or path.suffix.lower() == ".obj":
+        meshes = meshes_below(path)
+        if not meshes:
+            raise ValueError("holds no .obj with the 778 vertices of MANO's hand, as demo.py --save_mesh writes them.")
+        parts = hands_of_meshes(meshes, told)
+    else:
+        tree = read_tree(path)
+        records, frames = records_of(tree, path.stem), frames_of(tree)
+        parts = [hands_of(record, told) for record in records]
     columns = joined(parts)
     rows = len(columns["side"])
-    assumed, size = columns.pop("focal", np.zeros(0)), columns.pop("size", np.zeros((0, 2)))
-    known = bool(rows) and bool(np.isfinite(assumed).all())
-    if rows and not known and focal is not None:
-        raise ValueError("focal: the assumed focal length is unknown; save img_size or scaled_focal_length.")
-    if known and focal is not None:
-        columns["transl"][:, 2] *= focal / assumed
-        assumed = np.full(rows, float(focal))
-    if known and np.isfinite(size).all() and np.abs(size).max() < 1e9:
-        # The principal point is in the middle, as both programs assume.
-        camera = np.tile(np.eye(3), (rows, 1, 1))
-        camera[:, 0, 0] = camera[:, 1, 1] = assumed
-        camera[:, :2, 2] = size / 2
-        columns |= {"cam_K": camera, "image_size": size.astype(np.int64)}
-    labels = {"object_id": object_id, "metric_depth": focal is not None}
-    return Predictions.from_columns(columns | labels | {"object_pose": rigid(object_pose, rows)})
+    numbered = _frames(columns, path.stem)
+    named_objects = columns.pop("object_id", np.full(rows, object_id))
+    columns["object_id"] = np.where(named_objects == "", object_id, named_objects)
+    columns["object_pose"] = _object_pose(object_pose, rows, frames, numbered)
+    if not rows:
+        return Predictions.from_columns(columns | {"input_error": np.zeros(0, "U1"), "metric_depth": np.zeros(0, bool)})
+    return _before_camera(columns, camera, focal)
 
 
-def _records(tree: Any) -> list[dict[str, Any]]:
-    """The dictionaries of hands, what is nested in them laid flat."""
-    records = []
-    for item in table_of(tree, "named fields of a hand"):
-        nested = [item[name] for name in _NESTED if isinstance(item.get(name), dict)]
-        records.append(dict(ChainMap(*reversed(nested), item)) | {"already_left": "wilor_preds" in item})
-    if isinstance(tree, list):  # detections without a hand are listed by WiLoR-mini
-        records = [record for record in records if "global_orient" in record]
-    return records
-
-
-def _hands(record: dict[str, Any], side: str | None, right_hand_space: bool | None) -> Columns:
-    orient, is_matrix = _rotations(record, "global_orient", 1)
-    pose, _ = _rotations(record, "hand_pose", 15)
-    rows = len(orient)
-    if len(pose) != rows:
-        raise ValueError(f"field 'hand_pose' has {len(pose)} hands, 'global_orient' {rows}.")
-    if name := named(record, _RIGHT):
-        right = _field(record, name, rows) > 0.5
-    elif side is not None:
-        right = np.full(rows, side == "right")
+def _before_camera(columns: Columns, camera: Any, focal: float | None) -> Predictions:
+    """The rows under the assumed focal length, or the true one where it is known."""
+    rows = len(columns["side"])
+    assumed, centre, size = columns.pop("focal"), columns.pop("centre"), columns.pop("size")
+    saved = columns.pop("camera")
+    if not np.isfinite(columns["keypoints_2d"]).any():
+        del columns["keypoints_2d"], columns["keypoint_sigma"]
+    if np.isfinite(size).all() and np.abs(size).max() < 1e9:
+        columns["image_size"] = np.rint(size).astype(np.int64)
+    whole = np.isfinite(assumed) & np.isfinite(centre).all(1)
+    known = np.full((rows, 3, 3), np.nan)
+    known[whole] = np.eye(3)
+    known[whole, 0, 0] = known[whole, 1, 1] = assumed[whole]
+    known[whole, :2, 2] = centre[whole]
+    if whole.any():
+        columns["cam_K"] = known
+    labels = {"input_error": "camera", "metric_depth": np.zeros(rows, bool)}
+    if focal is not None:
+        if not np.isfinite(assumed).all():
+            raise ValueError(
+                "focal: the assumed focal length is unknown; save img_size or scaled_focal_length, or give image_size."
+            )
+        if not whole.all():  # the principal point is in the middle, wherever that is
+            columns["transl"][:, 2] *= focal / assumed
+            columns.pop("cam_K", None)
+            return Predictions.from_columns(columns | labels | {"metric_depth": True})
+        true = known.copy()
+        true[:, 0, 0] = true[:, 1, 1] = focal
     else:
-        raise ValueError("field 'is_right' is missing; save it, or say side='right' or 'left'.")
-    flip = right_hand_space
-    if flip is None and (is_matrix or record["already_left"]):
-        flip = is_matrix
-    if flip is None and not right.all():
+        true = saved if camera is None else np.broadcast_to(intrinsics(camera), (rows, 3, 3))
+    predictions = Predictions.from_columns(columns | labels)
+    if not np.isfinite(true).all((1, 2)).any():
+        return predictions
+    if not (whole | ~np.isfinite(true).all((1, 2))).all():
         raise ValueError(
-            "left hands as axis-angle vectors: say whether they are right hands of the flipped image "
-            "(right_hand_space=True, as HaMeR's and WiLoR's networks give them) or left hands already (False)."
+            "camera: what the estimator assumed is unknown; save img_size (or scaled_focal_length and "
+            "pred_keypoints_2d), or give image_size."
         )
-    size = _field(record, "img_size", rows, 2, default=np.nan)
-    focal = _field(record, "scaled_focal_length", rows, default=np.nan)
-    focal = np.where(np.isfinite(focal), focal, FOCAL_PER_PIXEL * size.max(1))
-    frame = named(record, _FRAME)
-    labels = np.atleast_1d(np.asarray(record[frame] if frame else ""))
-    if labels.dtype.kind not in "US" or labels.shape not in ((1,), (rows,)):
-        raise ValueError(f"field {frame!r} is not text, one for each of {rows} hands.")
-    left = (~right & bool(flip))[:, None]
-    return {
-        "side": np.where(right, "right", "left"),
-        "global_orient": np.where(left, mirrored(orient[:, 0]), orient[:, 0]),
-        "hand_pose": np.where(left[..., None], mirrored(pose), pose),
-        "betas": _field(record, "betas", rows, 10),
-        "transl": _transl(record, right, size, focal),
-        "focal": focal,
-        "size": size,
-        "frame_id": np.broadcast_to(labels.astype(np.str_), rows),
-    }
+    return seen_by(predictions, true)
 
 
-def _rotations(record: dict[str, Any], name: str, count: int) -> tuple[np.ndarray, bool]:
-    """Axis-angle ``(B, count, 3)`` of a field of matrices or vectors, and whether it held matrices."""
-    if name not in record:
-        raise ValueError(f"field {name!r} is missing; save the network's pred_mano_params.")
-    value = numbers(f"field {name!r}", record[name])
-    is_matrix = value.shape[-2:] == (3, 3) and value.ndim >= (2 if count == 1 else 3)
-    if is_matrix and value.size % (9 * count) == 0:
-        return axis_angle(value.reshape(-1, count, 3, 3)), True
-    if value.ndim and value.shape[-1] in (3, 3 * count) and value.size % (3 * count) == 0:
-        return value.reshape(-1, count, 3), False
-    raise ValueError(
-        f"field {name!r} has shape {value.shape}; expected (B, {count}, 3, 3) matrices or (B, {count}, 3)."
-    )
+def _frames(columns: Columns, stem: str) -> np.ndarray:
+    """``(N,)`` number of each hand's frame in the file; fills `frame_id` and `frame_index`."""
+    if "frame_id" not in columns:
+        return np.zeros(0, np.int64)
+    names, numbers = columns["frame_id"], columns.pop("frame_index")
+    counted = np.isfinite(numbers)
+    if (names != "").all() and not counted.any():
+        first = {name: place for place, name in enumerate(dict.fromkeys(names.tolist()))}
+        columns["frame_index"] = np.array([first[name] for name in names.tolist()], np.int64)
+    elif counted.all():
+        columns["frame_index"] = numbers.astype(np.int64)
+    # A file with at most one hand of each side is one of an image; more may be of as many images.
+    one = len(names) == len(set(columns["side"].tolist()))
+    rest = [str(int(n)) if np.isfinite(n) else stem if one else str(row) for row, n in enumerate(numbers)]
+    columns["frame_id"] = np.where(names == "", rest, names)
+    return columns.get("frame_index", np.arange(len(names)))
 
 
-def _field(record: dict[str, Any], name: str, rows: int, *shape: int, default: float | None = None) -> np.ndarray:
-    """A field as ``(rows, *shape)``; ``default`` where it is not there."""
-    if name not in record and default is not None:
-        return np.full((rows, *shape), default)
-    return per_hand(f"field {name!r}", field(record, name), rows, *shape)
-
-
-def _transl(record: dict[str, Any], right: np.ndarray, size: np.ndarray, focal: np.ndarray) -> np.ndarray:
-    rows = len(right)
-    if name := named(record, _TRANSL):
-        return _field(record, name, rows, 3)
-    if not {*_CROP} <= set(record):
-        raise ValueError(
-            "field 'pred_cam_t_full' is missing; save it (or pred_cam, box_center, box_size and img_size). "
-            "pred_cam_t alone is the camera of the crop, not of the image."
-        )
-    if not right.all():
-        raise ValueError(
-            "field 'pred_cam_t_full' is missing; pred_cam of a left hand may be flipped or not, "
-            "since demo.py flips it in place."
-        )
-    camera = _field(record, "pred_cam", rows, 3)
-    box = _field(record, "box_size", rows) * camera[:, 0] + 1e-9
-    middle = 2 * (_field(record, "box_center", rows, 2) - size / 2) / box[:, None] + camera[:, 1:]
-    return np.c_[middle, 2 * focal / box]
+def _object_pose(value: Any, rows: int, frames: int | None, numbered: np.ndarray) -> np.ndarray:
+    """`rigid`, whose poses may be one for each of the file's ``frames``, those without a hand among them."""
+    if value is None or frames is None or frames == rows:
+        return rigid(value, rows)
+    try:
+        return rigid(value, rows)
+    except ValueError:
+        return rigid(value, frames)[numbered] if not len(numbered) or numbered.max() < frames else rigid(value, rows)
 
 
 def sniff(path: Path) -> bool:
-    """HaMeR's or WiLoR's field names in an .npz or at the beginning of a .json."""
+    """HaMeR's field names in an .npz or at the beginning of a .json, WiLoR-mini's not; hands' meshes."""
+    if path.is_dir():
+        meshes = [file for file in path.glob("*.obj") if is_hand_mesh(file)]
+        return bool(meshes) and not any(map(_has_parameters, meshes))
     names = npz_names(path)
-    ours = {"global_orient", "hand_pose"} <= names and names & {*_TRANSL, *_RIGHT, "pred_cam"}
-    return bool(ours) or json_names(path, (*_NESTED[:2], "pred_cam", "pred_cam_t_full"))
+    ours = {"global_orient", "hand_pose"} <= names and names & {*TRANSL, "is_right", "right", "pred_cam"}
+    from_json = json_names(path, _MARKS) and not json_names(path, ("wilor_preds",))
+    return bool(ours) or from_json or (is_hand_mesh(path) and not _has_parameters(path))
 
 
-FORMAT = Format("hamer", read, None, sniff, "HaMeR and WiLoR outputs (.npz, .pkl, .json) with pred_cam_t_full")
+def _has_parameters(mesh: Path) -> bool:
+    """Whether the parameters that a mesh was made from lie beside it: then they are what is read."""
+    return any((mesh.parent / (image_name(mesh) + suffix)).is_file() for suffix in _PARAMETERS)
+
+
+FORMAT = Format("hamer", read, None, sniff, "HaMeR outputs (.npz, .pkl, .json, .pt) with pred_cam_t_full, or its .obj")

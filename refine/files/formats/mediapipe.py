@@ -9,13 +9,14 @@ mirrored (selfie) image, so that its label of a plain image is the other hand.
 Reads .json in any of the forms these results take when they are saved: one result or a list of them (one for each
 frame), with ``landmarks / worldLandmarks / handedness`` (JavaScript), ``hand_landmarks / hand_world_landmarks /
 handedness`` (Python) or ``multi_hand_landmarks / multi_hand_world_landmarks / multi_handedness`` (legacy, also in
-camel case). A landmark is ``{"x":, "y":, "z":}`` or three numbers; a hand may be wrapped in ``{"landmark": [...]}``.
-``frame_id`` may stand beside them.
+camel case); or with ``hands``, a record of landmarks, world landmarks and handedness for each; or with those of one
+hand, not in lists. A landmark is ``{"x":, "y":, "z":}`` or three numbers; a hand may be wrapped in
+``{"landmark": [...]}``. ``frame_id`` may stand beside them.
 
 World landmarks are a guess of an average hand: they are scaled so that the palm's and fingers' bones are as long as
 those of the hand model in the median, and moved to where they project onto the image landmarks (least squares,
-pinhole camera). The distance is therefore as good as the guess of the hand's size and of ``focal``: `metric_depth` is
-false.
+pinhole camera). The distance is therefore as good as the guess of the hand's size, and of the focal length where
+nobody gives it: `metric_depth` is false then. Rows are off as image estimators are, ``input_error="camera"``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 from hand_models import HandPose, fit_joints, load_hand_model, skeleton
 
 from ..predictions import Predictions
+from .cameras import focal_length, intrinsics
 from .columns import by_side, pose_columns, stacked
 from .files import filled, json_names, named, numbers, read_tree, rigid, table_of
 from .format import Format, Numbers, Side
@@ -50,6 +52,7 @@ def read(
     *,
     image_size: tuple[int, int] | None = None,
     focal: float | None = None,
+    camera: Numbers = None,
     side: Side | None = None,
     mirrored: bool | None = None,
     object_id: str = "",
@@ -62,21 +65,24 @@ def read(
         image_size: width and height, pixels; where the file does not say, as ``image_size`` or ``width`` and
             ``height``.
         focal: focal length, pixels; 1.0 times the longer side when None.
+        camera: true intrinsics, see `cameras.intrinsics`, instead of ``focal``.
         side: of all hands, instead of the file's handedness.
         mirrored: whether handedness assumes a mirrored image and is to be swapped; None: by the form of the file.
         object_id: name of the object.
         object_pose: object to camera, see `files.rigid`.
         mano_dir: fit the user's MANO; None: the open hand.
     """
-    if focal is not None and not 0 < focal < np.inf:
-        raise ValueError(f"focal: got {focal}; give the focal length in pixels.")
+    if camera is not None and focal is not None:
+        raise ValueError("focal: camera says it already; give one of the two.")
+    focal = None if focal is None else focal_length(focal)
+    known = None if camera is None else intrinsics(camera)
     tree, shared, rows = read_tree(path), {}, []
     if isinstance(tree, dict) and isinstance(tree.get("frames"), list):
         shared = {name: tree[name] for name in ("image_size", "width", "height") if name in tree}
         tree = tree["frames"]
     for index, frame in enumerate(table_of(tree, "a result of the hand landmarker")):
         try:
-            rows += _hands(index, shared | frame, image_size, focal, side, mirrored)
+            rows += _hands(index, shared | frame, image_size, focal, known, side, mirrored)
         except ValueError as error:
             raise ValueError(f"{path}: frame {index}: {error}") from None
     model = load_hand_model("open" if mano_dir is None else "mano", mano_dir=mano_dir)
@@ -92,16 +98,25 @@ def read(
             warnings.simplefilter("ignore", UserWarning)  # rows that cannot be fitted stay NaN and say so
             parts.append((of, fit_joints(points[of], model, side=hand).as_arrays()))
     columns |= pose_columns(len(rows), parts) | {"keypoints_3d": points, "object_pose": rigid(object_pose, len(rows))}
-    return Predictions.from_columns(columns | {"object_id": object_id, "metric_depth": False, "hand_model": model.name})
+    labels = {"object_id": object_id, "hand_model": model.name, "input_error": "camera"}
+    true = focal is not None or camera is not None
+    return Predictions.from_columns(columns | labels | {"metric_depth": true})
 
 
 # The file -------------------------------------------------------------------------------------------
 
 
 def _hands(
-    index: int, frame: dict[str, Any], given_size: Any, focal: float | None, side: str | None, mirrored: bool | None
+    index: int,
+    frame: dict[str, Any],
+    given_size: Any,
+    focal: float | None,
+    camera: np.ndarray | None,
+    side: str | None,
+    mirrored: bool | None,
 ) -> list[dict[str, Any]]:
     """The hands of a frame: columns, and the landmarks ``world (21, 3)``."""
+    frame = _with_lists(frame)
     image, world = _points("landmarks", frame, _IMAGE), _points("world landmarks", frame, _WORLD)
     if len(image) != len(world):
         raise ValueError(f"{len(image)} hands in the image, {len(world)} in the world.")
@@ -109,8 +124,9 @@ def _hands(
         return []
     size = _image_size(frame, given_size)
     length = focal or _FOCAL * size.max()
+    guess = np.array([[length, 0, size[0] / 2], [0, length, size[1] / 2], [0, 0, 1]])
     shared = {
-        "cam_K": np.array([[length, 0, size[0] / 2], [0, length, size[1] / 2], [0, 0, 1]]),
+        "cam_K": guess if camera is None else camera,
         "image_size": size,
         "frame_id": str(frame.get("frame_id", index))[:1000],
         "frame_index": index,
@@ -119,6 +135,36 @@ def _hands(
         {"side": label, "confidence": score, "keypoints_2d": image[k, :, :2] * size, "world": world[k], **shared}
         for k, (label, score) in enumerate(_labels(frame, len(image), side, mirrored))
     ]
+
+
+def _with_lists(frame: dict[str, Any]) -> dict[str, Any]:
+    """A frame with its hands as lists, where it has them as ``hands``, one record each, or one hand without a list."""
+    if isinstance(frame.get("hands"), list):
+        records = table_of(frame["hands"], "the hands of a frame")
+        listed: dict[str, Any] = {name: value for name, value in frame.items() if name != "hands"}
+        for names in (_IMAGE, _WORLD, _SIDES):
+            found = [record.get(named(record, names) or "") for record in records]
+            if all(value is not None for value in found):  # what is missing, others say
+                listed[names[0]] = found
+        if all("score" in record for record in records) and _SIDES[0] in listed:
+            listed[_SIDES[0]] = [
+                {"label": side, "score": record["score"]} if isinstance(side, str) else side
+                for side, record in zip(listed[_SIDES[0]], records, strict=True)
+            ]
+        return listed
+    listed = dict(frame)
+    for names in (_IMAGE, _WORLD):
+        name = named(frame, names)
+        if name and isinstance(frame[name], list) and len(frame[name]) == 21 and _is_landmark(frame[name][0]):
+            listed[name] = [frame[name]]
+    name = named(frame, _SIDES)
+    if name and isinstance(frame[name], str | dict):
+        listed[name] = [frame[name]]
+    return listed
+
+
+def _is_landmark(item: Any) -> bool:
+    return {"x", "y"} <= set(item) if isinstance(item, dict) else isinstance(item, list) and len(item) == 3
 
 
 def _points(what: str, frame: dict[str, Any], names: tuple[str, ...]) -> np.ndarray:
@@ -199,7 +245,8 @@ def _place(points: np.ndarray, image: np.ndarray, cameras: np.ndarray) -> np.nda
 
     ``f (X + t) = (u - c) (Z + t_z)`` is linear in t. NaN where the hand would not stand before the camera.
     """
-    ray = (image - cameras[:, None, :2, 2]) / cameras[:, :1, :1]
+    focal = np.stack([cameras[:, 0, 0], cameras[:, 1, 1]], 1)
+    ray = (image - cameras[:, None, :2, 2]) / focal[:, None]
     known = ray * points[..., 2:] - points[..., :2]
     system = np.concatenate([np.broadcast_to(np.eye(2), (*ray.shape, 2)), -ray[..., None]], -1)
     places = np.full((len(points), 3), np.nan)
