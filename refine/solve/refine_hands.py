@@ -16,7 +16,7 @@ from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose
 from hand_models.record import Record
-from hand_models.solver.least_squares import minimize
+from hand_models.solver.least_squares import Termination, minimize
 from hand_models.solver.states import HandState, Term
 
 from ..config import RefineConfig
@@ -25,6 +25,7 @@ from .hypotheses import solve_hypotheses
 from .optimize import Solved, optimise, placed, solved_variance
 from .score import ScoreWeights, load_score, margins_against, plausibility, score
 
+_PLACED = Termination(iterations=12, relative_decrease=1e-3)
 _LOOSENED = (8.0, 3.0)  # times the standard deviation of terms that find out themselves what goes with what
 
 
@@ -110,8 +111,8 @@ def _placed(state: HandState, evidence: Sequence[Term]) -> HandPose:
     loose = [term for term in evidence if hasattr(term, "loosened")]
     rest = [term for term in evidence if not hasattr(term, "loosened")]
     for factor in _LOOSENED if loose else ():
-        state = minimize(state, [*rest, *(term.loosened(factor) for term in loose)]).state
-    return minimize(state, evidence).state.pose
+        state = minimize(state, [*rest, *(term.loosened(factor) for term in loose)], _PLACED).state
+    return minimize(state, evidence, _PLACED).state.pose
 
 
 def _solve(
