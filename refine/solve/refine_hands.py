@@ -25,7 +25,7 @@ from .hypotheses import solve_hypotheses
 from .optimize import Solved, optimise, placed, solved_variance
 from .score import ScoreWeights, load_score, margins_against, plausibility, score
 
-_PLACED = Termination(iterations=12, relative_decrease=1e-3)
+_NEARLY = Termination(iterations=12, relative_decrease=1e-3)
 _LOOSENED = (8.0, 3.0)  # times the standard deviation of terms that find out themselves what goes with what
 
 
@@ -111,8 +111,8 @@ def _placed(state: HandState, evidence: Sequence[Term]) -> HandPose:
     loose = [term for term in evidence if hasattr(term, "loosened")]
     rest = [term for term in evidence if not hasattr(term, "loosened")]
     for factor in _LOOSENED if loose else ():
-        state = minimize(state, [*rest, *(term.loosened(factor) for term in loose)], _PLACED).state
-    return minimize(state, evidence, _PLACED).state.pose
+        state = minimize(state, [*rest, *(term.loosened(factor) for term in loose)], _NEARLY).state
+    return minimize(state, evidence).state.pose
 
 
 def _solve(
