@@ -287,7 +287,10 @@ def row_problems(predictions: Predictions) -> dict[int, str]:
             far = np.linalg.norm(p.object_pose[:, :3, 3], axis=1) > _MAX_DISTANCE
         proper = are_rotations(p.object_pose[:, :3, :3])
         for bad, text in (
-            (~_finite(p.object_pose), f"{missing}; drop the row or fill it in."),
+            (
+                ~_finite(p.object_pose),
+                f"{missing}; give the object's pose (regrasp refine --object-poses), or drop the row.",
+            ),
             (~proper, "its 3x3 part is not a rotation; give object to camera without scale or reflection."),
             (~last, "its last row is not 0 0 0 1; give the 4x4 that multiplies column vectors (transpose it?)."),
             (far, f"the object is more than {_MAX_DISTANCE:g} m away; {metres}"),
