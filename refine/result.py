@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
 from hand_models.pose import check_side
+from hand_models.record import Index
 
 from .files.predictions import SEPARATOR
 from .files.result_arrays import (
@@ -109,14 +110,14 @@ class RefineResult:
     def __len__(self) -> int:
         return len(self.status)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> RefineResult:
+    def __getitem__(self, index: Index) -> RefineResult:
         """Some of the grasps, as `HandPose` does it: an integer gives a result of one.
 
         Raises:
             IndexError: there is no such grasp.
         """
-        if isinstance(index, int | np.integer):
-            if not -len(self) <= index < len(self):
+        if isinstance(index, int) or getattr(index, "shape", None) == ():
+            if not -len(self) <= int(index) < len(self):
                 raise _no_such(index, len(self))
             index = [int(index)]
         if not isinstance(index, slice):
@@ -216,10 +217,9 @@ class RefineResult:
             mend = "it holds two hands: use TwoHandResult.load" if (path / _PAIR_FILE).is_file() else "check the path"
             raise FileNotFoundError(f"path: no result was saved in {str(path)!r}; {mend}.")
         arrays = SavedArrays(file)
-        start = {name.removeprefix("initial_"): v for name, v in arrays.items() if name.startswith("initial_")}
         return cls(
             pose=from_arrays(HandPose, arrays),
-            initial_pose=from_arrays(HandPose, start, side=str(arrays["side"])),
+            initial_pose=from_arrays(HandPose, arrays, "initial_", side=str(arrays["side"])),
             contact=from_arrays(ContactField, arrays),
             metrics={name: arrays[name] for name in arrays["metrics"].tolist()},
             status=[Status(text) for text in arrays["status"].tolist()],
