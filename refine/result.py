@@ -116,13 +116,14 @@ class RefineResult:
         Raises:
             IndexError: there is no such grasp.
         """
+        wanted: Any = index
         if isinstance(index, int) or getattr(index, "shape", None) == ():
-            if not -len(self) <= int(index) < len(self):
+            if not -len(self) <= int(wanted) < len(self):
                 raise _no_such(index, len(self))
-            index = [int(index)]
-        if not isinstance(index, slice):
-            index = np.asarray(index) if len(index) else np.zeros(0, np.int64)
-        rows = np.arange(len(self))[index].copy()  # a backward slice is a view that torch does not take
+            wanted = [int(wanted)]
+        if not isinstance(wanted, slice):
+            wanted = np.asarray(wanted) if len(wanted) else np.zeros(0, np.int64)
+        rows = np.arange(len(self))[wanted].copy()  # a backward slice is a view that torch does not take
         listed = rows.tolist()
         values: dict[str, Any] = {
             name: getattr(self, name)[rows]
@@ -217,6 +218,8 @@ class RefineResult:
             mend = "it holds two hands: use TwoHandResult.load" if (path / _PAIR_FILE).is_file() else "check the path"
             raise FileNotFoundError(f"path: no result was saved in {str(path)!r}; {mend}.")
         arrays = SavedArrays(file)
+        columns: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in _TENSORS}
+        columns |= {name: arrays[name] for name in _ARRAYS}
         return cls(
             pose=from_arrays(HandPose, arrays),
             initial_pose=from_arrays(HandPose, arrays, "initial_", side=str(arrays["side"])),
@@ -229,8 +232,7 @@ class RefineResult:
             object_pose=arrays.get("object_pose"),
             faces=arrays["faces"],
             hand_model=hand_model_from_arrays(arrays, hand_model),
-            **{name: torch.from_numpy(arrays[name]) for name in _TENSORS},
-            **{name: arrays[name] for name in _ARRAYS},
+            **columns,
         )
 
     def to_html(self, path: str | PathLike[str], index: int = 0) -> Path:

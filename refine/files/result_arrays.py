@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def to_arrays(record: Any, prefix: str = "") -> dict[str, np.ndarray]:
 def from_arrays(kind: type[D], arrays: Arrays, prefix: str = "", **others: Any) -> D:
     """The ``kind`` whose fields `to_arrays` gave; ``others`` are fields it left out, absent ones their default."""
     values = {}
-    for f in fields(kind):  # type: ignore[arg-type]
+    for f in fields(cast(Any, kind)):
         name, required = f"{prefix}{f.name}", f.default is MISSING and f.default_factory is MISSING
         if f.name not in others and (required or name in arrays):
             array = arrays[name]
