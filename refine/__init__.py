@@ -15,12 +15,22 @@ if TYPE_CHECKING:
     from .api import refine_grasp
     from .config import RefineConfig
     from .files.status import Status
-    from .result import RefineResult
+    from .result import RefineResult, TwoHandResult
 
-__all__ = ["HandPose", "ObjectMesh", "RefineConfig", "RefineResult", "Status", "load_hand_model", "refine_grasp"]
+__all__ = [
+    "HandPose",
+    "ObjectMesh",
+    "RefineConfig",
+    "RefineResult",
+    "Status",
+    "TwoHandResult",
+    "load_hand_model",
+    "refine_grasp",
+]
 
 _HOME = {
     "refine_grasp": "refine.api", "RefineConfig": "refine.config", "RefineResult": "refine.result",
+    "TwoHandResult": "refine.result",
     "Status": "refine.files.status", "ObjectMesh": "contact.objects", "HandPose": "hand_models",
     "load_hand_model": "hand_models",
 }  # fmt: skip

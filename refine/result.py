@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,25 @@ from contact.field import ContactField
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
 from hand_models.atomic import write_atomically
+from hand_models.pose import check_side
+from hand_models.record import Index
 
 from .files.predictions import SEPARATOR
+from .files.result_arrays import (
+    SavedArrays,
+    from_arrays,
+    hand_model_arrays,
+    hand_model_from_arrays,
+    object_arrays,
+    object_from_arrays,
+    to_arrays,
+    write_arrays,
+)
 from .files.status import Status
 from .view.appearance import spread
 from .view.page import write_page
 from .view.pictures import GraspView
+from .view.summary import Measure, Summary
 
 _SHOWN = {
     "penetration_mm": "penetration depth (mm)",
@@ -33,13 +46,20 @@ _SHOWN = {
 }
 """Measures that a page shows before and after, and their names there."""
 
+_TENSORS = ("vertices_before", "vertices_after", "joints_before", "joints_after")
+_ARRAYS = ("score_before", "score_after", "uncertainty", "steps")
+"""Fields of a row for each grasp, and names of their arrays in files."""
+_FILE = "result.npz"
+_PAIR_FILE = "pair.npz"
+
 
 @dataclass(frozen=True)
 class RefineResult:
     """``B`` refined grasps on one object.
 
     Poses are in the frame the input came in (the camera's, when ``object_pose`` was given); vertices and joints
-    are always in the object's frame, where they fit ``object``.
+    are always in the object's frame, where they fit ``object``. ``len(result)``, ``result[0]``, ``result[2:5]`` and
+    iteration go by grasps.
     """
 
     pose: HandPose
@@ -90,11 +110,63 @@ class RefineResult:
     def __len__(self) -> int:
         return len(self.status)
 
+    def __getitem__(self, index: Index) -> RefineResult:
+        """Some of the grasps, as `HandPose` does it: an integer gives a result of one.
+
+        Raises:
+            IndexError: there is no such grasp.
+        """
+        wanted: Any = index
+        if isinstance(index, int) or getattr(index, "shape", None) == ():
+            if not -len(self) <= int(wanted) < len(self):
+                raise _no_such(index, len(self))
+            wanted = [int(wanted)]
+        if not isinstance(wanted, slice):
+            wanted = np.asarray(wanted) if len(wanted) else np.zeros(0, np.int64)
+        rows = np.arange(len(self))[wanted].copy()  # a backward slice is a view that torch does not take
+        listed = rows.tolist()
+        values: dict[str, Any] = {
+            name: getattr(self, name)[rows]
+            for name in (*_TENSORS, *_ARRAYS, "pose", "initial_pose", "contact")
+        }  # fmt: skip
+        values |= {name: [getattr(self, name)[row] for row in listed] for name in ("status", "reason", "warnings")}
+        values["metrics"] = {name: column[rows] for name, column in self.metrics.items()}
+        values["object_pose"] = None if self.object_pose is None else self.object_pose[rows]
+        return replace(self, **values)
+
+    def __iter__(self) -> Iterator[RefineResult]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self._summary().text()}"
+
+    def _repr_html_(self) -> str:
+        return self._summary().table()
+
+    def _summary(self) -> Summary:
+        """How many hands ended how, and three numbers of each: penetration, contact and uncertainty."""
+        measures = [
+            Measure(name, self.metrics[f"{key}_after"], self.metrics[f"{key}_before"], unit)
+            for key, name, unit in (("penetration_mm", "penetration", "mm"), ("contact_ratio", "contact ratio", ""))
+            if f"{key}_after" in self.metrics
+        ]
+        # Of the hand that is returned alone: nobody says how sure the input was.
+        measures.append(Measure("uncertainty", 1e3 * self.uncertainty.mean(1), unit="mm"))
+        return Summary(
+            hands=f"{self.pose.side} hand",
+            object_name=self.object.name,
+            hand_model=self.hand_model.name,
+            status=[status.value for status in self.status],
+            measures=measures,
+            warnings=self.warnings,
+            reason=self.reason,
+        )
+
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write ``result.npz`` (arrays, no pickle) and ``summary.json`` into ``folder``; returns it.
 
         The folder is made when absent; earlier files of these names are replaced. In the summary, what was not
-        measured is null.
+        measured is null. `load` reads it back.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -102,20 +174,17 @@ class RefineResult:
             **self.pose.as_arrays(),
             **{f"initial_{k}": v for k, v in self.initial_pose.as_arrays().items()},
             "side": np.array(self.pose.side),
-            "vertices_before": self.vertices_before.numpy(), "vertices_after": self.vertices_after.numpy(),
-            "joints_before": self.joints_before.numpy(), "joints_after": self.joints_after.numpy(),
-            "faces": self.faces, "contact": self.contact.contact.numpy(),
-            "contact_var": self.contact.contact_var.numpy(), "hand_contact": self.contact.hand_contact.numpy(),
-            "hand_contact_var": self.contact.hand_contact_var.numpy(), "object_points": self.object.points.numpy(),
-            "status": np.array([s.value for s in self.status]), "score_before": self.score_before,
-            "score_after": self.score_after, "uncertainty": self.uncertainty, "steps": self.steps, **self.metrics,
+            **{name: getattr(self, name).numpy() for name in _TENSORS},
+            **{name: getattr(self, name) for name in _ARRAYS},
+            **to_arrays(self.contact), **object_arrays(self.object), **hand_model_arrays(self.hand_model),
+            "faces": self.faces, "status": np.array([s.value for s in self.status], np.str_),
+            "reason": np.array(self.reason, np.str_),
             "warnings": np.array([SEPARATOR.join(texts) for texts in self.warnings], np.str_),
+            "metrics": np.array(list(self.metrics), np.str_), **self.metrics,
         }  # fmt: skip
         if self.object_pose is not None:
             arrays["object_pose"] = self.object_pose
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(target / "result.npz", lambda stream: stream.write(buffer.getvalue()))
+        write_arrays(target / _FILE, arrays)
         summary = {
             "object": self.object.name,
             "hand_model": self.hand_model.name,
@@ -128,6 +197,43 @@ class RefineResult:
         text = json.dumps(summary, indent=1, allow_nan=False).encode()
         write_atomically(target / "summary.json", lambda stream: stream.write(text))
         return target
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, hand_model: HandModel | None = None) -> RefineResult:
+        """What `save` wrote, equal to the bit.
+
+        Args:
+            path: the folder, or the ``result.npz`` in it.
+            hand_model: the one that the hands were refined with; None to load it by its name. It is not in the file,
+                since MANO may not be passed on.
+
+        Raises:
+            FileNotFoundError: nothing was saved there.
+            ValueError: the file is damaged or no result, or ``hand_model`` is another than it was made with.
+            MissingManoError: the hands are MANO's, and MANO is not found here.
+        """
+        path = Path(path)
+        file = path / _FILE if path.is_dir() else path
+        if not file.is_file():
+            mend = "it holds two hands: use TwoHandResult.load" if (path / _PAIR_FILE).is_file() else "check the path"
+            raise FileNotFoundError(f"path: no result was saved in {str(path)!r}; {mend}.")
+        arrays = SavedArrays(file)
+        columns: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in _TENSORS}
+        columns |= {name: arrays[name] for name in _ARRAYS}
+        return cls(
+            pose=from_arrays(HandPose, arrays),
+            initial_pose=from_arrays(HandPose, arrays, "initial_", side=str(arrays["side"])),
+            contact=from_arrays(ContactField, arrays),
+            metrics={name: arrays[name] for name in arrays["metrics"].tolist()},
+            status=[Status(text) for text in arrays["status"].tolist()],
+            reason=arrays["reason"].tolist(),
+            warnings=[text.split(SEPARATOR) if text else [] for text in arrays["warnings"].tolist()],
+            object=object_from_arrays(arrays),
+            object_pose=arrays.get("object_pose"),
+            faces=arrays["faces"],
+            hand_model=hand_model_from_arrays(arrays, hand_model),
+            **columns,
+        )
 
     def to_html(self, path: str | PathLike[str], index: int = 0) -> Path:
         """One self-contained page of grasp ``index``: before and after, contact maps, metrics.
@@ -147,7 +253,7 @@ class RefineResult:
             IndexError: there is no such grasp.
         """
         if not 0 <= index < len(self.status):
-            raise IndexError(f"index {index} is out of range: the result holds {len(self.status)} grasps")
+            raise _no_such(index, len(self))
         model, after = self.hand_model, self.vertices_after[index].numpy()
         template = model.template.numpy()
         values = {**self.metrics, "score_before": self.score_before, "score_after": self.score_after}
@@ -177,7 +283,10 @@ class RefineResult:
 
 @dataclass(frozen=True)
 class TwoHandResult:
-    """Result of `refine_grasp` for two hands; ``first, second = result`` unpacks it in the order they were given."""
+    """Result of `refine_grasp` for two hands; ``first, second = result`` unpacks it in the order they were given.
+
+    It is a pair: ``len(result)`` is 2 and ``result[0]`` the first hand's result; ``result[0][k]`` is its grasp ``k``.
+    """
 
     hands: tuple[RefineResult, RefineResult]
     """as they were given"""
@@ -189,6 +298,48 @@ class TwoHandResult:
 
     def __iter__(self) -> Iterator[RefineResult]:
         return iter(self.hands)
+
+    def __len__(self) -> int:
+        return len(self.hands)
+
+    def __getitem__(self, index: int) -> RefineResult:
+        return self.hands[index]
+
+    def __repr__(self) -> str:
+        first, second = (hand._summary().text() for hand in self.hands)
+        return f"{type(self).__name__}: {self._overlap()}\n{first}\n{second}"
+
+    def _repr_html_(self) -> str:
+        tables = "".join(hand._summary().table() for hand in self.hands)
+        return f"<div><p>{type(self).__name__}: {self._overlap()}</p>{tables}</div>"
+
+    def _overlap(self) -> str:
+        measure = Measure("overlap", self.overlap_mm_after, self.overlap_mm_before, "mm")
+        return f"two hands, mean {measure.name} {measure.of()}"
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Write either hand into ``folder/right`` and ``folder/left`` as `RefineResult.save`, and ``pair.npz``."""
+        target = Path(folder)
+        for hand in self.hands:
+            hand.save(target / hand.pose.side)
+        sides = np.array([hand.pose.side for hand in self.hands])
+        overlap = {"overlap_mm_before": self.overlap_mm_before, "overlap_mm_after": self.overlap_mm_after}
+        write_arrays(target / _PAIR_FILE, {"sides": sides, **overlap})
+        return target
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, hand_model: HandModel | None = None) -> TwoHandResult:
+        """What `save` wrote into the folder ``path``, equal to the bit; arguments and errors as `RefineResult.load`."""
+        folder = Path(path)
+        file = folder / _PAIR_FILE
+        if not file.is_file():
+            mend = "it holds one hand: use RefineResult.load" if (folder / _FILE).is_file() else "check the path"
+            raise FileNotFoundError(f"path: no pair of hands was saved in {str(folder)!r}; {mend}.")
+        arrays = SavedArrays(file)
+        first, second = (
+            RefineResult.load(folder / check_side(s), hand_model=hand_model) for s in arrays["sides"].tolist()
+        )
+        return cls((first, second), arrays["overlap_mm_before"], arrays["overlap_mm_after"])
 
     @property
     def right(self) -> RefineResult:
@@ -222,3 +373,7 @@ def statuses(usable: Tensor, moved: Tensor, accepted: Tensor) -> list[Status]:
         return (Status.REFINED if accepted else Status.NUDGED) if moved else Status.KEPT
 
     return [of(*row) for row in torch.stack([usable, moved, accepted], 1).tolist()]
+
+
+def _no_such(index: Any, count: int) -> IndexError:
+    return IndexError(f"index {index} is out of range: the result holds {count} grasps")

@@ -107,6 +107,13 @@ def test_every_asset_is_package_data():
                     )
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_types_are_there_for_type_checkers(package):
+    """PEP 561: without the marker, in the wheel too, a checker takes everything of an installed package for Any."""
+    assert (ROOT / package / "py.typed").read_bytes() == b""
+    assert "py.typed" in project()["tool"]["setuptools"]["package-data"][package]
+
+
 def test_package_folders_are_found():
     """Every folder with modules is a package, so that setuptools finds it and tools resolve it."""
     for path in MODULES:
