@@ -9,7 +9,6 @@ from typing import Any, Concatenate, ParamSpec, Protocol, cast, overload
 import torch
 
 from hand_models import HandModel, HandPose, load_hand_model
-from hand_models.pose import SIDES
 
 from .config import RefineConfig
 from .evidence.graph_points import GraphStart, lay_on_points
@@ -49,7 +48,7 @@ def refine_grasp(
     object_mesh: Any,
     *,
     object_pose: Any = None,
-    side: str = "right",
+    side: str | None = None,
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
     seed: int = 0,
@@ -74,13 +73,14 @@ def refine_grasp(
             name of the model that the betas belong to: those of another than is used here are left out, with a
             warning; a vector of 51 (``global_orient, hand_pose, transl``) or 61 (``global_orient, hand_pose,
             betas, transl``); or ``(21, 3)`` joints, metres, OpenPose order. Angles are axis-angle, absolute
-            (``flat_hand_mean``). Or a list of a right and a left hand (`HandPose` or dicts, ``B`` each) on the
+            (``flat_hand_mean``). A list of hands of one
+            side is a batch. Or a list of a right and a left hand (`HandPose` or dicts, ``B`` each) on the
             same object: they are refined together and do not enter one another; ``input_error``, ``keypoints_2d``,
             ``confidence``, ``keypoint_sigma`` and ``depth_points`` are then lists of two as well.
         object_mesh: a path, a ``trimesh.Trimesh``, ``(vertices, faces)`` or an `ObjectMesh`, metres.
         object_pose: 4×4 object to camera, or ``(B, 4, 4)``, when the hands are in the camera's frame;
             None when hand and object share a frame.
-        side: "right" or "left", for forms of ``hand_pose`` that do not say it.
+        side: "right" or "left", for forms of ``hand_pose`` that do not say it; right when it is not given.
         config: see `RefineConfig`.
         hand_model: None for the open hand; `hand_models.load_hand_model("mano")` for MANO.
         seed: of everything random; equal inputs and seeds give equal results.
@@ -169,25 +169,20 @@ def refine_start(
 def _refine_pair(
     pair: Any, object_mesh: Any, object_pose: Any, stated: Stated, model: HandModel, config: RefineConfig, seed: int
 ) -> TwoHandResult:
-    """`refine_grasp` for ``[right, left]`` or ``[left, right]``; dicts without a ``side`` come in this order.
+    """`refine_grasp` for ``[right, left]`` or ``[left, right]``.
 
     Raises:
-        ValueError: as `refine_grasp`; also for two hands of one side, different numbers of them, or a method
-            that knows single hands only.
+        ValueError: as `refine_grasp`; also for different numbers of them, or a method that knows single hands only.
     """
     if config.method != "regrasp":
         raise ValueError(
             f"config: method {config.method!r} knows single hands only; refine them one by one, or use 'regrasp'."
         )
     requests = [
-        Request.make(hand, object_mesh, object_pose, model=model, side=side, stated=stated.of_hand(which))
-        for which, (hand, side) in enumerate(zip(pair, SIDES, strict=True))
+        Request.make(hand, object_mesh, object_pose, model=model, stated=stated.of_hand(which))
+        for which, hand in enumerate(pair)
     ]
     first, second = (request.pose for request in requests)
-    if first.side == second.side:
-        raise ValueError(
-            f"hand_pose: two {first.side} hands; pass one right and one left hand, or a batch of one side."
-        )
     if len(first) != len(second):
         raise ValueError(
             f"hand_pose: {len(first)} {first.side} and {len(second)} {second.side} hands; "

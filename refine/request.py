@@ -68,7 +68,7 @@ class Request:
         object_pose: Any = None,
         *,
         model: HandModel,
-        side: str = "right",
+        side: str | None = None,
         prior: PosePrior | None = None,
         terms: Sequence[Evidence] = (),
         stated: Stated | None = None,

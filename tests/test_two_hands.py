@@ -186,23 +186,40 @@ def test_what_counts_as_two_hands(pair):
     right, left = pair
     arrays = right.as_arrays()
     assert is_pair([right, left])
-    assert is_pair((arrays, {**arrays, "side": "left"}))
+    assert is_pair(({**arrays, "side": "right"}, {**arrays, "side": "left"}))
+    assert not is_pair((arrays, {**arrays, "side": "left"}))
     assert not is_pair(right)
     assert not is_pair([right, left, right])
+    assert not is_pair([right, right])
+    assert not is_pair([arrays, arrays])
     assert not is_pair([[0.0] * 51, [0.0] * 51])
     assert not is_pair(np.zeros((2, 51)))
 
 
-def test_dictionaries_are_right_then_left(pair, can, config, result, model):
+def test_dictionaries_say_their_sides(pair, can, config, result, model):
     right, left = pair
-    found = refine_grasp([right.as_arrays(), left.as_arrays()], can, config=config)
-    assert same(found.left.pose, result.left.pose, model, 0.5)
+    arrays = {**right.as_arrays(), "side": "right"}, {**left.as_arrays(), "side": "left"}
+    for order in (arrays, arrays[::-1]):
+        assert same(refine_grasp(list(order), can, config=config).left.pose, result.left.pose, model, 0.5)
+
+
+def test_hands_of_one_side_are_a_batch(pair, can, config):
+    """Two frames or two people, not a right and a left hand."""
+    right, _ = pair
+    one, two = ({k: v[row] for k, v in right.as_arrays().items()} for row in (0, 1))
+    expected = refine_grasp(right[[0, 1]], can, config=config)
+    for hands, side in (([one, two], "right"), ([right[0], right[1]], None), ([right[[0, 1]]], None)):
+        found = refine_grasp(hands, can, side=side, config=config)
+        assert found.pose.side == "right"
+        np.testing.assert_array_equal(found.joints_after, expected.joints_after)
+    assert len(refine_grasp([one, two, one], can, config=config).status) == 3
 
 
 @pytest.mark.parametrize(
     ("pick", "changes", "message"),
     [
-        (lambda r, m: [r, r], {}, "hand_pose: two right hands; pass one right and one left"),
+        (lambda r, m: [r.as_arrays(), m.as_arrays()], {}, "hand_pose: two hands that do not both say their side"),
+        (lambda r, m: [r, m, r], {}, "hand_pose: a list of 3 hands of both sides"),
         (lambda r, m: [r, m[:2]], {}, "hand_pose: 3 right and 2 left hands; give as many of either"),
         (lambda r, m: [r, m], {"method": "contactopt"}, "config: method 'contactopt' knows single hands only"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from contact.objects import ObjectMesh
 from contact.objects.hierarchy import LEVELS
 from hand_models import HandModel, HandPose, fit_joints
 from hand_models.arguments import as_floats
-from hand_models.pose import check_side
+from hand_models.pose import SIDES, check_side
 
 from ..files.object_files import object_for
 from ..files.prediction_poses import in_terms_of
@@ -24,25 +24,27 @@ _FORMS = (
 )
 
 
-def as_hand_pose(value: Any, model: HandModel, side: str = "right") -> HandPose:
+def as_hand_pose(value: Any, model: HandModel, side: str | None = None) -> HandPose:
     """Any accepted form of hands as a `HandPose`, float32 on the CPU.
 
     Args:
         value: `HandPose`; mapping of arrays, optionally with ``side`` and with ``hand_model``, the name of the model
             that its betas belong to (see `in_terms_of`; other forms have ``model``'s); ``(51,)`` or ``(B, 51)``
             ``[global_orient, hand_pose, transl]``; ``(61,)`` or ``(B, 61)`` ``[global_orient, hand_pose, betas,
-            transl]``; joints ``(21, 3)`` or ``(B, 21, 3)``, metres, OpenPose order. Lists of numbers are arrays.
+            transl]``; joints ``(21, 3)`` or ``(B, 21, 3)``, metres, OpenPose order; or a list of `HandPose` and
+            mappings of one side, which become one batch. Lists of numbers are arrays.
         model: hand that is fitted to joints, and in whose terms all are given.
-        side: side of the hands, for forms that do not say it.
+        side: side of the hands, for forms that do not say it; None for right ones.
 
     Returns:
         The hands. Those given as joints with NaN or infinity are NaN.
 
     Raises:
-        ValueError: another form or shape, joints that are not in metres, no hand at all.
+        ValueError: another form or shape, joints that are not in metres, no hand at all; a list of hands of both
+            sides, or of two that do not say theirs.
     """
-    check_side(side)
-    pose = _any_form(value, model, side)
+    check_side(side or "right")
+    pose = _listed(value, model, side) if _is_list_of_hands(value) else _any_form(value, model, side or "right")
     if len(pose) == 0:
         raise ValueError("hand_pose: holds no hands; give at least one.")
     return pose
@@ -74,7 +76,7 @@ def _any_form(value: Any, model: HandModel, side: str) -> HandPose:
 
 def as_joints(value: Any) -> Tensor | None:
     """The joints ``(B, 21, 3)`` that `as_hand_pose` fits hands to; None for hands in other forms."""
-    if isinstance(value, HandPose | Mapping):
+    if isinstance(value, HandPose | Mapping) or _is_list_of_hands(value):
         return None
     array = as_floats("hand_pose", value).cpu()
     return array.reshape(-1, 21, 3) if array.shape[-2:] == (21, 3) else None
@@ -93,12 +95,35 @@ def _fitted(joints: Tensor, model: HandModel, side: str) -> HandPose:
 
 
 def is_pair(hand_pose: Any) -> bool:
-    """Whether this is a list of two hands, and not one array of numbers."""
-    return (
-        isinstance(hand_pose, list | tuple)
-        and len(hand_pose) == 2
-        and all(isinstance(hand, HandPose | Mapping) for hand in hand_pose)
-    )
+    """Whether this is a list of a right and a left hand, which say so."""
+    return _is_list_of_hands(hand_pose) and len(hand_pose) == 2 and set(_sides(hand_pose)) == set(SIDES)
+
+
+def _is_list_of_hands(value: Any) -> bool:
+    """Whether this is a list of hands, and not one array of numbers."""
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(h, HandPose | Mapping) for h in value)
+
+
+def _sides(hands: Sequence[Any]) -> list[str | None]:
+    """What the hands of a list say of their sides."""
+    return [hand.side if isinstance(hand, HandPose) else hand.get("side") for hand in hands]
+
+
+def _listed(hands: Sequence[Any], model: HandModel, side: str | None) -> HandPose:
+    """A list of hands of one side as one batch."""
+    sides = _sides(hands)
+    if len(hands) == 2 and None in sides and side is None:
+        raise ValueError(
+            "hand_pose: two hands that do not both say their side; give each its 'side' ('right', 'left'), or pass "
+            "side='right' for two right hands."
+        )
+    poses = [_any_form(hand, model, side or "right") for hand in hands]
+    if len({pose.side for pose in poses}) > 1:
+        raise ValueError(
+            f"hand_pose: a list of {len(hands)} hands of both sides; pass one right and one left hand (batches of as "
+            "many of either), or the hands of either side by themselves."
+        )
+    return HandPose.cat(poses)
 
 
 def as_object(object_mesh: Any, side: str) -> ObjectMesh:
