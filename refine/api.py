@@ -82,8 +82,8 @@ def refine_grasp(
             says otherwise.
         object_pose: 4×4 object to camera, or ``(B, 4, 4)``, when the hands are in the camera's frame;
             None when hand and object share a frame.
-        scale: factor that brings the mesh to metres: 0.001 for millimetres, 0.01 for centimetres, 0.0254 for inches.
-            Poses are always in metres.
+        scale: factor that brings the mesh to metres: 0.001 for millimetres, 0.01 for centimetres, 0.0254 for
+            inches. Poses are in metres all the same.
         side: "right" or "left", for forms of ``hand_pose`` that do not say it.
         config: see `RefineConfig`.
         hand_model: None for the open hand; `hand_models.load_hand_model("mano")` for MANO.

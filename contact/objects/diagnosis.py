@@ -31,7 +31,7 @@ def not_a_mesh(path: Path) -> str | None:
             " (on GitHub take the 'raw' one) and download the mesh itself"
         )
     if start.startswith(_OLD_TORCH) or _is_torch_archive(path):
-        return f"is a file of torch.save: load it with torch.load and {_TRIANGLES}"
+        return f"is a file of torch.save: load it with torch.load(path, weights_only=True) and {_TRIANGLES}"
     if start.startswith(b"\x93NUMPY"):
         return f"is a NumPy array: load it with numpy.load and {_TRIANGLES}"
     return None
@@ -60,7 +60,7 @@ def without_triangles(points: int) -> str:
 
 def count_points(source: Any) -> int | None:
     """How many points a point cloud of trimesh or Open3D holds; None for anything else."""
-    if hasattr(source, "faces") or hasattr(source, "triangles"):
+    if any(hasattr(source, name) for name in ("faces", "triangles", "lines", "entities")):
         return None
     points = next((getattr(source, name) for name in ("vertices", "points") if hasattr(source, name)), None)
     shape = getattr(points, "shape", None)

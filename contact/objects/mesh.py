@@ -179,10 +179,13 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
                 f"object_mesh: {str(path)!r} could not be read as a mesh ({type(error).__name__}: {error});"
                 " pass a mesh file that trimesh loads, such as .ply, .obj, .stl or .glb"
             ) from error
+        where = repr(str(path))
+    else:
+        where = type(source).__name__
+    if isinstance(source, trimesh.Scene):
         if not any(len(getattr(part, "faces", ())) for part in source.geometry.values()):
             points = sum(count_points(part) or 0 for part in source.geometry.values())
-            raise ValueError(f"object_mesh: {str(path)!r} {without_triangles(points)}")
-    if isinstance(source, trimesh.Scene):
+            raise ValueError(f"object_mesh: {where} {without_triangles(points)}")
         source = source.to_mesh()
     if isinstance(source, trimesh.Trimesh):
         return np.asarray(source.vertices, dtype=np.float64), np.asarray(source.faces), name
@@ -194,7 +197,7 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
         except (TypeError, ValueError) as error:
             raise ValueError(f"object_mesh: vertices and faces must be arrays of numbers ({error})") from error
     if points := count_points(source):
-        raise ValueError(f"object_mesh: {type(source).__name__} {without_triangles(points)}")
+        raise ValueError(f"object_mesh: {where} {without_triangles(points)}")
     raise ValueError(
         f"object_mesh: cannot make an object from {type(source).__name__};"
         " pass a path, a trimesh.Trimesh, an Open3D or PyTorch3D mesh, a pair (vertices, faces) or an ObjectMesh"
