@@ -208,7 +208,7 @@ def test_refine_says_by_its_status_that_rows_failed(workplace, capsys):
         (["refine", "gone.npz", "--objects", "meshes", "--out", "out"], "gone.npz: there is no such file"),
         (["refine", "p.npz", "--objects", "gone", "--out", "out"], "--objects gone"),
         (["refine", "p.npz", "--objects", ".", "--out", "out"], "meshes holds several meshes (box.obj, mug.obj)"),
-        (["refine", "p.npz", "--objects", "p.npz", "--out", "out"], "p.npz"),
+        (["refine", "p.npz", "--objects", "p.npz", "--out", "out"], "p.npz: is neither a folder, nor a mesh"),
         ([*ARGUMENTS, "--scale", "0"], "--scale"),
         ([*ARGUMENTS, "--batch-size", "0"], "--batch-size"),
         ([*ARGUMENTS, "--limit", "-1"], "--limit"),

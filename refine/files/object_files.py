@@ -119,6 +119,11 @@ def _found(source: Path) -> dict[str, ObjectEntry]:
     """The entries of ``source``, with the scale that a side-car says."""
     if source.is_file() and source.suffix.lower() in MESH_SUFFIXES:
         return OneObject({source.stem: ObjectEntry(source.stem, source.resolve())})
+    if source.is_file() and source.suffix.lower() != ".json":
+        raise ValueError(
+            f"--objects {source}: is neither a folder, nor a mesh ({', '.join(MESH_SUFFIXES)}; save those of other "
+            f"kinds as one of these), nor a side-car like {SIDECAR}."
+        )
     sidecar = source if source.is_file() else source / SIDECAR
     if sidecar.is_file():
         return read_objects(sidecar)
