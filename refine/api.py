@@ -48,6 +48,7 @@ def refine_grasp(
     object_mesh: Any,
     *,
     object_pose: Any = None,
+    scale: float | None = None,
     side: str | None = None,
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
@@ -77,9 +78,12 @@ def refine_grasp(
             side is a batch. Or a list of a right and a left hand (`HandPose` or dicts, ``B`` each) on the
             same object: they are refined together and do not enter one another; ``input_error``, ``keypoints_2d``,
             ``confidence``, ``keypoint_sigma`` and ``depth_points`` are then lists of two as well.
-        object_mesh: a path, a ``trimesh.Trimesh``, ``(vertices, faces)`` or an `ObjectMesh`, metres.
+        object_mesh: a path, a ``trimesh.Trimesh``, ``(vertices, faces)`` or an `ObjectMesh`, metres unless ``scale``
+            says otherwise.
         object_pose: 4×4 object to camera, or ``(B, 4, 4)``, when the hands are in the camera's frame;
             None when hand and object share a frame.
+        scale: factor that brings the mesh to metres: 0.001 for millimetres, 0.01 for centimetres, 0.0254 for
+            inches. Poses are in metres all the same.
         side: "right" or "left", for forms of ``hand_pose`` that do not say it; right when it is not given.
         config: see `RefineConfig`.
         hand_model: None for the open hand; `hand_models.load_hand_model("mano")` for MANO.
@@ -116,9 +120,17 @@ def refine_grasp(
         for name, value in (("prior", prior), ("terms", terms or None)):
             if value is not None:
                 raise ValueError(f"{name}: is for single hands; refine the two one by one, or leave it out.")
-        return _refine_pair(hand_pose, object_mesh, object_pose, stated, model, config, seed)
+        return _refine_pair(hand_pose, object_mesh, object_pose, scale, stated, model, config, seed)
     request = Request.make(
-        hand_pose, object_mesh, object_pose, model=model, side=side, prior=prior, terms=terms, stated=stated
+        hand_pose,
+        object_mesh,
+        object_pose,
+        model=model,
+        side=side,
+        prior=prior,
+        terms=terms,
+        stated=stated,
+        scale=scale,
     )
     _warn_of_problems(request)
     result = refine_request(request, config, seed)
@@ -167,7 +179,14 @@ def refine_start(
 
 
 def _refine_pair(
-    pair: Any, object_mesh: Any, object_pose: Any, stated: Stated, model: HandModel, config: RefineConfig, seed: int
+    pair: Any,
+    object_mesh: Any,
+    object_pose: Any,
+    scale: float | None,
+    stated: Stated,
+    model: HandModel,
+    config: RefineConfig,
+    seed: int,
 ) -> TwoHandResult:
     """`refine_grasp` for ``[right, left]`` or ``[left, right]``.
 
@@ -179,7 +198,7 @@ def _refine_pair(
             f"config: method {config.method!r} knows single hands only; refine them one by one, or use 'regrasp'."
         )
     requests = [
-        Request.make(hand, object_mesh, object_pose, model=model, stated=stated.of_hand(which))
+        Request.make(hand, object_mesh, object_pose, model=model, stated=stated.of_hand(which), scale=scale)
         for which, hand in enumerate(pair)
     ]
     first, second = (request.pose for request in requests)
@@ -192,8 +211,8 @@ def _refine_pair(
         _warn_of_problems(request, stacklevel=4)
     hands = [OneHand(r.right_hands(), r.scene(), r.usable, r.right_evidence()) for r in requests]
     found, before, after = refine_two_hands(hands, requests[0].right_model(), config, seed)
-    scale = load_scale(weights_path(config))
-    one, other = (r.answer(f, scale, config) for r, f in zip(requests, found, strict=True))
+    uncertainty = load_scale(weights_path(config))
+    one, other = (r.answer(f, uncertainty, config) for r, f in zip(requests, found, strict=True))
     _warn_of_suspicions([one, other], stacklevel=4)
     return TwoHandResult((one, other), 1e3 * before.numpy(), 1e3 * after.numpy())
 

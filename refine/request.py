@@ -73,6 +73,7 @@ class Request:
         terms: Sequence[Evidence] = (),
         stated: Stated | None = None,
         given_joints: Tensor | None = None,
+        scale: float | None = None,
     ) -> Request:
         """Read hands, object and poses in any form that `refine_grasp` takes.
 
@@ -80,7 +81,7 @@ class Request:
             ValueError: an argument is of the wrong kind, shape, unit or frame; no hand can be refined.
         """
         given, stated = as_hand_pose(hand_pose, model, side), stated or Stated()
-        obj = as_object(object_mesh, given.side)
+        obj = as_object(object_mesh, given.side, scale)
         camera = None if object_pose is None else as_object_pose(object_pose, len(given))
         if prior is not None and (len(prior.factor) != len(given) or prior.mean.side != given.side):
             raise ValueError(

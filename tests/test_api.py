@@ -396,6 +396,8 @@ def test_every_form_of_object_gives_the_same_grasp(model, hands, mesh, tmp_path,
     exact = refine_grasp(hands[0], mesh, config=always)
     for form in ((mesh.vertices, mesh.faces), ObjectMesh.from_any(mesh)):
         assert same(refine_grasp(hands[0], form, config=always).pose, exact.pose)
+    larger = (mesh.vertices * 1024, mesh.faces)  # a power of two, so that nothing is rounded
+    assert same(refine_grasp(hands[0], larger, scale=1 / 1024, config=always).pose, exact.pose)
     for form in (path, str(path)):  # vertices pass through the file as float32
         found = refine_grasp(hands[0], form, config=always)
         assert found.object.name == "can"

@@ -207,7 +207,9 @@ def test_refine_says_by_its_status_that_rows_failed(workplace, capsys):
     [
         (["refine", "gone.npz", "--objects", "meshes", "--out", "out"], "gone.npz: there is no such file"),
         (["refine", "p.npz", "--objects", "gone", "--out", "out"], "--objects gone"),
-        (["refine", "p.npz", "--objects", ".", "--out", "out"], "holds no meshes"),
+        (["refine", "p.npz", "--objects", ".", "--out", "out"], "meshes holds several meshes (box.obj, mug.obj)"),
+        (["refine", "p.npz", "--objects", "p.npz", "--out", "out"], "p.npz: is neither a folder, nor a mesh"),
+        ([*ARGUMENTS, "--scale", "0"], "--scale"),
         ([*ARGUMENTS, "--batch-size", "0"], "--batch-size"),
         ([*ARGUMENTS, "--limit", "-1"], "--limit"),
         ([*ARGUMENTS, "--steps", "0"], "--steps"),
@@ -265,6 +267,35 @@ def test_objects_of_another_data_set_are_noticed(workplace, capsys):
     (workplace / "other" / "cup.obj").write_text("")
     assert cli.main(["refine", "p.npz", "--objects", "other", *ARGUMENTS[4:]]) == 2
     assert "'box' is not among cup" in capsys.readouterr().err
+
+
+def test_the_scale_reaches_the_meshes(workplace, monkeypatch, capsys):
+    scales = []
+    monkeypatch.setattr(rows, "load_object", lambda entry, side: scales.append(entry.scale) or small_box())
+    assert cli.main([*ARGUMENTS, "--scale", "0.01"]) == 0
+    assert set(scales) == {0.01}
+    capsys.readouterr()
+    assert cli.main([*ARGUMENTS, "--scale", "0.01"]) == 0
+    assert "there already" in capsys.readouterr().out
+    assert cli.main(ARGUMENTS) == 0  # another scale is other work
+    assert set(scales) == {0.01, None}
+
+
+def test_one_mesh_is_not_taken_for_several_objects(workplace, capsys):
+    one = ["refine", "p.npz", "--objects", "meshes/mug.obj", *ARGUMENTS[4:]]
+    assert cli.main(one) == 2
+    assert "is one mesh, but the rows are of 2 objects (box, mug" in capsys.readouterr().err
+    p = predictions()
+    write_predictions("p.npz", replace(p, object_id=np.full(len(p), "")))
+    assert cli.main(one) == 0
+    assert set(read_predictions(workplace / "out" / "p.refined.npz").object_id) == {"mug"}
+
+
+def test_rows_that_name_no_object(workplace, capsys):
+    p = predictions()
+    write_predictions("p.npz", replace(p, object_id=np.full(len(p), "")))
+    assert cli.main(ARGUMENTS) == 2
+    assert "give --object-id, or one mesh" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["refine"], ["refine", "--bogus"], [*ARGUMENTS, "--method", "magic"]])

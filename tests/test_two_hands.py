@@ -100,6 +100,12 @@ def test_the_result_is_one_of_each_hand(result, pair):
         torch.testing.assert_close(hand.initial_pose.transl, given.transl, rtol=0, atol=0)
 
 
+def test_the_mesh_of_two_hands_may_be_in_another_unit(pair, can, config):
+    larger = (1024 * can.vertices, can.faces)
+    for hand in refine_grasp([hand[:1] for hand in pair], larger, scale=1 / 1024, config=config):
+        assert np.ptp(hand.object.vertices.numpy(), axis=0) == pytest.approx(np.ptp(can.vertices.numpy(), axis=0))
+
+
 def test_hands_that_are_apart_are_refined_as_alone(model, result, pair, can, config):
     for hand, given in zip(result, pair, strict=True):
         alone = refine_grasp(given[2], can, config=config)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .mesh import ObjectMesh, local_thickness, read_source
+from .units import ObjectSizeError
 
-__all__ = ["ObjectMesh", "local_thickness", "read_source"]
+__all__ = ["ObjectMesh", "ObjectSizeError", "local_thickness", "read_source"]

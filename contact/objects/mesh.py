@@ -16,18 +16,16 @@ import torch
 from torch import Tensor
 
 from .cleaning import clean_mesh
+from .diagnosis import count_points, not_a_mesh, without_triangles
 from .grid import SignedDistanceGrid
 from .grid_build import build_grid
 from .hierarchy import LEVELS, PointHierarchy, build_hierarchy
 from .surface_points import corner_normals, face_vectors, farthest_point_order, first_hit, sample_surface
+from .units import check_size
 
 if TYPE_CHECKING:
     import trimesh  # imported where it is used: it takes half a second
 
-LARGEST = 2.0
-"""Metres: a bounding-box diagonal beyond this is taken for another unit."""
-SMALLEST = 0.005
-"""Metres: the same at the other end."""
 THICKEST = 0.1
 """Metres at which local thickness is cut off; nothing a hand presses on yields differently beyond it."""
 
@@ -77,7 +75,8 @@ class ObjectMesh:
                 ``(vertices (V, 3), faces (F, 3))``, or an ObjectMesh, which is returned as it is (with ``name``
                 and ``scale`` applied if given).
             name: a name; the file's stem by default.
-            scale: factor from the source's unit to metres, 1 by default; 0.001 for millimetres.
+            scale: factor from the source's unit to metres, 1 by default; 0.001 for millimetres, 0.01 for centimetres,
+                0.0254 for inches.
             n_points: number of surface points.
             resolution: of the signed-distance grid, see `contact.objects.grid_build.build_grid`.
             seed: for the surface points.
@@ -85,8 +84,9 @@ class ObjectMesh:
 
         Raises:
             FileNotFoundError: the path does not exist.
-            ValueError: the mesh cannot be read, is empty or has no faces, has NaN, has faces that are not
-                triangles of its vertices, or is so large or small that its unit cannot be metres.
+            ValueError: the mesh cannot be read, is empty or has no faces, has NaN, or has faces that are not
+                triangles of its vertices; `ObjectSizeError` when it is so large or small that its unit cannot be
+                metres.
         """
         if scale is not None and not (np.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be a positive number of metres per unit, got {scale}")
@@ -98,7 +98,7 @@ class ObjectMesh:
             n_points = len(source.points)
         vertices, faces, found_name = read_source(source)
         vertices, faces, closed = clean_mesh(vertices * (1.0 if scale is None else scale), faces)
-        _check_size(vertices)
+        check_size(float(np.linalg.norm(np.ptp(vertices, axis=0))), scale)
         if not closed:
             warnings.warn(
                 f"object_mesh {name or found_name!r} is not watertight: inside and outside are told apart by winding"
@@ -170,6 +170,8 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
         if not path.is_file():
             raise FileNotFoundError(f"object_mesh: there is no file {str(path)!r}: check the path")
         name = path.stem
+        if found := not_a_mesh(path):
+            raise ValueError(f"object_mesh: {str(path)!r} {found}")
         try:
             source = trimesh.load_scene(path, process=False)
         except Exception as error:  # trimesh's loaders raise whatever their formats raise
@@ -177,7 +179,13 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
                 f"object_mesh: {str(path)!r} could not be read as a mesh ({type(error).__name__}: {error});"
                 " pass a mesh file that trimesh loads, such as .ply, .obj, .stl or .glb"
             ) from error
+        where = repr(str(path))
+    else:
+        where = type(source).__name__
     if isinstance(source, trimesh.Scene):
+        if not any(len(getattr(part, "faces", ())) for part in source.geometry.values()):
+            points = sum(count_points(part) or 0 for part in source.geometry.values())
+            raise ValueError(f"object_mesh: {where} {without_triangles(points)}")
         source = source.to_mesh()
     if isinstance(source, trimesh.Trimesh):
         return np.asarray(source.vertices, dtype=np.float64), np.asarray(source.faces), name
@@ -188,6 +196,8 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
             return vertices.astype(np.float64), faces, name
         except (TypeError, ValueError) as error:
             raise ValueError(f"object_mesh: vertices and faces must be arrays of numbers ({error})") from error
+    if points := count_points(source):
+        raise ValueError(f"object_mesh: {where} {without_triangles(points)}")
     raise ValueError(
         f"object_mesh: cannot make an object from {type(source).__name__};"
         " pass a path, a trimesh.Trimesh, an Open3D or PyTorch3D mesh, a pair (vertices, faces) or an ObjectMesh"
@@ -207,21 +217,6 @@ def _of_another_library(source: Any) -> Any:
             )
         return source.verts_list()[0], source.faces_list()[0]
     return source
-
-
-def _check_size(vertices: np.ndarray) -> None:
-    """Refuse sizes that metres cannot explain."""
-    diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
-    if diagonal > LARGEST:
-        raise ValueError(
-            f"object_mesh: its bounding box is {diagonal:.4g} m across, probably millimetres: pass scale=0.001"
-            f" (or the factor that makes it less than {LARGEST:g} m)"
-        )
-    if diagonal < SMALLEST:
-        raise ValueError(
-            f"object_mesh: its bounding box is only {diagonal * 1000:.3g} mm across, too small to grasp:"
-            " pass scale= the factor from its unit to metres"
-        )
 
 
 def _surface(

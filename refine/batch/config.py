@@ -30,7 +30,9 @@ class BatchConfig:
     """How rows are refined. Two runs with equal fields, weights and hand model give equal results."""
 
     objects: Path
-    """folder of meshes or side-car, see `refine.files.object_files.find_objects`"""
+    """a mesh, folder of meshes or side-car, see `refine.files.object_files.find_objects`"""
+    scale: float | None = None
+    """factor to metres of meshes of which no side-car says one"""
     refine: RefineConfig = field(default_factory=RefineConfig)
     hand_model: str = "open"
     """open or mano"""

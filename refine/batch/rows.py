@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from contact.objects import ObjectMesh
 from hand_models import HandModel
 
-from ..files.object_files import ObjectEntry, load_object
+from ..files.object_files import ObjectEntry, OneObject, load_object, no_mesh
 from ..files.predictions import COLUMNS, SEPARATOR, Predictions, groups, has_pose, pose_columns, row_problems
 from ..request import Request
 from ..result import RefineResult
@@ -46,6 +47,9 @@ def refine_rows(
         keep: called with the numbers of the rows of a batch and their `RefineResult`, for what is not a column.
     """
     progress = progress or (lambda count: None)
+    if isinstance(objects, OneObject):  # which needs no name
+        named = np.where(predictions.object_id == "", next(iter(objects)), predictions.object_id)
+        predictions = replace(predictions, object_id=named)
     table = _ResultTable(predictions, model, first)
     problems = row_problems(predictions)
     for row, reason in problems.items():
@@ -57,7 +61,7 @@ def refine_rows(
             side = str(predictions.side[rows[0]])
             try:
                 if object_id not in objects:
-                    raise FileNotFoundError(f"no mesh for object {object_id!r} in the objects folder.")
+                    raise FileNotFoundError(no_mesh(object_id, objects))
                 mesh = _load(objects[object_id], side)
             except Exception as error:  # meshes come from elsewhere and set off whatever the libraries raise
                 known = isinstance(error, (ValueError, OSError))

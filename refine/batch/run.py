@@ -22,7 +22,7 @@ from filelock import FileLock
 from hand_models.atomic import write_atomically
 
 from ..files.input_files import SHARED_OPTIONS, InputFile, pieces
-from ..files.object_files import find_objects
+from ..files.object_files import OneObject, find_objects, near_names
 from ..files.prediction_files import read_json, write_json
 from .config import BatchConfig, describe, digest, file_sha256
 from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
@@ -131,7 +131,7 @@ class _Run:
     _options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        self._objects = find_objects(self._config.objects)
+        self._objects = find_objects(self._config.objects, self._config.scale)
         self._hashes = object_hashes(self._objects)
         self._configuration = describe(self._config, self._config.load_model())
         self._open: dict[Path, _Open] = {}
@@ -194,17 +194,33 @@ class _Run:
             manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)
             if manifest is None:
                 manifest = make_manifest(folder, rows, self._hashes, shard_rows=self._config.shard_rows, **keys)
-            if manifest.rows and not any(manifest.objects.values()):
-                wanted, there = next(iter(manifest.objects)), ", ".join(sorted(self._objects)[:5])
-                raise ValueError(
-                    f"--objects {self._config.objects}: has none of the file's objects; "
-                    f"e.g. {wanted!r} is not among {there}."
-                )
+            self._check_objects(manifest)
         except BaseException:
             held.release()
             _remove(folder, keep=existed)
             raise
         return _Open(item, manifest, held, started)
+
+    def _check_objects(self, manifest: Manifest) -> None:
+        """``ValueError`` when none of a file's objects is there, or one mesh is to serve several."""
+        where, wanted = f"--objects {self._config.objects}", sorted(filter(None, manifest.objects))
+        if isinstance(self._objects, OneObject):
+            if len(wanted) > 1:
+                raise ValueError(
+                    f"{where}: is one mesh, but the rows are of {len(wanted)} objects ({', '.join(wanted[:3])}, ...); "
+                    "give the folder of their meshes."
+                )
+        elif manifest.rows and not wanted:
+            raise ValueError(
+                f"{where}: the rows name no object (object_id is empty); give --object-id, or one mesh as --objects."
+            )
+        elif manifest.rows and not any(manifest.objects.values()):
+            there = sorted(self._objects)
+            near = near_names(wanted[0], there)
+            raise ValueError(
+                f"{where}: has none of the file's objects; e.g. {wanted[0]!r} is not among {', '.join(there[:5])}."
+                + (f" Did you mean {' or '.join(map(repr, near))}?" if near else "")
+            )
 
     def _results(self, item: InputFile) -> Path:
         return self._out / f"{item.name}.refined{item.suffix}"

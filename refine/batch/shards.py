@@ -50,7 +50,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
     started = time.monotonic()
     refined = refine_rows(
         read_predictions(shard.rows_file),
-        find_objects(config.objects),
+        find_objects(config.objects, config.scale),
         _model(config, shard.manifest.config_sha256),
         config.refiner(),
         batch_size=config.batch_size,

@@ -33,7 +33,10 @@ class EvalOptions:
     reference: Path
     """True grasps, grasp/1. Rows are matched by sequence, frame, object and side."""
     objects: Path
-    """Folder of meshes named <object_id>.obj (.ply, .stl, .off, .glb), or a side-car objects.json."""
+    """Meshes, in metres: a folder of <object_id>.obj (.ply, .stl, .off, .glb) or <object_id>/textured_simple.obj, a
+    side-car objects.json, or one mesh that serves all rows."""
+    scale: float | None = None
+    """Factor that brings the meshes to metres, as for regrasp refine."""
     out: Path | None = None
     """File for the figures as JSON."""
     hands: HandOptions = field(default_factory=HandOptions)
@@ -47,9 +50,8 @@ def evaluate(options: EvalOptions) -> int:
         raise ValueError(
             f"--reference {options.reference}: no row has the frame, object and side of a row of {options.file}."
         )
-    figures = evaluate_predictions(
-        predictions.take(here), reference.take(there), find_objects(options.objects), options.hands.load()
-    )
+    objects = find_objects(options.objects, options.scale)
+    figures = evaluate_predictions(predictions.take(here), reference.take(there), objects, options.hands.load())
     figures = {"rows": len(here), "rows_without_reference": len(predictions) - len(here)} | figures
     rows = [(name, f"{x:.4g}" if isinstance(x, float) else str(x)) for name, x in figures.items()]
     print("\n".join(aligned(rows)))

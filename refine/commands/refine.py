@@ -31,9 +31,13 @@ class RefineOptions:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Predictions: files, folders or quoted globs of any known format (grasp/1 as .npz, .json or .parquet)."""
     objects: Path
-    """Folder of meshes named <object_id>.obj (.ply, .stl, .off, .glb), or a side-car objects.json."""
+    """Meshes, in metres: a folder of <object_id>.obj (.ply, .stl, .off, .glb) or <object_id>/textured_simple.obj, a
+    side-car objects.json, or one mesh that serves all rows."""
     out: Path
     """Folder for the results: <name>.refined.npz (or the input's own form) and <name>.summary.json."""
+    scale: float | None = None
+    """Factor that brings the meshes to metres: 0.001 for millimetres, 0.01 for centimetres, 0.0254 for inches; not for
+    those whose scale objects.json says."""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Format of the files, e.g. ho3d; looked at and recognised when not given."""
     method: Literal["regrasp", "contactopt"] = "regrasp"
@@ -141,6 +145,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
     same = {name: getattr(options, name) for name in ("batch_size", "shard_rows", "limit", "save_mesh", "seed")}
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
+        scale=options.scale,
         refine=config,
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,

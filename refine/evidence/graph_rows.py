@@ -10,7 +10,7 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel
 from pose_graph.graph import NODES
 
-from ..files.object_files import ObjectEntry, load_object
+from ..files.object_files import ObjectEntry, load_object, no_mesh
 from ..files.predictions import Predictions, groups, point_forms, pose_columns
 from .graph_points import GraphStart, from_graph
 
@@ -47,7 +47,7 @@ def with_starts(predictions: Predictions, objects: Mapping[str, ObjectEntry], mo
         filled["keypoints_3d"] = np.full((len(predictions), NODES, 3), np.nan)
     for object_id, parts in groups(predictions, np.flatnonzero(forms != "")).items():
         if object_id not in objects:
-            raise FileNotFoundError(f"no mesh for object {object_id[:60]!r} in the objects folder.")
+            raise FileNotFoundError(no_mesh(object_id, objects))
         for part in parts:
             p = predictions.take(part)
             start = start_of_rows(p, load_object(objects[object_id], str(p.side[0])), model)

@@ -126,9 +126,9 @@ def _listed(hands: Sequence[Any], model: HandModel, side: str | None) -> HandPos
     return HandPose.cat(poses)
 
 
-def as_object(object_mesh: Any, side: str) -> ObjectMesh:
+def as_object(object_mesh: Any, side: str, scale: float | None = None) -> ObjectMesh:
     """The object for hands of ``side``, see `object_for`; ``ValueError`` when it was made with other points."""
-    obj = object_for(object_mesh, side)
+    obj = object_for(object_mesh, side, scale=scale)
     if len(obj.points) != LEVELS[0]:
         raise ValueError(
             f"object_mesh: an ObjectMesh of {len(obj.points)} points; make it with n_points={LEVELS[0]}, the default."

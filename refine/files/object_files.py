@@ -1,4 +1,4 @@
-"""Objects by name: a folder of meshes, optionally with `objects.json` that says where each is and its scale.
+"""Objects by name: a mesh, or a folder of meshes, optionally with `objects.json` that says where each is and its scale.
 
 A name in a prediction file never becomes a path: it is looked up among the files that are in the folder, or in
 the side-car, whose paths may not leave its root folder.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .object_layouts import DEEPEST, MESH_SUFFIXES, meshes_in
 from .prediction_files import read_json
 
 if TYPE_CHECKING:
     from contact.objects import ObjectMesh
 
-MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb")
-"""In order of preference where one object has several files."""
 SIDECAR = "objects.json"
 MAX_MESH_BYTES = 512 << 20
 
@@ -82,32 +83,88 @@ def inside(root: Path, relative: str, where: str) -> Path:
     raise ValueError(f"{where}: the path {relative[:120]!r} leaves {root}; keep the meshes below it.")
 
 
-def find_objects(source: str | Path) -> dict[str, ObjectEntry]:
-    """The objects of ``--objects``: a side-car file, a folder with `objects.json`, or a folder of meshes.
+class OneObject(dict[str, ObjectEntry]):
+    """The one object of all rows: every name finds it."""
 
-    In a folder without side-car an object's name is its file's name without suffix (.obj, .ply, .stl, .off,
-    .glb, in order of preference); meshes are in metres.
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> ObjectEntry:
+        return next(iter(self.values()))
+
+
+def find_objects(source: str | Path, scale: float | None = None) -> dict[str, ObjectEntry]:
+    """The objects of ``--objects``: a mesh, a side-car file, a folder with `objects.json`, or a folder of meshes.
+
+    A mesh (.obj, .ply, .stl, .off, .glb) is the object of all rows, see `OneObject`. In a folder without side-car
+    names are those of its files without suffix, or of the folders that hold a mesh each, see `meshes_in`.
+
+    Args:
+        scale: factor to metres of the meshes of which no side-car says one; None: they are in metres.
 
     Raises:
         FileNotFoundError: no such folder, or no meshes in it.
-        ValueError: see `read_objects`.
+        ValueError: see `read_objects` and `meshes_in`; a scale that is no positive number.
     """
-    source = Path(source)
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"--scale: got {scale}; give the factor that brings the meshes to metres, e.g. 0.001.")
+    found = _found(Path(source))
+    for object_id, entry in found.items():
+        if entry.scale is None:
+            found[object_id] = replace(entry, scale=scale)
+    return found
+
+
+def _found(source: Path) -> dict[str, ObjectEntry]:
+    """The entries of ``source``, with the scale that a side-car says."""
+    if source.is_file() and source.suffix.lower() in MESH_SUFFIXES:
+        return OneObject({source.stem: ObjectEntry(source.stem, source.resolve())})
+    if source.is_file() and source.suffix.lower() != ".json":
+        raise ValueError(
+            f"--objects {source}: is neither a folder, nor a mesh ({', '.join(MESH_SUFFIXES)}; save those of other "
+            f"kinds as one of these), nor a side-car like {SIDECAR}."
+        )
     sidecar = source if source.is_file() else source / SIDECAR
     if sidecar.is_file():
         return read_objects(sidecar)
     if not source.is_dir():
-        raise FileNotFoundError(f"--objects {source}: there is no such folder.")
-    found: dict[str, ObjectEntry] = {}
-    for suffix in MESH_SUFFIXES:
-        for path in sorted(p for p in source.iterdir() if p.suffix.lower() == suffix and p.is_file()):
-            found.setdefault(path.stem, ObjectEntry(path.stem, inside(source, path.name, f"--objects {source}")))
-    if not found:
+        raise FileNotFoundError(f"--objects {source}: there is no such folder or file.")
+    where = f"--objects {source}"
+    meshes = meshes_in(source)
+    if not meshes:
+        there = sorted(path.name for path in source.iterdir())[:3]
         raise FileNotFoundError(
-            f"--objects {source}: holds no meshes; name them <object_id>.obj (or {', '.join(MESH_SUFFIXES[1:])}), "
-            f"or add {SIDECAR}."
+            f"{where}: holds no meshes, {DEEPEST} folders deep ({'it is empty' if not there else ', '.join(there)}); "
+            f"name them <object_id>.obj (or {', '.join(MESH_SUFFIXES[1:])}) or <object_id>/textured_simple.obj, or add "
+            f"{SIDECAR}."
         )
-    return found
+    return {name: ObjectEntry(name, inside(source, str(p.relative_to(source)), where)) for name, p in meshes.items()}
+
+
+def no_mesh(object_id: str, objects: Iterable[str]) -> str:
+    """What to say where ``object_id`` is none of ``objects``: which are like it, or which there are."""
+    there = sorted(objects)
+    start = f"no mesh for object {object_id[:60]!r}"
+    if near := near_names(object_id, there):
+        return f"{start}; did you mean {' or '.join(map(repr, near))}?"
+    return f"{start}; the objects are {', '.join(there[:5])}{' …' if len(there) > 5 else ''}."
+
+
+def near_names(name: str, names: Iterable[str], most: int = 3) -> list[str]:
+    """Those of ``names`` that are probably meant by ``name``, likeliest first.
+
+    One is part of the other ("cracker_box", "003_cracker_box"), the same but for case and separators, or spelt alike.
+    """
+    plain = {other: "".join(filter(str.isalnum, other.casefold())) for other in names}
+    wanted = "".join(filter(str.isalnum, name.casefold()))
+    if not wanted:
+        return []
+    same = [other for other, text in plain.items() if text == wanted]
+    long = {other: text for other, text in plain.items() if min(len(text), len(wanted)) > 1}
+    part = [other for other, text in long.items() if wanted in text or text in wanted]
+    alike = get_close_matches(wanted, list(plain.values()), n=most, cutoff=0.7)
+    spelt = [other for text in alike for other in plain if plain[other] == text]
+    return list(dict.fromkeys([*same, *part, *spelt]))[:most]
 
 
 def load_object(entry: ObjectEntry, side: str = "right") -> ObjectMesh:
@@ -127,7 +184,14 @@ def load_object(entry: ObjectEntry, side: str = "right") -> ObjectMesh:
             f"{entry.path}: its sha256 is {digest[:12]}…, the side-car says {entry.sha256[:12]}…; "
             "fetch the mesh again or mend the side-car."
         )
-    return object_for(entry.path, side, name=entry.object_id, scale=entry.scale)
+    # Here, because it needs torch and this module is also read by --help.
+    from contact.objects import ObjectSizeError
+
+    try:
+        return object_for(entry.path, side, name=entry.object_id, scale=entry.scale)
+    except ObjectSizeError as error:
+        where = f'on the command line --scale {error.scale:g}, or "scale": {error.scale:g} in {SIDECAR}'
+        raise ValueError(f"{error} ({where})") from None
 
 
 def object_for(source: Any, side: str, *, name: str | None = None, scale: float | None = None) -> ObjectMesh:
@@ -136,7 +200,6 @@ def object_for(source: Any, side: str, *, name: str | None = None, scale: float 
     Left hands are refined in the mirror, and so the points are drawn there: a scene and its mirror image then
     give the same problem. An ObjectMesh keeps the points it has. Arguments and errors as `ObjectMesh.from_any`.
     """
-    # Here, because it needs torch and this module is also read by --help.
     from contact.objects import ObjectMesh, read_source
 
     if side == "left" and not isinstance(source, ObjectMesh):

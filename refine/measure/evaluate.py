@@ -11,7 +11,7 @@ from contact.objects import ObjectMesh
 from contact.objects.box import box_corners
 from hand_models import HandModel
 
-from ..files.object_files import ObjectEntry, load_object
+from ..files.object_files import ObjectEntry, load_object, no_mesh
 from ..files.prediction_poses import hand_poses
 from ..files.predictions import Predictions, has_joints, has_pose, point_forms, row_problems
 from ..files.status import Status
@@ -95,7 +95,7 @@ def measure_rows(
         )
     for object_id in np.unique(predictions.object_id).tolist():
         if object_id and object_id not in objects:
-            raise FileNotFoundError(f"objects: no mesh for object {object_id!r}; the objects are {', '.join(objects)}.")
+            raise FileNotFoundError(f"objects: {no_mesh(object_id, objects)}")
     unplaced = np.flatnonzero((point_forms(predictions) != "") | (point_forms(reference) != "")).tolist()
     bad = sorted({*row_problems(predictions), *row_problems(reference), *unplaced})
     if bad:

@@ -9,7 +9,7 @@ fitted with MANO_LEFT.pkl: see `hands.our_left`.
 
 Reads ``raw_seqs/sNN/<sequence>.mano.npy`` with ``<sequence>.object.npy`` beside it. The world stands for the camera
 unless ``view`` names one. Objects are articulated, and a row has one rigid mesh: the bottom part's, or one exported in
-the frame's articulation; `object_id` is the object's name, and meshes need ``"scale": 0.001`` in `objects.json`.
+the frame's articulation; `object_id` is the object's name, and meshes are in millimetres (``--scale 0.001``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""What a file is that should have been a mesh, and how to get the mesh."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+_LFS = b"version https://git-lfs"
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""What a file of torch.save begins with, where it is no archive: the pickled magic number."""
+_TRIANGLES = "save its vertices and faces as a mesh, trimesh.Trimesh(vertices, faces).export('object.ply')"
+
+
+def not_a_mesh(path: Path) -> str | None:
+    """What the file at ``path`` is and the mend, where its first bytes say that it is surely no mesh; else None.
+
+    Nothing in it is unpacked or unpickled.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(512)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "is empty (0 bytes): an interrupted download or export? Fetch or export it again"
+    if text.startswith(_LFS):
+        return "is a Git LFS pointer, a note of where the mesh is: run 'git lfs pull' in its repository to fetch it"
+    if text.startswith(_HTML):
+        return (
+            "is an HTML page saved under a mesh's name, such as a login or error page: open the link in a browser"
+            " (on GitHub take the 'raw' one) and download the mesh itself"
+        )
+    if start.startswith(_OLD_TORCH) or _is_torch_archive(path):
+        return f"is a file of torch.save: load it with torch.load(path, weights_only=True) and {_TRIANGLES}"
+    if start.startswith(b"\x93NUMPY"):
+        return f"is a NumPy array: load it with numpy.load and {_TRIANGLES}"
+    return None
+
+
+def _is_torch_archive(path: Path) -> bool:
+    """Zip archives may be meshes (.3mf); those of torch.save hold a data.pkl."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+
+
+def without_triangles(points: int) -> str:
+    """What a source of ``points`` points (0: nothing) and no faces is, and the mend."""
+    if points == 0:
+        return "holds no triangles: export the object's surface as a triangle mesh"
+    return (
+        f"is a point cloud ({points} points, no faces): reconstruct its surface, e.g. with Open3D's"
+        " TriangleMesh.create_from_point_cloud_poisson or MeshLab, or take trimesh.convex.convex_hull(points)"
+    )
+
+
+def count_points(source: Any) -> int | None:
+    """How many points a point cloud of trimesh or Open3D holds; None for anything else."""
+    if any(hasattr(source, name) for name in ("faces", "triangles", "lines", "entities")):
+        return None
+    points = next((getattr(source, name) for name in ("vertices", "points") if hasattr(source, name)), None)
+    shape = getattr(points, "shape", None)
+    if points is None or (shape is not None and (len(shape) != 2 or shape[1] != 3)):
+        return None
+    try:
+        return len(points)
+    except TypeError:
+        return None
