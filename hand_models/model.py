@@ -299,3 +299,13 @@ class HandModel:
         offsets = torch.einsum("pcjk,bjdk->bjdpc", directions, d_local)
         blended = torch.einsum("pk,bkx->bpx", self.weights[ids], world.flatten(2)).unflatten(-1, (3, 3))
         return torch.einsum("bpxc,bjdpc->bjdxp", blended, offsets).flatten(1, 2)
+
+
+def skin_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals of the vertices ``(..., V, 3)``, means of the adjoining faces' weighted by area."""
+    a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
+    area = torch.linalg.cross(b - a, c - a, dim=-1)
+    normals = torch.zeros_like(vertices)
+    for k in range(3):
+        normals.index_add_(-2, faces[:, k], area)
+    return torch.nn.functional.normalize(normals, dim=-1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mano_file import write_mano
 
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "2")))
 
@@ -28,6 +29,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGRASP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def mano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a right hand of MANO's form; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("mano")
+    write_mano(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

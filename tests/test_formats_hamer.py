@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from format_files import Hands, hands, turn
-from mano_file import write_mano
 
 from refine.files.formats import read_any, sniff
 from refine.files.formats.hands import vertices_of
@@ -20,13 +18,6 @@ from refine.files.predictions import row_problems
 RIGHT = np.array([1.0, 0.0, 1.0])
 FLIP_X = np.array([-1.0, 1.0, 1.0])
 SIZE = np.array([640.0, 480.0])
-
-
-@pytest.fixture(scope="module")
-def mano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mano")
-    write_mano(folder)
-    return folder
 
 
 def output(hand: Hands) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from format_files import FLIP, OPENPOSE_OF_MANO, Hands, hands, text, vector, with_tips
-from mano_file import write_mano
 
 from refine.files.formats import get_format as named
 from refine.files.formats import read_any, sniff, write_with
@@ -18,13 +17,6 @@ from refine.files.formats.hands import vertices_of
 from refine.files.predictions import Predictions, row_problems
 
 TIPS = (744, 333, 444, 555, 672)
-
-
-@pytest.fixture(scope="module")
-def mano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mano")
-    write_mano(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

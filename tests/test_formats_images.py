@@ -15,7 +15,6 @@ import pytest
 import torch
 import trimesh
 from format_files import OPENPOSE_OF_MANO, hands, mano_fields, with_tips
-from mano_file import write_mano
 from test_formats_hamer import FLIP_X, RIGHT, SIZE, output, shown
 
 from hand_models import HandPose, MissingManoError, load_open_hand
@@ -29,13 +28,6 @@ from refine.files.predictions import Predictions, row_problems
 
 ASSUMED = 5000 / 256 * 640
 TRUE = np.array([[610.0, 0, 331], [0, 605.0, 236], [0, 0, 1]])
-
-
-@pytest.fixture(scope="module")
-def mano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mano")
-    write_mano(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hand_models import HandModel, HandPose
 from hand_models.anatomy import FINGERS, Anatomy, default_anatomy
+from hand_models.model import skin_normals
 
 _FIRST_BONE = {finger: 1 + 3 * k for k, finger in enumerate(FINGERS)}  # bone ids: 0 palm, then three a finger
 
@@ -103,16 +104,6 @@ class Preshape:
     def opening(self) -> Tensor:
         """(N,) metres between the pads."""
         return (self.thumb - self.opposing).norm(dim=-1)
-
-
-def skin_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals of the vertices ``(..., V, 3)``, means of the adjoining faces' weighted by area."""
-    a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
-    area = torch.linalg.cross(b - a, c - a, dim=-1)
-    normals = torch.zeros_like(vertices)
-    for k in range(3):
-        normals.index_add_(-2, faces[:, k], area)
-    return torch.nn.functional.normalize(normals, dim=-1)
 
 
 def palmar_skin(model: HandModel, anatomy: Anatomy) -> Tensor:

@@ -10,9 +10,9 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from hand_models import HandModel, HandPose
+from hand_models.model import skin_normals
 
 from ..objects.mesh import ObjectMesh
-from .grasp_types import skin_normals
 from .placement import SynthesisConfig
 
 _THUMB = (13, 14, 15)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..inner_spheres import sphere_centres
-from ..model import HandJacobian, HandModel
+from ..model import HandJacobian, HandModel, skin_normals
 from ..point_jacobian import PointJacobian
 from ..pose import TANGENT_DIM, HandPose
 from ..record import Record, shared
@@ -116,13 +116,7 @@ class HandState(Record):
     @cached_property
     def skin_normals(self) -> Tensor:
         """(B, P, 3) outward unit normals of the vertices ``skin_ids``."""
-        vertices, faces = self.model(self.pose).vertices, self.model.closed_faces
-        corners = vertices[:, faces]  # (B, F, 3 corners, 3)
-        area = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-        normals = torch.zeros_like(vertices)
-        for corner in range(3):
-            normals = normals.index_add(1, faces[:, corner], area)
-        return torch.nn.functional.normalize(normals[:, self.skin_ids], dim=2)
+        return skin_normals(self.model(self.pose).vertices, self.model.closed_faces)[:, self.skin_ids]
 
     @cached_property
     def spheres(self) -> PointJacobian:

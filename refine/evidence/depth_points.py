@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,10 +36,16 @@ class DepthPoints(Record):
     robust: float = 3.0
     """standard deviations beyond which a point pulls no harder"""
 
+    @cached_property
+    def _measured(self) -> tuple[Tensor, Tensor]:
+        """(B, n) bool: which points there are; and ``points``, zero for the others."""
+        there = self.points.isfinite().all(2)
+        return there, torch.where(there[..., None], self.points, torch.zeros_like(self.points))
+
     @property
     def places(self) -> Tensor:
         """(B,) bool: whether there are points enough to say where the hand is."""
-        return self.points.isfinite().all(2).sum(1) >= _ENOUGH
+        return self._measured[0].sum(1) >= _ENOUGH
 
     def mirrored(self) -> DepthPoints:
         """Of the hands in a mirror that flips x."""
@@ -47,8 +54,7 @@ class DepthPoints(Record):
 
     def start(self, state: HandState) -> HandPose:
         """The hands moved along the line of sight to where the points are in the mean: nearest skin is wrong before."""
-        there = self.points.isfinite().all(2)
-        measured = torch.where(there[..., None], self.points, torch.zeros_like(self.points))
+        there, measured = self._measured
         count = there.sum(1, keepdim=True).clamp_min(1)
         ray = state.skin.points - self.eye[:, None]
         seen = ((ray * state.skin_normals).sum(2) < 0).to(ray)[..., None]
@@ -65,8 +71,7 @@ class DepthPoints(Record):
     def linearize(self, state: HandState) -> list[PointForces]:
         skin, normals = state.skin.points, state.skin_normals
         hidden = ((skin - self.eye[:, None]) * normals).sum(2) > 0
-        there = self.points.isfinite().all(2)
-        measured = torch.where(there[..., None], self.points, torch.zeros_like(self.points))
+        there, measured = self._measured
         nearest = torch.cdist(measured, skin).masked_fill(hidden[:, None], torch.inf).argmin(2)  # (B, n)
         wide = nearest[..., None].expand(-1, -1, 3)
         facing = normals.gather(1, wide)

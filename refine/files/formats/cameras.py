@@ -76,6 +76,13 @@ def focal_length(value: Any, name: str = "focal") -> float:
     return number
 
 
+def true_camera(camera: Any, focal: float | None) -> tuple[np.ndarray | None, float | None]:
+    """The arguments ``camera`` and ``focal`` of readers as `intrinsics` and `focal_length`; ``ValueError`` for both."""
+    if camera is not None and focal is not None:
+        raise ValueError("focal: camera says it already; give one of the two.")
+    return None if camera is None else intrinsics(camera), None if focal is None else focal_length(focal)
+
+
 def with_focal(predictions: Predictions, focal: float) -> np.ndarray:
     """``(N, 3, 3)`` intrinsics of rows whose focal length is ``focal``; the principal point is the file's.
 

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from ..predictions import Predictions
-from .cameras import focal_length, intrinsics, seen_by
+from .cameras import seen_by, true_camera
 from .columns import Columns, joined
 from .files import json_names, npz_names, read_tree, rigid
 from .format import Format, Numbers, Side
@@ -80,9 +80,7 @@ def read_images(
     path: Path, told: Reading, object_id: str, object_pose: Any, camera: Any, focal: float | None
 ) -> Predictions:
     """`read`, for HaMeR and WiLoR alike."""
-    if camera is not None and focal is not None:
-        raise ValueError("focal: camera says it already; give one of the two.")
-    focal = None if focal is None else focal_length(focal)
+    matrix, focal = true_camera(camera, focal)
     frames = None
     if path.is_dir() or path.suffix.lower() == ".obj":
         meshes = meshes_below(path)
@@ -101,10 +99,10 @@ def read_images(
     columns["object_pose"] = _object_pose(object_pose, rows, frames, numbered)
     if not rows:
         return Predictions.from_columns(columns | {"input_error": np.zeros(0, "U1"), "metric_depth": np.zeros(0, bool)})
-    return _before_camera(columns, camera, focal)
+    return _before_camera(columns, matrix, focal)
 
 
-def _before_camera(columns: Columns, camera: Any, focal: float | None) -> Predictions:
+def _before_camera(columns: Columns, camera: np.ndarray | None, focal: float | None) -> Predictions:
     """The rows under the assumed focal length, or the true one where it is known."""
     rows = len(columns["side"])
     assumed, centre, size = columns.pop("focal"), columns.pop("centre"), columns.pop("size")
@@ -133,7 +131,7 @@ def _before_camera(columns: Columns, camera: Any, focal: float | None) -> Predic
         true = known.copy()
         true[:, 0, 0] = true[:, 1, 1] = focal
     else:
-        true = saved if camera is None else np.broadcast_to(intrinsics(camera), (rows, 3, 3))
+        true = saved if camera is None else np.broadcast_to(camera, (rows, 3, 3))
     predictions = Predictions.from_columns(columns | labels)
     if not np.isfinite(true).all((1, 2)).any():
         return predictions

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..predictions import Predictions
-from .cameras import focal_length, intrinsics, seen_by, with_focal
+from .cameras import intrinsics, seen_by, true_camera, with_focal
 from .files import numbers, read_tree, rigid
 
 KNOWN = ("camera", "focal", "input_error", "object_poses")
@@ -40,12 +40,10 @@ def with_known(
     Raises:
         ValueError: naming the argument that is wrong.
     """
-    if camera is not None and focal is not None:
-        raise ValueError("focal: camera says it already; give one of the two.")
+    matrix, focal = true_camera(camera, focal)
     if focal is not None:
-        camera = with_focal(predictions, focal_length(focal))
-    if camera is not None:
-        matrix = intrinsics(camera)
+        matrix = intrinsics(with_focal(predictions, focal))
+    if matrix is not None:
         if matrix.ndim == 3 and len(matrix) not in (1, len(predictions)):
             raise ValueError(f"camera: {len(matrix)} matrices for {len(predictions)} rows; give one, or one a row.")
         predictions = seen_by(predictions, matrix)

@@ -30,7 +30,7 @@ import numpy as np
 from hand_models import HandPose, fit_joints, load_hand_model, skeleton
 
 from ..predictions import Predictions
-from .cameras import focal_length, intrinsics
+from .cameras import true_camera
 from .columns import by_side, pose_columns, stacked
 from .files import filled, json_names, named, numbers, read_tree, rigid, table_of
 from .format import Format, Numbers, Side
@@ -72,10 +72,7 @@ def read(
         object_pose: object to camera, see `files.rigid`.
         mano_dir: fit the user's MANO; None: the open hand.
     """
-    if camera is not None and focal is not None:
-        raise ValueError("focal: camera says it already; give one of the two.")
-    focal = None if focal is None else focal_length(focal)
-    known = None if camera is None else intrinsics(camera)
+    known, focal = true_camera(camera, focal)
     tree, shared, rows = read_tree(path), {}, []
     if isinstance(tree, dict) and isinstance(tree.get("frames"), list):
         shared = {name: tree[name] for name in ("image_size", "width", "height") if name in tree}
