@@ -67,6 +67,10 @@ class ContactField(Record):
     """(B, 21, 3) metres, object frame: where an estimator believes the joints are. None in a ground truth."""
     joints_var: Tensor | None = None
     """(B, 21) square metres, per axis."""
+    joints_cov: Tensor | None = None
+    """(B, 21, 3, 3) square metres, object frame."""
+    holding: Tensor | None = None
+    """(B,) probability that the hand holds the object."""
 
     def mirrored(self) -> ContactField:
         """The same grasps in a mirror that flips x, over the mirrored object's points.
@@ -75,7 +79,9 @@ class ContactField(Record):
         """
         if self.joints is None:
             return self
-        return replace(self, joints=self.joints * self.joints.new_tensor([-1.0, 1.0, 1.0]))
+        flip = self.joints.new_tensor([-1.0, 1.0, 1.0])
+        cov = None if self.joints_cov is None else self.joints_cov * flip[:, None] * flip
+        return replace(self, joints=self.joints * flip, joints_cov=cov)
 
     def at(self, points: Tensor | slice) -> ContactField:
         """The field at some of the object points, an index ``(m,)`` or slice."""
@@ -94,7 +100,7 @@ class ContactField(Record):
             ValueError: when ``parts`` is empty.
         """
         if any(part.joints is None for part in parts):
-            parts = [replace(part, joints=None, joints_var=None) for part in parts]
+            parts = [replace(part, joints=None, joints_var=None, joints_cov=None, holding=None) for part in parts]
         return super().cat(parts)
 
 

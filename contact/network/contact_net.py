@@ -30,6 +30,7 @@ _BONE_TOKENS = (
     (0, 9), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (17, 18), (18, 19), (19, 20),
     (13, 14), (14, 15), (15, 16), (1, 2), (2, 3), (3, 4),
 )  # fmt: skip
+_TOLD_UNIT = 0.04  # metres: an input that is off by this much is corrected as one of which nothing is known
 _MIN_STD = 0.001  # metres: below a millimetre nothing is gained by more confidence
 
 
@@ -77,15 +78,24 @@ class Prediction(Record):
     hand_contact_logit: Tensor
     hand_contact_var: Tensor
     joints: Tensor
-    joints_var: Tensor
+    joints_cov: Tensor
+    holding_logit: Tensor
+
+    @property
+    def joints_var(self) -> Tensor:
+        """(B, 21) mean over the axes."""
+        return torch.diagonal(self.joints_cov, dim1=2, dim2=3).mean(2)
 
     def to_field(self, observation: Observation) -> ContactField:
         """The contact field in the object frame."""
+        turn = observation.rotation[:, None]
         as_it_is = [name for name in vars(self) if name in ContactField.__dataclass_fields__]
         return ContactField(**{name: getattr(self, name) for name in as_it_is} | {
             "contact": self.contact_logit.sigmoid(), "near": self.near_logit.sigmoid(),
             "part": self.part_logits.softmax(-1), "hand_contact": self.hand_contact_logit.sigmoid(),
             "joints": self.joints @ observation.rotation.transpose(1, 2) + observation.origin[:, None],
+            "joints_var": self.joints_var, "holding": self.holding_logit.sigmoid(),
+            "joints_cov": turn @ self.joints_cov @ turn.transpose(2, 3),
         })  # fmt: skip
 
 
@@ -175,6 +185,7 @@ class ContactNet(nn.Module):
         # contact 2, near 1, part 16, canonical offset 3 and spread 1, gap 1 and spread 1
         self.point_head = nn.Linear(c.middle, 9 + NUM_PARTS)
         self.joint_head = nn.Sequential(nn.Linear(c.token, c.token), nn.ReLU(), nn.Linear(c.token, 4))
+        self.holding_head = nn.Linear(c.token, 1)
         self.skin_place, self.skin_token = nn.Linear(3, 64), nn.Linear(2 * c.token, 64)
         self.skin_head = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
         self.part_centre = nn.Parameter(torch.zeros(NUM_PARTS, 3))
@@ -247,6 +258,11 @@ class ContactNet(nn.Module):
         on_object = self.point_head(fine).split([1, 1, 1, 3, 1, 1, 1, NUM_PARTS], -1)
         contact, contact_spread, near, offset, offset_spread, gap, gap_spread, part = on_object
         joints = self.joint_head(of_joints)
+        # In units of the input's own error, where that is known: what cannot be off is not moved.
+        told = observation.told[:, None, None, None]
+        unit = told * observation.spread / _TOLD_UNIT + (1 - told) * torch.eye(3).to(told)
+        variance = _variance(joints[..., 3], 0.0) * LENGTH**2
+        least = _MIN_STD**2 * torch.eye(3).to(unit)
         ends = torch.tensor(_BONE_TOKENS, device=tokens.device)
         of_bone = self.skin_token(of_joints[:, ends].flatten(2))
         on_skin = self.skin_head(self.skin_place(skin / LENGTH) + of_bone[:, skin_part])
@@ -262,8 +278,9 @@ class ContactNet(nn.Module):
             gap_var=_variance(gap_spread[..., 0], 0.1 * _MIN_STD / LENGTH) * LENGTH**2,
             hand_contact_logit=on_skin[..., 0],
             hand_contact_var=_variance(on_skin[..., 1], 0.01),
-            joints=observation.joint_positions + joints[..., :3] * LENGTH,
-            joints_var=_variance(joints[..., 3], _MIN_STD / LENGTH) * LENGTH**2,
+            joints=observation.joint_positions + (unit @ joints[..., :3, None])[..., 0] * LENGTH,
+            holding_logit=self.holding_head(of_joints.mean(1))[:, 0],
+            joints_cov=variance[..., None, None] * (unit @ unit) + least,
         )
 
     def predict(

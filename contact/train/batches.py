@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from hand_models import HandModel, HandPose
 from hand_models.record import Record
@@ -16,6 +17,7 @@ from ..input_error import InputError
 from ..network.features import Observation, observe
 from ..objects.hierarchy import PointHierarchy
 from ..perturb import PROTOCOLS, perturb
+from .approaches import withdraw
 from .config import TrainConfig
 
 
@@ -29,35 +31,64 @@ class Batch(Record):
     truth: ContactField
     joints: Tensor
     """(B, 21, 3) true joints in the noisy wrist's frame"""
+    holding: Tensor
+    """(B,) 1 where the hand holds the object"""
 
 
 def perturbed(
-    pose: HandPose, noise: str, scale: Tensor, generator: torch.Generator, tracking: InputError | None = None
-) -> tuple[HandPose, HandPose]:
+    pose: HandPose, noise: InputError | str, scale: Tensor, generator: torch.Generator,
+    tracking: InputError | None = None, model: HandModel | None = None, view: Tensor | None = None,
+) -> tuple[HandPose, HandPose]:  # fmt: skip
     """Hands that count as true, and as they are seen: ``scale (B,)`` times the protocol ``noise`` off.
 
     Args:
         tracking: error put on the hands first, which counts as true.
+        model: right hand, and
+        view: ``(B, 3)`` lines of sight, for noise that is along them.
     """
     if tracking is not None:
         pose = perturb(pose, tracking, seed=generator)
-    return pose, perturb(pose, PROTOCOLS[noise], seed=generator, scale=scale)
+    return pose, perturb(pose, noise, seed=generator, scale=scale, model=model, view=view)
 
 
 def make_batch(
-    model: HandModel, corpus: Corpus, index: Tensor, noise: str, scale: Tensor, generator: torch.Generator,
-    tracking: InputError | None = None,
+    model: HandModel, corpus: Corpus, index: Tensor, noise: InputError | str, scale: Tensor,
+    generator: torch.Generator, tracking: InputError | None = None, told: Tensor | None = None,
+    apart: Tensor | None = None, certain: Tensor | None = None,
 ) -> Batch:  # fmt: skip
     """Perturb the grasps ``index`` by ``scale`` times the protocol ``noise`` and describe them.
 
     Args:
         tracking: as `perturbed` takes it; contact stays that of the grasp itself.
+        told: ``(B,)`` bool: observations that state the error; None for none of them.
+        certain: ``(B,)`` bool: observations that state whether the hand holds; None for none of them.
+        apart: ``(B,)`` bool: hands drawn off their objects, so that they hold nothing; None for none of them.
     """
     objects = corpus.objects[corpus.which[index]]
-    pose, noisy = perturbed(corpus.pose[index], noise, scale, generator, tracking)
-    observation = observe(model, noisy, objects.points, objects.normals, objects.thickness)
+    noise = PROTOCOLS[noise] if isinstance(noise, str) else noise
+    view = normalize(torch.randn(len(index), 3, generator=generator), dim=1)
+    pose, truth = corpus.pose[index], corpus.truth(index)
+    holding = torch.ones(len(index))
+    if apart is not None and apart.any():
+        rows = apart.nonzero()[:, 0]
+        drawn, off = withdraw(model, pose[rows], objects[rows], generator)
+        pose = pose.fill(rows, drawn)
+        holding[rows[off]] = 0
+        truth = touching_nothing(truth).where(holding == 0, truth)
+    pose, noisy = perturbed(pose, noise, scale, generator, tracking, model, view)
+    covariance = None
+    if told is not None:
+        covariance = torch.linalg.inv(noise.precision(noisy, model, view).double()) * scale[:, None, None] ** 2
+        covariance = covariance.float().masked_fill(~told[:, None, None], torch.nan)
+    known = None if certain is None else holding.masked_fill(~certain, torch.nan)
+    observation = observe(model, noisy, objects.points, objects.normals, objects.thickness, covariance, known)
     joints = (model.joints(pose) - observation.origin[:, None]) @ observation.rotation
-    return Batch(observation, objects.hierarchy, corpus.truth(index), joints)
+    return Batch(observation, objects.hierarchy, truth, joints, holding)
+
+
+def touching_nothing(field: ContactField) -> ContactField:
+    """As many fields of hands that touch nothing and are near to nothing."""
+    return replace(field, **{n: torch.zeros_like(getattr(field, n)) for n in ("contact", "near", "hand_contact")})
 
 
 def draw_grasps(
@@ -81,5 +112,19 @@ def draw_grasps(
 def training_batch(model: HandModel, corpus: Corpus, among: Tensor, config: TrainConfig, step: int) -> Batch:
     """The batch of a step, from the grasps ``among``."""
     index, scale, generator = draw_grasps(corpus, among, config.batch_size, config, step)
-    noise = config.noise[step % len(config.noise)]
-    return make_batch(model, corpus, index, noise, scale, generator, config.tracking)
+    told = torch.rand(config.batch_size, generator=generator) < config.told_share
+    noise = varied(PROTOCOLS[config.noise[step % len(config.noise)]], generator)
+    apart = torch.rand(config.batch_size, generator=generator) < config.apart_share
+    certain = torch.rand(config.batch_size, generator=generator) < config.certain_share
+    return make_batch(model, corpus, index, noise, scale, generator, config.tracking, told, apart, certain)
+
+
+def varied(noise: InputError, generator: torch.Generator) -> InputError:
+    """Noise of another make: what an image estimator is off by differs from one to the next."""
+    if noise.along is None:
+        return noise
+    rotation, pose, along, picture = (0.25 + 1.25 * torch.rand(4, generator=generator)).tolist()
+    return replace(
+        noise, rotation=noise.rotation * rotation, pose=noise.pose * pose, along=noise.along * along,
+        picture=noise.picture * picture,
+    )  # fmt: skip

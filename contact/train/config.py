@@ -38,12 +38,18 @@ class TrainConfig:
     """steps over which the learning rate rises at the start of either phase, a tenth of the phase at most"""
     average: float = 0.999
     """decay of the moving average of the weights, which is what is evaluated and saved"""
-    noise: tuple[str, ...] = ("contactopt", "image")
+    noise: tuple[str, ...] = ("camera", "contactopt", "camera", "image")
     """protocols drawn from, each scaled by a random factor"""
     noise_scale: float = 1.3
     """largest factor"""
     clean_share: float = 0.15
     """share of hands without noise, from which the network learns to leave good ones alone"""
+    told_share: float = 0.6
+    """share of hands whose error the network is told; of the others it has to judge"""
+    certain_share: float = 0.4
+    """share of hands of which the network is told whether they hold"""
+    apart_share: float = 0.3
+    """share of hands that hold nothing, drawn off their objects"""
     tracking: InputError = TRACKING
     """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right
     and does not promise to be surer than the truth it will be judged by"""

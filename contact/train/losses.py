@@ -29,6 +29,7 @@ class LossWeights:
     canonical: float = 0.5
     gap: float = 0.5
     hand_contact: float = 1.0
+    holding: float = 0.5
 
 
 def gaussian_nll(error: Tensor, variance: Tensor, dims: int = 1) -> Tensor:
@@ -41,6 +42,14 @@ def gaussian_nll(error: Tensor, variance: Tensor, dims: int = 1) -> Tensor:
     return 0.5 * (error / dims / variance + variance.log())
 
 
+def gaussian_nll_of(error: Tensor, covariance: Tensor) -> Tensor:
+    """`gaussian_nll` of ``error (..., 3)`` under ``covariance (..., 3, 3)``, per dimension."""
+    factor = torch.linalg.cholesky(covariance)
+    white = torch.linalg.solve_triangular(factor, error[..., None], upper=False)[..., 0]
+    volume = torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(-1)
+    return (0.5 * white.square().sum(-1) + volume) / 3
+
+
 def _mean_where(value: Tensor, mask: Tensor) -> Tensor:
     return (value * mask).sum() / mask.sum().clamp_min(1)
 
@@ -51,28 +60,31 @@ def _value_loss(logit: Tensor, variance: Tensor, truth: Tensor) -> Tensor:
     return bce(logit, truth) + 0.1 * gaussian_nll(error, variance).mean()
 
 
-def losses(prediction: Prediction, truth: ContactField, joints: Tensor) -> dict[str, Tensor]:
+def losses(prediction: Prediction, truth: ContactField, joints: Tensor, holding: Tensor) -> dict[str, Tensor]:
     """Each term, unweighted: a scalar under each name of `LossWeights`.
 
     Args:
         prediction: raw output of the network, wrist frame.
         truth: ground-truth field.
         joints: ``(B, 21, 3)`` true joints in the noisy wrist's frame, metres.
+        holding: ``(B,)`` 1 where the hand holds the object.
     """
     p, near = prediction, truth.near
-    of_joints = ((p.joints - joints) ** 2).sum(-1) * _CM**2
+    off = (p.joints - joints) * _CM
+    of_joints = off.square().sum(-1)
     canonical = ((p.canonical - truth.canonical) ** 2).sum(-1) * _CM**2
     gap = (p.gap - truth.gap) ** 2 * _CM**2
     part = cross_entropy(p.part_logits.flatten(0, 1), truth.part.argmax(-1).flatten(), reduction="none")
     return {
         # The distance itself joins its likelihood, which alone would neglect the hard grasps.
-        "joints": gaussian_nll(of_joints, p.joints_var * _CM**2, 3).mean() + 0.3 * (of_joints + 1e-6).sqrt().mean(),
+        "joints": gaussian_nll_of(off, p.joints_cov * _CM**2).mean() + 0.3 * (of_joints + 1e-6).sqrt().mean(),
         "contact": _value_loss(p.contact_logit, p.contact_var, truth.contact),
         "near": bce(p.near_logit, near),
         "part": _mean_where(part.reshape(near.shape), near),
         "canonical": _mean_where(gaussian_nll(canonical, p.canonical_var * _CM**2, 3), near),
         "gap": _mean_where(gaussian_nll(gap, p.gap_var * _CM**2), near),
         "hand_contact": _value_loss(p.hand_contact_logit, p.hand_contact_var, truth.hand_contact),
+        "holding": bce(p.holding_logit, holding),
     }
 
 

@@ -42,7 +42,7 @@ def _skin(model: HandModel, batch: Batch) -> tuple[Tensor, Tensor]:
 def _loss(network: ContactNet, model: HandModel, at: Tensor, config: TrainConfig, batch: Batch) -> Tensor:
     """What a step descends: the losses of the mean prediction at the object points ``at``."""
     mean = network(batch.observation, batch.hierarchy, *_skin(model, batch), at)
-    return total(losses(mean, batch.truth.at(at), batch.joints), config.loss)
+    return total(losses(mean, batch.truth.at(at), batch.joints, batch.holding), config.loss)
 
 
 def _draw_loss(
@@ -59,7 +59,7 @@ def _draw_loss(
     draw = network.decode(encoding, observation, hierarchy, *_skin(model, batch), at, posterior.draw(noise))
     divergence = posterior.divergence(network.prior(encoding)).mean()
     weight = config.divergence * min(1.0, 2 * done)
-    return total(losses(draw, batch.truth.at(at), batch.joints), config.loss) + weight * divergence
+    return total(losses(draw, batch.truth.at(at), batch.joints, batch.holding), config.loss) + weight * divergence
 
 
 def _some_points(corpus: Corpus, config: TrainConfig, step: int) -> Tensor:
@@ -76,9 +76,11 @@ def _latent_noise(config: TrainConfig, step: int) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0
+    network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor, noise: str, seed: int = 0, told: bool = False
 ) -> dict[str, float]:
     """Mean loss terms and joint errors (mm) before and after, on the grasps ``index (N,)`` under a noise protocol.
+
+    ``told``: the network knows it.
 
     Without any grasps the result is empty.
     """
@@ -86,9 +88,19 @@ def evaluate(
     sums: dict[str, float] = {}
     device = next(network.parameters()).device
     for part in index.split(64) if len(index) else ():
-        batch = make_batch(model, corpus, part, noise, torch.ones(len(part)), generator).to(device)
+        batch = make_batch(
+            model,
+            corpus,
+            part,
+            noise,
+            torch.ones(len(part)),
+            generator,
+            None,
+            torch.full((len(part),), told),
+            certain=torch.ones(len(part), dtype=torch.bool),
+        ).to(device)
         p = network(batch.observation, batch.hierarchy, *_skin(model, batch))
-        values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints).items()}
+        values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints, batch.holding).items()}
         values["before_mm"] = 1000 * float((batch.observation.joint_positions - batch.joints).norm(dim=-1).mean())
         values["after_mm"] = 1000 * float((p.joints - batch.joints).norm(dim=-1).mean())
         near = batch.truth.near.bool()
@@ -171,7 +183,9 @@ def _first_network(config: TrainConfig) -> ContactNet:
 
 def _scores(network: ContactNet, model: HandModel, corpus: Corpus, index: Tensor) -> dict[str, dict[str, float]]:
     """`evaluate` under each of the protocols that a run reports."""
-    return {name: evaluate(network, model, corpus, index, name) for name in ("contactopt", "image", "none")}
+    unknown = {name: evaluate(network, model, corpus, index, name) for name in ("contactopt", "image", "none")}
+    told = ("contactopt", "image", "camera", "none")
+    return unknown | {f"{name}_told": evaluate(network, model, corpus, index, name, told=True) for name in told}
 
 
 def train(config: TrainConfig, model: HandModel | None = None) -> Path:

@@ -7,6 +7,7 @@ Residuals are in units of their standard deviation. A term that is about points 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -71,6 +72,39 @@ class PointTargets(Record):
             stiffness = torch.zeros_like(points.points[..., 0]).scatter_add(1, self.index, stiffness)
             force = torch.zeros_like(points.points).scatter_add(1, wide, force)
         return [PointForces(points, (self.weight * loss).sum(1), force, stiffness)]
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianJoints(Record):
+    """The joints to known places, each an observation with a Gaussian error that differs by direction."""
+
+    target: Tensor
+    """(B, 21, 3) metres"""
+    covariance: Tensor
+    """(B, 21, 3, 3) square metres"""
+    weight: float = 1.0
+    """on the squared residual"""
+    robust: float = 2.0
+    """residual above which the pull no longer grows"""
+
+    @cached_property
+    def _root(self) -> Tensor:
+        """(B, 21, 3, 3) R, with Rᵀ R the precision."""
+        identity = torch.eye(3).to(self.covariance).expand_as(self.covariance)
+        return torch.linalg.solve_triangular(torch.linalg.cholesky(self.covariance), identity, upper=False)
+
+    def linearize(self, state: HandState) -> list[PointForces]:
+        white = (self._root @ (state.joints.points - self.target)[..., None])[..., 0]
+        share, loss = pseudo_huber(white.square().sum(2), self.robust)
+        stiffness = self.weight * share
+        force = (self._root.transpose(2, 3) @ (stiffness[..., None] * white)[..., None])[..., 0]
+        normals = self._root * stiffness.sqrt()[..., None, None]
+        cost = self.weight * loss.sum(1)
+        nothing = torch.zeros_like(cost), torch.zeros_like(force)
+        return [
+            PointForces(state.joints, *((cost, force) if axis == 0 else nothing), None, normals[:, :, axis])
+            for axis in range(3)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,15 +175,15 @@ class Displaced(Record):
     """
 
     terms: tuple[Term, ...]
-    var: Tensor
-    """(B,) square metres per axis, of the displacement"""
+    covariance: Tensor
+    """(B, 3, 3) square metres, of the displacement"""
 
     def __getitem__(self, index: Any) -> Displaced:
-        return Displaced(tuple(term[index] for term in self.terms), self.var[index])
+        return Displaced(tuple(term[index] for term in self.terms), self.covariance[index])
 
     def linearize(self, state: HandState) -> list[NormalEquations]:
         whole = state.assemble([part for term in self.terms for part in term.linearize(state)])
-        apart = torch.diag_embed((1 / self.var)[:, None].expand(-1, 3))
+        apart = torch.linalg.inv(self.covariance)
         gain = torch.linalg.inv(whole.hessian[:, :3, :3] + apart)
         rows, pull = whole.hessian[:, :, :3], whole.gradient[:, :3, None]
         return [

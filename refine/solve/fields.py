@@ -51,9 +51,13 @@ class EncodedGrasps(Record):
 
     @staticmethod
     @torch.no_grad()
-    def of(network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose) -> EncodedGrasps:
-        """Look at the hands and their objects, object frame."""
-        seen = observe(model, pose, objects.points[which], objects.normals[which], objects.thickness[which])
+    def of(
+        network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose,
+        covariance: Tensor | None = None, holding: Tensor | None = None,
+    ) -> EncodedGrasps:  # fmt: skip
+        """Look at the hands and their objects, object frame; ``covariance`` and ``holding`` as `observe` takes them."""
+        points, normals, thickness = objects.points[which], objects.normals[which], objects.thickness[which]
+        seen = observe(model, pose, points, normals, thickness, covariance, holding)
         hierarchy = objects.hierarchy[which]
         return EncodedGrasps(network, model, seen, hierarchy, network.encode(seen, hierarchy))
 

@@ -20,7 +20,7 @@ from hand_models import HandModel, HandPose
 from hand_models.record import Record
 from hand_models.solver.least_squares import Solution, minimize
 from hand_models.solver.states import HandState, Term
-from hand_models.solver.terms import AnglePrior, Displaced, JointLimits, PointTargets
+from hand_models.solver.terms import AnglePrior, Displaced, GaussianJoints, JointLimits, PointTargets
 
 from ..config import CostConfig, RefineConfig
 
@@ -33,7 +33,7 @@ class FieldTerms(Record):
 
     which: Tensor
     """(B,) object of each problem"""
-    joints: PointTargets
+    joints: GaussianJoints
     """where the joints are seen"""
     correspondences: PointTargets
     """where corresponding skin is seen"""
@@ -50,8 +50,9 @@ class FieldTerms(Record):
         """
         seen: list[Term] = [self.correspondences, self.joints]
         if (known := placed(evidence, len(self))).any():
-            together = self.joints.std.square().mean(1)
-            seen = [Displaced(tuple(seen), torch.where(known, together, torch.full_like(together, _NOT_AT_ALL)))]
+            together = self.joints.covariance.mean(1)
+            nowhere = (_NOT_AT_ALL * torch.eye(3).to(together)).expand_as(together)
+            seen = [Displaced(tuple(seen), torch.where(known[:, None, None], together, nowhere))]
         usual = AnglePrior.grasping(model.anatomy, len(self), config.anatomy)
         limits = JointLimits(model.anatomy, config.limits_std)
         return [*seen, self.given, usual, limits, *evidence]
@@ -70,9 +71,13 @@ def field_terms(
     costs, skin = config.costs, model.contact_points[: config.skin_points]
     assert field.joints is not None
     assert field.joints_var is not None
-    spread, joints_var = field.canonical_var + field.gap_var, field.joints_var
+    spread = field.canonical_var + field.gap_var
+    covariance = field.joints_cov
+    if covariance is None or not costs.trust:
+        alike = field.joints_var if costs.trust else _alike(field.joints_var, torch.ones_like(field.joints_var))
+        covariance = alike[..., None, None] * torch.eye(3).to(alike)
     if not costs.trust:
-        spread, joints_var = _alike(spread, field.near), _alike(joints_var, torch.ones_like(joints_var))
+        spread = _alike(spread, field.near)
     confidence = field.near * (0.01**2 / (spread + 0.01**2))
     weight, chosen = confidence.topk(min(costs.correspondences, confidence.shape[1]), dim=1)
     wide = chosen[..., None].expand(-1, -1, 3)
@@ -87,7 +92,7 @@ def field_terms(
     angles = model.anatomy.to_anatomical(pose.hand_pose)
     return FieldTerms(
         which,
-        PointTargets(field.joints, torch.full_like(joints_var, costs.joints), joints_var.sqrt(), points="joints"),
+        GaussianJoints(field.joints, covariance, costs.joints),
         PointTargets(places, weight, spread.gather(1, chosen).sqrt().clamp_min(0.003), on_hand),
         touch,
         AnglePrior(angles, angles.new_tensor(costs.initial_pose).expand_as(angles), model.anatomy),

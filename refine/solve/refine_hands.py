@@ -87,10 +87,12 @@ def refine_right_hands(
         known = [term[rows].to(device) for term in evidence]
         # The network sees the hand where what is known of it has it: from there it errs least.
         stated = placed(known, len(rows)).to(device)
-        start = given
+        start, covariance = given, None
         if stated.any():
-            start = _placed(HandState.of(given, model, skin), known).where(stated, given)
-        grasps = EncodedGrasps.of(network, model, objects, index, start)
+            start, covariance = _placed(HandState.of(given, model, skin), known)
+            start = start.where(stated, given)
+            covariance = covariance.masked_fill(~stated[:, None, None], torch.nan)
+        grasps = EncodedGrasps.of(network, model, objects, index, start, covariance)
         field = grasps.mean()
         if config.method == "contactopt":
             held = [meshes[i] for i in which[rows].tolist()]
@@ -103,8 +105,8 @@ def refine_right_hands(
     return Refined.cat(parts)
 
 
-def _placed(state: HandState, evidence: Sequence[Term]) -> HandPose:
-    """The hands that agree best with the evidence alone."""
+def _placed(state: HandState, evidence: Sequence[Term]) -> tuple[HandPose, Tensor]:
+    """The hands that agree best with the evidence alone, and how they may be off, ``(B, 51, 51)``."""
     for term in evidence:
         if hasattr(term, "start"):
             state = replace(state, pose=term.start(state))
@@ -112,7 +114,10 @@ def _placed(state: HandState, evidence: Sequence[Term]) -> HandPose:
     rest = [term for term in evidence if not hasattr(term, "loosened")]
     for factor in _LOOSENED if loose else ():
         state = minimize(state, [*rest, *(term.loosened(factor) for term in loose)], _NEARLY).state
-    return minimize(state, evidence).state.pose
+    solution = minimize(state, evidence)
+    hessian = solution.equations.hessian.double()
+    floor = torch.diag_embed(1e-9 * torch.diagonal(hessian, dim1=1, dim2=2) + 1e-9)
+    return solution.state.pose, torch.linalg.inv(hessian + floor).to(state.pose.transl)
 
 
 def _solve(
