@@ -185,7 +185,7 @@ class ContactNet(nn.Module):
         # contact 2, near 1, part 16, canonical offset 3 and spread 1, gap 1 and spread 1
         self.point_head = nn.Linear(c.middle, 9 + NUM_PARTS)
         self.joint_head = nn.Sequential(nn.Linear(c.token, c.token), nn.ReLU(), nn.Linear(c.token, 4))
-        self.holding_head = nn.Linear(c.token, 1)
+        self.holding_head = nn.Sequential(nn.Linear(2 * c.token, 64), nn.ReLU(), nn.Linear(64, 1))
         self.skin_place, self.skin_token = nn.Linear(3, 64), nn.Linear(2 * c.token, 64)
         self.skin_head = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
         self.part_centre = nn.Parameter(torch.zeros(NUM_PARTS, 3))
@@ -279,7 +279,7 @@ class ContactNet(nn.Module):
             hand_contact_logit=on_skin[..., 0],
             hand_contact_var=_variance(on_skin[..., 1], 0.01),
             joints=observation.joint_positions + (unit @ joints[..., :3, None])[..., 0] * LENGTH,
-            holding_logit=self.holding_head(of_joints.mean(1))[:, 0],
+            holding_logit=self.holding_head(torch.cat([of_joints.mean(1), of_object.amax(1)], 1))[:, 0],
             joints_cov=variance[..., None, None] * (unit @ unit) + least,
         )
 

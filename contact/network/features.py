@@ -22,8 +22,9 @@ JOINT_REACH = 0.03
 """Fall-off of the nearness to joints, metres."""
 OBJECT_FEATURES = 36 + 21
 JOINT_FEATURES = 10 + 7
-HAND_FEATURES = 118 + 50
+HAND_FEATURES = 118 + 49 + 3
 _SKIN_SAMPLES = 256
+_CLOSE = (0.005, 0.02)  # metres: fall-offs of how near the skin comes to the object
 _USUAL, _USUAL_TURN, _USUAL_BEND = 0.03, 0.1, 0.1  # metres, radians: what errors of the input are measured in
 
 
@@ -37,7 +38,7 @@ class Observation(Record):
     joints: Tensor
     """(B, 21, 17) per joint: position, nearest object point and its normal, distance; how it may be off"""
     hand: Tensor
-    """(B, 168) joint angles, joint positions, shape; how wrist and angles may be off, and whether the hand holds"""
+    """(B, 170) joint angles, joint positions, shape; how wrist and angles may be off; how near the skin comes"""
     joint_positions: Tensor
     """(B, 21, 3) noisy joints in the wrist frame, metres"""
     rotation: Tensor
@@ -53,7 +54,7 @@ class Observation(Record):
 @torch.no_grad()
 def observe(
     model: HandModel, pose: HandPose, points: Tensor, normals: Tensor, thickness: Tensor,
-    covariance: Tensor | None = None, holding: Tensor | None = None,
+    covariance: Tensor | None = None,
 ) -> Observation:  # fmt: skip
     """Describe ``B`` noisy right hands and the objects beside them.
 
@@ -65,8 +66,6 @@ def observe(
         thickness: ``(B, n)`` metres.
         covariance: ``(B, 51, 51)`` of the numbers of `HandPose.retract` about the noisy hands, metres and radians;
             NaN in the rows of hands of whose error nothing is known. None when nothing is known of any.
-        holding: ``(B,)`` 1 for hands that are known to hold the object, 0 for those that are known not to, NaN for
-            the others. None when that is not known of any.
 
     Raises:
         ValueError: left hands, or arrays whose shapes do not go together.
@@ -108,7 +107,8 @@ def observe(
     known = told[:, None, None].expand(-1, 21, 1)
     of_joints += [spread[:, :, upper[0], upper[1]] / _USUAL, known]
     of_hand += [told[:, None], std / std.new_tensor([_USUAL_TURN] * 3 + [_USUAL_BEND] * 45)]
-    of_hand += [told.new_zeros(len(told), 1) if holding is None else (2 * holding[:, None] - 1).nan_to_num(0.0)]
+    closest = to_skin.norm(dim=-1).amin(1)[:, None]
+    of_hand += [(closest / LENGTH).clamp_max(10.0), *(torch.exp(-closest / reach) for reach in _CLOSE)]
     features = (torch.cat(parts, -1) for parts in (of_points, of_joints, of_hand))
     return Observation(*features, joints, rotation, origin, told, spread)
 

@@ -47,21 +47,22 @@ def perturbed(
         view: ``(B, 3)`` lines of sight, for noise that is along them.
     """
     if tracking is not None:
-        pose = perturb(pose, tracking, seed=generator)
+        # How well the truth is known differs too, from perfectly to half as well again as it usually is.
+        known = 1.5 * torch.rand(len(pose), generator=generator)
+        pose = perturb(pose, tracking, seed=generator, scale=known)
     return pose, perturb(pose, noise, seed=generator, scale=scale, model=model, view=view)
 
 
 def make_batch(
     model: HandModel, corpus: Corpus, index: Tensor, noise: InputError | str, scale: Tensor,
     generator: torch.Generator, tracking: InputError | None = None, told: Tensor | None = None,
-    apart: Tensor | None = None, certain: Tensor | None = None,
+    apart: Tensor | None = None,
 ) -> Batch:  # fmt: skip
     """Perturb the grasps ``index`` by ``scale`` times the protocol ``noise`` and describe them.
 
     Args:
         tracking: as `perturbed` takes it; contact stays that of the grasp itself.
         told: ``(B,)`` bool: observations that state the error; None for none of them.
-        certain: ``(B,)`` bool: observations that state whether the hand holds; None for none of them.
         apart: ``(B,)`` bool: hands drawn off their objects, so that they hold nothing; None for none of them.
     """
     objects = corpus.objects[corpus.which[index]]
@@ -74,21 +75,14 @@ def make_batch(
         drawn, off = withdraw(model, pose[rows], objects[rows], generator)
         pose = pose.fill(rows, drawn)
         holding[rows[off]] = 0
-        truth = touching_nothing(truth).where(holding == 0, truth)
     pose, noisy = perturbed(pose, noise, scale, generator, tracking, model, view)
     covariance = None
     if told is not None:
         covariance = torch.linalg.inv(noise.precision(noisy, model, view).double()) * scale[:, None, None] ** 2
         covariance = covariance.float().masked_fill(~told[:, None, None], torch.nan)
-    known = None if certain is None else holding.masked_fill(~certain, torch.nan)
-    observation = observe(model, noisy, objects.points, objects.normals, objects.thickness, covariance, known)
+    observation = observe(model, noisy, objects.points, objects.normals, objects.thickness, covariance)
     joints = (model.joints(pose) - observation.origin[:, None]) @ observation.rotation
     return Batch(observation, objects.hierarchy, truth, joints, holding)
-
-
-def touching_nothing(field: ContactField) -> ContactField:
-    """As many fields of hands that touch nothing and are near to nothing."""
-    return replace(field, **{n: torch.zeros_like(getattr(field, n)) for n in ("contact", "near", "hand_contact")})
 
 
 def draw_grasps(
@@ -115,16 +109,13 @@ def training_batch(model: HandModel, corpus: Corpus, among: Tensor, config: Trai
     told = torch.rand(config.batch_size, generator=generator) < config.told_share
     noise = varied(PROTOCOLS[config.noise[step % len(config.noise)]], generator)
     apart = torch.rand(config.batch_size, generator=generator) < config.apart_share
-    certain = torch.rand(config.batch_size, generator=generator) < config.certain_share
-    return make_batch(model, corpus, index, noise, scale, generator, config.tracking, told, apart, certain)
+    return make_batch(model, corpus, index, noise, scale, generator, config.tracking, told, apart)
 
 
 def varied(noise: InputError, generator: torch.Generator) -> InputError:
-    """Noise of another make: what an image estimator is off by differs from one to the next."""
+    """Noise of another make: what one estimator is off by differs from the next, in each of its parts."""
+    rotation, pose, translation, along, picture = (0.4 + 1.2 * torch.rand(5, generator=generator)).tolist()
+    noise = replace(noise, rotation=noise.rotation * rotation, pose=noise.pose * pose)
     if noise.along is None:
-        return noise
-    rotation, pose, along, picture = (0.25 + 1.25 * torch.rand(4, generator=generator)).tolist()
-    return replace(
-        noise, rotation=noise.rotation * rotation, pose=noise.pose * pose, along=noise.along * along,
-        picture=noise.picture * picture,
-    )  # fmt: skip
+        return replace(noise, translation=noise.translation * translation)
+    return replace(noise, along=noise.along * along, picture=noise.picture * picture)

@@ -44,11 +44,9 @@ class TrainConfig:
     """largest factor"""
     clean_share: float = 0.15
     """share of hands without noise, from which the network learns to leave good ones alone"""
-    told_share: float = 0.6
+    told_share: float = 0.5
     """share of hands whose error the network is told; of the others it has to judge"""
-    certain_share: float = 0.4
-    """share of hands of which the network is told whether they hold"""
-    apart_share: float = 0.3
+    apart_share: float = 0.25
     """share of hands that hold nothing, drawn off their objects"""
     tracking: InputError = TRACKING
     """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right

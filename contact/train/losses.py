@@ -69,7 +69,9 @@ def losses(prediction: Prediction, truth: ContactField, joints: Tensor, holding:
         joints: ``(B, 21, 3)`` true joints in the noisy wrist's frame, metres.
         holding: ``(B,)`` 1 where the hand holds the object.
     """
-    p, near = prediction, truth.near
+    # The field is that of a hand that holds: hands that hold nothing teach the probability alone.
+    rows = holding > 0.5
+    p, truth, joints, near = prediction[rows], truth[rows], joints[rows], truth.near[rows]
     off = (p.joints - joints) * _CM
     of_joints = off.square().sum(-1)
     canonical = ((p.canonical - truth.canonical) ** 2).sum(-1) * _CM**2
@@ -84,7 +86,7 @@ def losses(prediction: Prediction, truth: ContactField, joints: Tensor, holding:
         "canonical": _mean_where(gaussian_nll(canonical, p.canonical_var * _CM**2, 3), near),
         "gap": _mean_where(gaussian_nll(gap, p.gap_var * _CM**2), near),
         "hand_contact": _value_loss(p.hand_contact_logit, p.hand_contact_var, truth.hand_contact),
-        "holding": bce(p.holding_logit, holding),
+        "holding": bce(prediction.holding_logit, holding),
     }
 
 

@@ -88,17 +88,9 @@ def evaluate(
     sums: dict[str, float] = {}
     device = next(network.parameters()).device
     for part in index.split(64) if len(index) else ():
-        batch = make_batch(
-            model,
-            corpus,
-            part,
-            noise,
-            torch.ones(len(part)),
-            generator,
-            None,
-            torch.full((len(part),), told),
-            certain=torch.ones(len(part), dtype=torch.bool),
-        ).to(device)
+        state = torch.full((len(part),), told)
+        scale = torch.ones(len(part))
+        batch = make_batch(model, corpus, part, noise, scale, generator, told=state).to(device)
         p = network(batch.observation, batch.hierarchy, *_skin(model, batch))
         values = {k: float(v) for k, v in losses(p, batch.truth, batch.joints, batch.holding).items()}
         values["before_mm"] = 1000 * float((batch.observation.joint_positions - batch.joints).norm(dim=-1).mean())

@@ -53,11 +53,11 @@ class EncodedGrasps(Record):
     @torch.no_grad()
     def of(
         network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose,
-        covariance: Tensor | None = None, holding: Tensor | None = None,
+        covariance: Tensor | None = None,
     ) -> EncodedGrasps:  # fmt: skip
-        """Look at the hands and their objects, object frame; ``covariance`` and ``holding`` as `observe` takes them."""
+        """Look at the hands and their objects, object frame; ``covariance`` as `observe` takes it."""
         points, normals, thickness = objects.points[which], objects.normals[which], objects.thickness[which]
-        seen = observe(model, pose, points, normals, thickness, covariance, holding)
+        seen = observe(model, pose, points, normals, thickness, covariance)
         hierarchy = objects.hierarchy[which]
         return EncodedGrasps(network, model, seen, hierarchy, network.encode(seen, hierarchy))
 
