@@ -184,7 +184,7 @@ class ContactNet(nn.Module):
         self.spread1 = _Spread(c.middle, c.fine, c.middle)
         # contact 2, near 1, part 16, canonical offset 3 and spread 1, gap 1 and spread 1
         self.point_head = nn.Linear(c.middle, 9 + NUM_PARTS)
-        self.joint_head = nn.Sequential(nn.Linear(c.token, c.token), nn.ReLU(), nn.Linear(c.token, 4))
+        self.joint_head = nn.Sequential(nn.Linear(c.token, c.token), nn.ReLU(), nn.Linear(c.token, 9))
         self.holding_head = nn.Sequential(nn.Linear(2 * c.token, 64), nn.ReLU(), nn.Linear(64, 1))
         self.skin_place, self.skin_token = nn.Linear(3, 64), nn.Linear(2 * c.token, 64)
         self.skin_head = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
@@ -261,7 +261,7 @@ class ContactNet(nn.Module):
         # In units of the input's own error, where that is known: what cannot be off is not moved.
         told = observation.told[:, None, None, None]
         unit = told * observation.spread / _TOLD_UNIT + (1 - told) * torch.eye(3).to(told)
-        variance = _variance(joints[..., 3], 0.0) * LENGTH**2
+        root = unit @ _root(joints[..., 3:])
         least = _MIN_STD**2 * torch.eye(3).to(unit)
         ends = torch.tensor(_BONE_TOKENS, device=tokens.device)
         of_bone = self.skin_token(of_joints[:, ends].flatten(2))
@@ -280,7 +280,7 @@ class ContactNet(nn.Module):
             hand_contact_var=_variance(on_skin[..., 1], 0.01),
             joints=observation.joint_positions + (unit @ joints[..., :3, None])[..., 0] * LENGTH,
             holding_logit=self.holding_head(torch.cat([of_joints.mean(1), of_object.amax(1)], 1))[:, 0],
-            joints_cov=variance[..., None, None] * (unit @ unit) + least,
+            joints_cov=root @ root.transpose(2, 3) + least,
         )
 
     def predict(
@@ -315,6 +315,19 @@ def _summary(encoding: Encoding) -> Tensor:
     """What the joint tokens know, on average, whatever size tokens have grown to in training."""
     joints = encoding.tokens[:, LEVELS[2] :]
     return layer_norm(joints, joints.shape[-1:]).mean(1)
+
+
+def _root(x: Tensor) -> Tensor:
+    """Lower triangular root ``(..., 3, 3)`` of a covariance, units of `LENGTH` squared, from ``x (..., 6)``: its size,
+    how this differs by axis, and how the axes go together."""
+    size = 0.3 * LENGTH * softplus(x[..., :1])
+    first, second = x[..., 1:3].tanh().unbind(-1)
+    diagonal = torch.stack([first, second, -first - second], -1).exp()
+    # The unit lower triangle in columns; nothing above its diagonal.
+    one, none = torch.ones_like(first), torch.zeros_like(first)
+    below = 0.5 * x[..., 3:]
+    rows = one, none, none, below[..., 0], one, none, below[..., 1], below[..., 2], one
+    return torch.stack(rows, -1).unflatten(-1, (3, 3)) * (size * diagonal)[..., None, :]
 
 
 def _variance(x: Tensor, floor: float) -> Tensor:
