@@ -59,14 +59,15 @@ def refine_grasp(
     confidence: Any = None,
     keypoint_sigma: Any = None,
     depth_points: Any = None,
+    holding: Any = None,
     prior: PosePrior | None = None,
     terms: Sequence[Evidence] = (),
 ) -> RefineResult | TwoHandResult:
     """Make a roughly right grasp physically right.
 
     A network predicts from the noisy hand and the object where they touch, which part of the hand touches
-    where, and how sure it is; a Gauss–Newton solver moves the hand there without letting it sink in. A hand
-    that is already more plausible than what the solver finds is returned unchanged, status ``kept``.
+    where, and how sure it is; a Gauss–Newton solver moves the hand there without letting it sink in. How far the hand
+    goes depends on how probable it is that it holds the object at all, and that the result is nearer the truth.
 
     Args:
         hand_pose: one hand or a batch of ``B``: a `HandPose`; a dict with ``global_orient (3)``,
@@ -77,7 +78,7 @@ def refine_grasp(
             (``flat_hand_mean``). A list of hands of one
             side is a batch. Or a list of a right and a left hand (`HandPose` or dicts, ``B`` each) on the
             same object: they are refined together and do not enter one another; ``input_error``, ``keypoints_2d``,
-            ``confidence``, ``keypoint_sigma`` and ``depth_points`` are then lists of two as well.
+            ``confidence``, ``keypoint_sigma``, ``depth_points`` and ``holding`` are then lists of two as well.
         object_mesh: a path, a ``trimesh.Trimesh``, ``(vertices, faces)`` or an `ObjectMesh`, metres unless ``scale``
             says otherwise.
         object_pose: 4×4 object to camera, or ``(B, 4, 4)``, when the hands are in the camera's frame;
@@ -100,6 +101,9 @@ def refine_grasp(
             default.
         depth_points: ``(n, 3)`` or ``(B, n, 3)`` metres, measured by a depth camera on the skin that it sees, in the
             frame of the hand pose, NaN-padded.
+        holding: whether the hands hold the object: True, as grasp benchmarks have it; False, and they are only brought
+            out of it; or one of these, or None, for each hand. None, the default: judged from what is seen, and a hand
+            that does not hold stays as it came, status ``apart``.
         prior: how sure each number of the ``B`` hands is, in the object's frame, where more is known of that than
             "roughly right"; see `refine.evidence.graph_points`. For single hands.
         terms: costs of your own that take part in the solve, in the object's frame (examples/06_your_own_term.py).
@@ -115,7 +119,7 @@ def refine_grasp(
         FileNotFoundError: a mesh path or the weights do not exist.
     """
     config, model = _options(config, hand_model)
-    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points)
+    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points, holding)
     if is_pair(hand_pose):
         for name, value in (("prior", prior), ("terms", terms or None)):
             if value is not None:
@@ -149,6 +153,7 @@ def refine_request(request: Request, config: RefineConfig, seed: int = 0) -> Ref
         config,
         seed,
         request.right_evidence(),
+        request.holding[request.usable],
     )
     return request.answer(refined, load_scale(weights_path(config)), config)
 
@@ -209,7 +214,7 @@ def _refine_pair(
         )
     for request in requests:
         _warn_of_problems(request, stacklevel=4)
-    hands = [OneHand(r.right_hands(), r.scene(), r.usable, r.right_evidence()) for r in requests]
+    hands = [OneHand(r.right_hands(), r.scene(), r.usable, r.right_evidence(), r.holding[r.usable]) for r in requests]
     found, before, after = refine_two_hands(hands, requests[0].right_model(), config, seed)
     uncertainty = load_scale(weights_path(config))
     one, other = (r.answer(f, uncertainty, config) for r, f in zip(requests, found, strict=True))

@@ -52,9 +52,12 @@ class RefineConfig:
     contact: Termination = field(default_factory=lambda: Termination(iterations=15, relative_decrease=1e-3))
     """then contact is resolved"""
     gate: bool = True
-    """return the input (status ``kept``) when the result is not more plausible"""
-    margin: float | None = None
-    """log odds by which a result must be more plausible than its input; None for the fitted ones"""
+    """weigh how probable it is that the hand holds and the result is better, and go as far; False always goes all the
+    way"""
+    undecided: float = 0.5
+    """probability up to which the input stays"""
+    sure: float = 0.95
+    """probability from which on the result is returned; between the two the hand goes part of the way"""
     hypotheses: int = 1
     """plausible contact fields tried per grasp; the solution that scores best is taken"""
     finalists: int = 1
@@ -73,6 +76,8 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if self.method not in ("regrasp", "contactopt"):
             raise ValueError(f"method: got {self.method!r}; choose 'regrasp' or 'contactopt'.")
+        if not 0 < self.undecided < self.sure < 1:
+            raise ValueError(f"sure: got {self.sure} with undecided {self.undecided}; give 0 < undecided < sure < 1.")
         for name in ("hypotheses", "finalists", "batch_size", "skin_points"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; give 1 or more.")

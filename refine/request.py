@@ -29,7 +29,7 @@ from .measure.contact import contact_ratio, penetration_depth
 from .measure.picture import reprojection_error
 from .measure.volumes import intersection_volume
 from .result import RefineResult, statuses
-from .solve.refine_hands import Refined
+from .solve.decision import Refined
 from .solve.uncertainty import UncertaintyScale
 
 
@@ -58,6 +58,8 @@ class Request:
     problems: Mapping[int, str]
     """rows that cannot be refined, and why; they come back as they are"""
     model: HandModel
+    holding: Tensor
+    """(B,) 1 for hands that are known to hold the object, 0 for those that are known not to; NaN: to be judged"""
     given_joints: Tensor | None = None
     """(B, 21, 3) joints that ``given`` was fitted to, in its frame; NaN for hands that came as poses"""
 
@@ -109,7 +111,7 @@ class Request:
         known = stated.evidence(pose, camera, right_of(model))
         evidence = (*([] if prior is None else [prior]), *known, *terms)
         joints = as_joints(hand_pose) if given_joints is None else given_joints
-        return Request(given, pose, obj, camera, evidence, problems, model, joints)
+        return Request(given, pose, obj, camera, evidence, problems, model, stated.known_holding(len(given)), joints)
 
     @staticmethod
     def of_rows(predictions: Predictions, object_mesh: ObjectMesh, model: HandModel) -> Request:
@@ -170,20 +172,21 @@ class Request:
         outcome = refined.pose.mirrored() if self.mirrored else refined.pose
         field = refined.field.mirrored() if self.mirrored else refined.field
         pose = self.pose.fill(rows, outcome)
-        share = torch.zeros(count).index_copy(0, rows, refined.share)
-        moved = share > 0
-        accepted = torch.zeros(count, dtype=torch.bool).index_copy(0, rows, refined.accepted)
+        moved = torch.zeros(count, dtype=torch.bool).index_copy(0, rows, refined.moved)
         before = self.model(self.pose)
         after = self.model(pose) if moved.any() else before
         back = into_camera_frame(pose, self.camera, self.model)
 
         metrics = self._measure(before, after, moved, config)
 
+        holding = torch.zeros(count).index_copy(0, rows, refined.holding)
+        way = (after.joints - before.joints).norm(dim=-1).mean(1)
+
         def everywhere(values: Tensor) -> Tensor:
             return values.new_full((count, *values.shape[1:]), torch.nan).index_copy(0, rows, values)
 
         return RefineResult(
-            # A pose that was kept is returned as it came, not as two changes of frame left it.
+            # A pose that did not move is returned as it came, not as two changes of frame left it.
             pose=self.given.fill(moved.nonzero()[:, 0], back[moved]),
             initial_pose=self.given,
             vertices_before=before.vertices,
@@ -192,11 +195,12 @@ class Request:
             joints_after=after.joints,
             contact=field.map(everywhere),
             metrics=metrics,
-            status=statuses(usable, moved, accepted),
+            status=statuses(usable, holding, way, torch.from_numpy(metrics["contact_ratio_after"] > 0)),
             reason=[self.problems.get(row, "") for row in range(count)],
+            holding=everywhere(refined.holding).numpy(),
             score_before=everywhere(refined.score_before).numpy(),
             score_after=everywhere(refined.score_after).numpy(),
-            uncertainty=everywhere(scale.std(refined.variance, refined.accepted)).numpy(),
+            uncertainty=everywhere(scale.std(refined.variance, refined.share)).numpy(),
             steps=everywhere(refined.steps.float()).nan_to_num(0).numpy().astype(np.int64),
             object=self.object,
             object_pose=None if self.camera is None else self.camera.numpy(),

@@ -47,8 +47,12 @@ _SHOWN = {
 """Measures that a page shows before and after, and their names there."""
 
 _TENSORS = ("vertices_before", "vertices_after", "joints_before", "joints_after")
-_ARRAYS = ("score_before", "score_after", "uncertainty", "steps")
+_ARRAYS = ("holding", "score_before", "score_after", "uncertainty", "steps")
 """Fields of a row for each grasp, and names of their arrays in files."""
+HOLDS = 0.5
+"""Probability from which on a hand counts as holding."""
+STAYED = 0.001
+"""Metres by which a hand may have moved that counts as kept."""
 _FILE = "result.npz"
 _PAIR_FILE = "pair.npz"
 
@@ -82,6 +86,8 @@ class RefineResult:
     status: list[Status]
     reason: list[str]
     """(B,) why a row failed, and what to mend; empty elsewhere"""
+    holding: np.ndarray
+    """(B,) probability that the hand holds the object, 1 or 0 where that was given"""
     score_before: np.ndarray
     """(B,) log plausibility of the input, up to a constant"""
     score_after: np.ndarray
@@ -89,8 +95,9 @@ class RefineResult:
     uncertainty: np.ndarray
     """(B, 21) metres: standard deviation of each returned joint about its true place, root mean square of three
     axes; calibrated, so that 68 % of errors along an axis lie within it. For a ``refined`` row from the posterior
-    of the solved problem and the spread of its hypotheses; for a ``kept`` or ``nudged`` row it is how far off the
-    prediction believes the hand to be: its distance from where the network sees the joint, and how sure that is"""
+    of the solved problem and the spread of its hypotheses; for a ``kept`` row it is how far off the prediction
+    believes the hand to be: its distance from where the network sees the joint, and how sure that is; for an ``apart``
+    row what the input was said to be off by, where it was said"""
     steps: np.ndarray
     """(B,) optimiser evaluations"""
     object: ObjectMesh
@@ -364,15 +371,27 @@ class RefinedStart:
     """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
 
 
-def statuses(usable: Tensor, moved: Tensor, accepted: Tensor) -> list[Status]:
-    """Status of each row ``(B,)``: whether it could be refined, whether it moved, whether to a surely better hand."""
+def statuses(usable: Tensor, holding: Tensor, way: Tensor, touches: Tensor) -> list[Status]:
+    """Status of each row ``(B,)``.
 
-    def of(usable: bool, moved: bool, accepted: bool) -> Status:
+    Args:
+        usable: bool, whether it could be refined.
+        holding: probability that the hand holds the object.
+        way: metres, mean distance of the joints from where they were given.
+        touches: bool, whether the hand touches the object now.
+    """
+
+    def of(usable: bool, holding: float, way: float, touches: bool) -> Status:
         if not usable:
             return Status.FAILED
-        return (Status.REFINED if accepted else Status.NUDGED) if moved else Status.KEPT
+        if holding < HOLDS:
+            return Status.APART
+        if way < STAYED:
+            return Status.KEPT
+        return Status.REFINED if touches else Status.APART
 
-    return [of(*row) for row in torch.stack([usable, moved, accepted], 1).tolist()]
+    columns = zip(usable.tolist(), holding.tolist(), way.tolist(), touches.tolist(), strict=True)
+    return [of(*row) for row in columns]
 
 
 def _no_such(index: Any, count: int) -> IndexError:

@@ -152,9 +152,11 @@ class _ResultTable:
             while len(joined := SEPARATOR.join(texts)) > _LONGEST_WARNINGS:
                 texts.pop()
             self._warnings[rows[k]] = joined
-        # A kept row stays to the letter what it was, unless its pose, or its depth, was found here.
+        # A row that did not move stays to the letter what it was, unless its pose, or its depth, was found here.
         placed = np.zeros(len(rows), bool) if result.object_pose is None else ~self._columns["metric_depth"][rows]
-        new = good & ((status != "kept") | ~self._posed[rows] | placed)
+        given = result.initial_pose.as_arrays()
+        moved = np.any([(arrays[n] != given[n]).reshape(len(rows), -1).any(1) for n in given], axis=0)
+        new = good & (moved | ~self._posed[rows] | placed)
         self._columns["metric_depth"][rows[good & placed]] = True
         if result.object_pose is not None:
             arrays["object_pose"] = result.object_pose
@@ -162,7 +164,8 @@ class _ResultTable:
             self._columns[name][rows[new]] = value[new]
         self._hand_model[rows[new]] = self.model.name
         names = ("score_before", "score_after", "uncertainty", "steps")
-        for name, value in (result.metrics | {n: getattr(result, n) for n in names}).items():
+        found = result.metrics | {n: getattr(result, n) for n in names} | {"holding_probability": result.holding}
+        for name, value in found.items():
             if name in self._columns:
                 self._columns[name][rows] = np.asarray(value)
 

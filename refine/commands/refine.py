@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..files.input_files import find_inputs
 from .format_options import format_options, given
 from .hands import HandOptions
 
+_HOLDING = {"yes": 1.0, "no": 0.0, "judge": math.nan}
 _OF_FORMATS = tyro.conf.arg(constructor_factory=lambda: format_options(RefineOptions, HandOptions))
 
 
@@ -55,6 +57,9 @@ class RefineOptions:
     input_error: str | None = None
     """How the hands may be off, in place of the column input_error of all rows: camera, image, tracker, contactopt,
     exact or unknown."""
+    holding: Literal["yes", "no", "judge"] | None = None
+    """Whether the hands hold their objects, in place of the column holding of all rows: yes, as grasp benchmarks have
+    it; no, and hands are only brought out of them; or judged from what is seen, as without that column."""
     object_poses: Path | None = None
     """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix,
     object to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
@@ -122,7 +127,9 @@ def known_of(options: RefineOptions) -> dict[str, Any]:
             raise ValueError(f"--camera: holds {len(matrix)} matrices; give one for all rows.")
         camera = tuple(map(tuple, matrix.tolist()))  # which says the same as text wherever it is compared
     focal = None if options.focal is None else focal_length(options.focal, "--focal")
-    known = {"camera": camera, "focal": focal, "input_error": options.input_error, "object_poses": options.object_poses}
+    holding = None if options.holding is None else _HOLDING[options.holding]
+    same = {name: getattr(options, name) for name in ("input_error", "object_poses")}
+    known = {"camera": camera, "focal": focal, "holding": holding} | same
     return {name: value for name, value in known.items() if value is not None}
 
 

@@ -26,7 +26,7 @@ KEYPOINT_SIGMA = 3.0
 """Pixels per axis that keypoints are off by where nothing is said of them."""
 _ROUGHLY_RIGHT = PROTOCOLS["contactopt"]
 """What hands are off by of whose error nothing is said, but of which keypoints or depth are known."""
-_OF_A_HAND = ("input_error", "keypoints_2d", "confidence", "keypoint_sigma", "depth_points")
+_OF_A_HAND = ("input_error", "keypoints_2d", "confidence", "keypoint_sigma", "depth_points", "holding")
 """What lists of two may say of each of two hands."""
 
 
@@ -40,6 +40,7 @@ class Stated:
     confidence: Any = None
     keypoint_sigma: Any = None
     depth_points: Any = None
+    holding: Any = None
 
     @staticmethod
     def of_rows(predictions: Predictions, pose: HandPose, model: HandModel, points: Tensor) -> Stated:
@@ -49,7 +50,7 @@ class Stated:
         frame is no camera's: hand and object are not before it.
         """
         p = predictions
-        known = Stated(input_error=p.input_error, depth_points=p.depth_points)
+        known = Stated(input_error=p.input_error, depth_points=p.depth_points, holding=p.holding)
         if p.keypoints_2d is None or p.cam_K is None:
             return known
         seen = np.isfinite(p.cam_K).all((1, 2))
@@ -88,6 +89,22 @@ class Stated:
         points = np.array(self.keypoints_2d, np.float32)
         points[list(rows)] = np.nan
         return replace(self, keypoints_2d=points)
+
+    def known_holding(self, batch: int) -> Tensor:
+        """``(B,)`` 1 for hands that hold the object, 0 for those that do not, NaN where that is not known.
+
+        Raises:
+            ValueError: it is not True, False or None, nor one of them for each hand.
+        """
+        try:
+            value = np.array(self.holding, np.float32)  # None is NaN
+        except (TypeError, ValueError):
+            value = np.full((), 2.0)
+        if value.shape not in ((), (batch,)) or not (np.isnan(value) | (value == 0) | (value == 1)).all():
+            raise ValueError(
+                f"holding: got {self.holding!r:.80}; pass True, False or None, or a list of {batch} of them, one a hand."
+            )
+        return torch.from_numpy(np.broadcast_to(value, (batch,)).copy())
 
     def errors(self, batch: int) -> list[InputError | None]:
         """How each of ``batch`` hands may be off, where that is said by name or as `InputError`; None else."""

@@ -9,17 +9,18 @@ class Status(str, Enum):
     """How refinement of a grasp ended."""
 
     REFINED = "refined"
-    NUDGED = "nudged"
     KEPT = "kept"
+    APART = "apart"
     FAILED = "failed"
 
     @property
     def explanation(self) -> str:
         """What it means, and what to change."""
         return {
-            "refined": "The result is more plausible than the input.",
-            "nudged": "A better grasp is likely but not sure, so the hand went 3 mm towards it, as little as a "
-            "tracker may err by; try RefineConfig(gate=False).",
-            "kept": "Nothing more plausible was found, so the input is returned; try RefineConfig(gate=False).",
+            "refined": "The hand holds the object, and has moved to where that is more plausible, or part of the way.",
+            "kept": "The hand has moved by less than a millimetre: nothing else is surely more plausible; try "
+            "RefineConfig(gate=False).",
+            "apart": "The hand does not hold the object: it is as it came, but for what it sank in; give holding=True "
+            "where it is known to hold.",
             "failed": "The input cannot be refined, for the reason given with it, and is returned as it came.",
         }[self.value]

@@ -6,7 +6,6 @@ regression that says best, from what can be known at run time, whether the resul
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,12 +42,8 @@ class CalibrationConfig:
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: InputError = TRACKING
     """error that counts as true, whatever the network was trained with"""
-    confidence: float = 0.95
-    """probability of being better that a result must have to be returned"""
-    confidence_impossible: float = 0.7
-    """the same where the input cannot be right"""
-    confidence_probable: float = 0.5
-    """probability from which on the input goes a little towards a result that is not returned"""
+    deep: tuple[float, float] = (0.84, 0.98)
+    """shares of true grasps, as tracked, that sink in no deeper than hands may without a doubt, and at all"""
     seed: int = 1
 
 
@@ -64,6 +59,8 @@ class Trials:
     """(N,) metres, mean joint error"""
     error_after: Tensor
     """(N,)"""
+    depth: Tensor
+    """(N,) metres, penetration of the true hands"""
 
 
 @torch.no_grad()
@@ -85,9 +82,10 @@ def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
             for pose in (noisy, found):
                 row.append(features(plausibility(model, objects, which[rows], pose, field)))
                 row.append((model.joints(pose) - joints).norm(dim=-1).mean(1))
+            row.append(plausibility(model, objects, which[rows], truth, field).depth)
             parts.append(row)
-    before, error_before, after, error_after = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Trials(before, after, error_before, error_after)
+    before, error_before, after, error_after, depth = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Trials(before, after, error_before, error_after, depth)
 
 
 def held_out_grasps(config: CalibrationConfig, generator: torch.Generator) -> tuple[HandPose, list[ObjectMesh], Tensor]:
@@ -104,12 +102,10 @@ def held_out_grasps(config: CalibrationConfig, generator: torch.Generator) -> tu
     return corpus.pose[chosen], meshes, which
 
 
-def fit_score(
-    trials: Trials, confidence: float, confidence_impossible: float = 0.5, confidence_probable: float = 0.5
-) -> ScoreWeights:
+def fit_score(trials: Trials, deep: tuple[float, float] = CalibrationConfig.deep) -> ScoreWeights:
     """Logistic regression of "the result is nearer the truth" on the difference of the features.
 
-    Weights are kept non-negative: nothing bad may count as good. The constant goes into the margins.
+    Weights are kept non-negative: nothing bad may count as good. The constant is the bias.
     """
     difference = (trials.before - trials.after).double().numpy()
     better = np.where((trials.error_after < trials.error_before).numpy(), 1.0, -1.0)
@@ -120,11 +116,9 @@ def fit_score(
         return float(np.logaddexp(0, -better * odds).mean() + 1e-3 * (w[:3] ** 2).sum())
 
     found = minimise(loss, np.array([1.0, 0.1, 0.1, 0.0]), bounds=[(0, None)] * 3 + [(None, None)])
-    error, depth, gap = found.x[:3] / unit
-    margin, impossible, probable = (
-        math.log(p / (1 - p)) - float(found.x[3]) for p in (confidence, confidence_impossible, confidence_probable)
-    )
-    return ScoreWeights(float(error), float(depth), float(gap), margin, impossible, probable)
+    error, depth, gap = (float(w) for w in found.x[:3] / unit)
+    low, high = np.quantile(trials.depth.numpy(), deep).tolist()
+    return ScoreWeights(error, depth, gap, float(found.x[3]), deep=(low, high))
 
 
 def calibrate(config: CalibrationConfig = CalibrationConfig(), model: HandModel | None = None) -> ScoreWeights:
@@ -135,7 +129,6 @@ def calibrate(config: CalibrationConfig = CalibrationConfig(), model: HandModel 
         ValueError: the corpus is too small to hold objects out.
     """
     trials = run_trials(config, model or load_hand_model("open"))
-    shares = (config.confidence, config.confidence_impossible, config.confidence_probable)
-    weights = fit_score(trials, *shares)
+    weights = fit_score(trials, config.deep)
     write_card(config.weights, read_card(config.weights) | {"score": asdict(weights)})
     return weights

@@ -35,8 +35,8 @@ class Outcomes:
     """(N, 21) square metres per axis, uncalibrated"""
     error: Tensor
     """(N, 21, 3) metres"""
-    accepted: Tensor
-    """(N,) bool"""
+    share: Tensor
+    """(N,) of the way to their solutions that they went"""
     protocol: Tensor
     """(N,) which of the configuration's protocols"""
 
@@ -57,7 +57,7 @@ def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
         noisy = perturb(truth, PROTOCOLS[name], seed=generator)
         refined = refine_right_hands(noisy, meshes, which, model, options, config.seed)
         error = model.joints(refined.pose) - model.joints(truth)
-        parts.append((refined.variance, error, refined.accepted, torch.full((len(truth),), number)))
+        parts.append((refined.variance, error, refined.share, torch.full((len(truth),), number)))
     return Outcomes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -75,12 +75,13 @@ def calibrate_uncertainty(config: CalibrationConfig, model: HandModel | None = N
     """
     outcomes = run_outcomes(config, model or load_hand_model("open"))
     fitted = torch.arange(len(outcomes.error)) % 2 == 0
-    variance, error, accepted = outcomes.variance, outcomes.error, outcomes.accepted
+    variance, error, share = outcomes.variance, outcomes.error, outcomes.share
+    accepted = share > 0.5
     # A hand without noise that is kept is off by nothing at all, which no input of a user is.
     exact = torch.tensor([PROTOCOLS[name] == PROTOCOLS["none"] for name in config.protocols])
     used = fitted & (accepted | ~exact[outcomes.protocol])
     scale = fit_scale(variance[used], error[used], accepted[used])
-    std = scale.std(variance, accepted)
+    std = scale.std(variance, share)
     found = {**asdict(scale), "coverage": coverage(std[~fitted], error[~fitted])}
     for number, name in enumerate(config.protocols):
         rows = ~fitted & (outcomes.protocol == number)

@@ -84,7 +84,7 @@ def find_finalists(
     scores = _scores(model, objects, which[owner], aligned.state.pose, mean, owner, score_weights)
     scores = scores.view(count, batch)
     bonus = torch.zeros_like(scores)
-    bonus[0] = score_weights.margin
+    bonus[0] = score_weights.margin(config.sure)
     finals = (scores + bonus).topk(min(config.finalists, count), dim=0).indices.T  # (B, F)
     away = joints[:, :, None] - joints[finals, hand[:, None]]  # (K, B, F, 21, 3)
     spread = (scores.softmax(0)[..., None, None] * away.square().mean(-1)).sum(0)

@@ -1,12 +1,9 @@
-"""From noisy right hands to refined ones: the field is predicted, the hand solved for, and kept if that is better.
-
-The score of `refine.solve.score`, taken against the mean prediction, says whether a solution is returned.
-"""
+"""From noisy right hands to refined ones: the field is predicted, the hand solved for, and decided how far it goes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,41 +12,18 @@ from contact.field import ContactField
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose
-from hand_models.record import Record
 from hand_models.solver.least_squares import Termination, minimize
 from hand_models.solver.states import HandState, Term
 
 from ..config import RefineConfig
+from .decision import Refined, decide
 from .fields import EncodedGrasps, expected_variance, load_weights, weights_path
 from .hypotheses import solve_hypotheses
 from .optimize import Solved, optimise, placed, solved_variance
-from .score import ScoreWeights, load_score, margins_against, plausibility, score
+from .score import ScoreWeights, load_score, plausibility, score
 
 _NEARLY = Termination(iterations=12, relative_decrease=1e-3)
 _LOOSENED = (8.0, 3.0)  # times the standard deviation of terms that find out themselves what goes with what
-
-
-@dataclass(frozen=True)
-class Refined(Record):
-    """Outcome for ``B`` right hands in the object frame, before it is dressed up as a `RefineResult`."""
-
-    pose: HandPose
-    field: ContactField
-    """the mean prediction"""
-    share: Tensor
-    """(B,) of the way from the input to its solution: 0 returns the input, 1 the solution"""
-    accepted: Tensor
-    """(B,) bool: the solution is surely better and returned"""
-    score_before: Tensor
-    """(B,)"""
-    margin: Tensor
-    """(B,) how much higher than before a solution had to score to be returned"""
-    score_after: Tensor
-    """(B,) of the returned hand"""
-    steps: Tensor
-    """(B,) evaluations of the solve that gave the result"""
-    variance: Tensor
-    """(B, 21) square metres per axis: of each joint of the returned hand, uncalibrated"""
 
 
 @torch.no_grad()
@@ -61,6 +35,7 @@ def refine_right_hands(
     config: RefineConfig,
     seed: int = 0,
     evidence: Sequence[Term] = (),
+    holding: Tensor | None = None,
 ) -> Refined:
     """Refine ``B`` finite right hands in their objects' frames.
 
@@ -69,6 +44,8 @@ def refine_right_hands(
     Args:
         which: ``(B,)`` which of the meshes each hand holds.
         evidence: what else is known of the hands, as terms; the method "contactopt" has no use for it.
+        holding: ``(B,)`` 1 for hands that are known to hold the object, 0 for those that are known not to, NaN where
+            it is to be judged; None to judge it of all.
 
     Raises:
         FileNotFoundError: the weights do not exist.
@@ -81,6 +58,7 @@ def refine_right_hands(
     model = model if model.template.device == device else model.to(device)
     objects = ObjectSet.of(meshes).to(device)
     skin = model.contact_points[: config.skin_points]
+    known_holding = torch.full((len(pose),), torch.nan) if holding is None else holding
     parts = []
     for rows in torch.arange(len(pose)).split(max(1, config.batch_size // config.finalists)):
         given, index = pose[rows].to(device), which[rows].to(device)
@@ -100,8 +78,14 @@ def refine_right_hands(
         else:
             solve = _solve if config.hypotheses == 1 else solve_hypotheses
             best = solve(grasps, objects, index, start, field, score_weights, config, seed, known)
-        gated = _gate(model, objects, index, given, best, field, score_weights, config, stated)
-        parts.append(gated.to("cpu"))
+        of_input = grasps.observation.spread.square().sum((2, 3)) / 3
+        of_input = of_input.masked_fill(grasps.observation.told[:, None] == 0, torch.nan)
+        parts.append(
+            decide(
+                model, objects, index, given, best, field, score_weights, config,
+                stated=stated, known=known_holding[rows].to(device), given_var=of_input,
+            ).to("cpu")
+        )  # fmt: skip
     return Refined.cat(parts)
 
 
@@ -148,30 +132,3 @@ def _descend(
         found = contactopt(model, pose, list(meshes), field, seed=seed)
     value = score(plausibility(model, objects, which, found, field), score_weights)
     return Solved(found, value, expected_variance(model.joints(found), field), torch.full((len(pose),), 250))
-
-
-def _gate(
-    model: HandModel, objects: ObjectSet, which: Tensor, given: HandPose, best: Solved, field: ContactField,
-    score_weights: ScoreWeights, config: RefineConfig, stated: Tensor,
-) -> Refined:  # fmt: skip
-    """Solutions where they are surely better than the input, a little of the way to them where they may be."""
-    as_given = plausibility(model, objects, which, given, field)
-    before = score(as_given, score_weights)
-    margins = margins_against(as_given, score_weights, config.margin, stated=stated)
-    way = (model.joints(best.pose) - model.joints(given)).norm(dim=-1).mean(1)
-    gain = best.score - before
-    share = margins.share_of_way(gain, way) if config.gate else torch.ones_like(way)
-    accepted = gain > margins.sure if config.gate else torch.ones_like(way, dtype=torch.bool)
-    finite = best.pose.finite()
-    share, accepted = torch.where(finite, share, torch.zeros_like(share)), accepted & finite
-    returned, after = best.pose.where(share == 1, given), torch.where(share == 1, best.score, before)
-    part = (share % 1).nonzero()[:, 0]
-    if len(part):
-        partly = given[part].toward(best.pose[part], share[part])
-        returned = returned.fill(part, partly)
-        seen = field.at(slice(0))[part]  # the score asks for joints and the hand's contact alone
-        halfway = plausibility(model, objects, which[part], partly, seen)
-        after = after.index_copy(0, part, score(halfway, score_weights))
-    own = expected_variance(model.joints(returned), field)
-    variance = torch.where(accepted[:, None], best.variance, own)
-    return Refined(returned, field, share, accepted, before, margins.sure, after, best.steps, variance)

@@ -1,8 +1,8 @@
-"""How plausible a hand is, given what the network predicts: the score that decides whether a result is kept.
+"""How plausible a hand is, given what the network predicts.
 
 The difference of two hands' scores is the log odds that the one is nearer the truth than the other (a
 Bradley–Terry model). Its weights are fitted to held-out grasps of the corpus by `calibrate_score` and lie in the
- weights' card.
+weights' card.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from hand_models import HandModel, HandPose
 from hand_models.inner_spheres import inner_spheres
 
 _MEAN_NORM = 8 / math.pi  # squared mean length of a standard normal vector in three dimensions
-_DEEP, _FAR = (0.014, 0.02), (0.01, 0.02)  # metres: where doubt begins and where it ends
-_REACH = 0.003  # metres, mean over the joints: as far as good trackers err, too little to spoil a good hand
 _LEAST_ERROR = 0.001  # metres: below a millimetre all hands are alike
 
 
@@ -42,7 +40,7 @@ class Plausibility:
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """Log odds that a unit of each part costs."""
+    """Log odds that a unit of each part costs, and what else is fitted beside them."""
 
     error: float = 3.0
     """per e-fold of the expected error"""
@@ -50,14 +48,20 @@ class ScoreWeights:
     """per metre of penetration beyond `depth_free`"""
     gap: float = 100.0
     """per metre"""
-    margin: float = 2.0
-    """how much higher than its input a result must score to be returned instead of it"""
-    margin_impossible: float = 0.0
-    """the same against an input that cannot be right, see `doubt`"""
-    margin_probable: float = math.inf
-    """the least that a result must score higher for its input to be moved towards it, if only a little"""
+    bias: float = -2.0
+    """log odds that a result is nearer the truth than an input that scores as high"""
     depth_free: float = 0.004
     """metres of penetration that tell nothing: real grasps as tracked have them too"""
+    deep: tuple[float, float] = (0.008, 0.014)
+    """metres of penetration: as deep as grasps as tracked are now and then, and as hardly any is"""
+
+    def better(self, gain: Tensor) -> Tensor:
+        """Probability that results which score higher than their inputs by ``gain`` are nearer the truth."""
+        return torch.sigmoid(gain + self.bias)
+
+    def margin(self, probability: float) -> float:
+        """How much higher a result scores that is nearer the truth than its input with ``probability``."""
+        return math.log(probability / (1 - probability)) - self.bias
 
 
 @torch.no_grad()
@@ -81,58 +85,6 @@ def plausibility(
     return Plausibility(expected, torch.maximum(-closest, within).clamp_min(0), gap, closest.clamp_min(0))
 
 
-def doubt(parts: Plausibility) -> Tensor:
-    """``(B,)`` from 0, the hand may be a true grasp as measured, to 1: no tracker's hand is that far in, or off."""
-
-    def between(value: Tensor, ends: tuple[float, float]) -> Tensor:
-        return ((value - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
-
-    return torch.maximum(between(parts.depth, _DEEP), between(parts.apart, _FAR))
-
-
-@dataclass(frozen=True)
-class Margins:
-    """How much higher than its input a result must score, ``(B,)`` each."""
-
-    sure: Tensor
-    """to be returned"""
-    likely: Tensor
-    """for the input to go a little towards it"""
-
-    def share_of_way(self, gain: Tensor, way: Tensor) -> Tensor:
-        """How far hands go towards their results: all the way where these are sure to be better; where they are
-        merely likely to be, no farther than could spoil a good hand; else nowhere.
-
-        Args:
-            gain: ``(B,)`` how much higher the results score; for NaN hands go nowhere.
-            way: ``(B,)`` metres, mean distance of the joints from the result's.
-
-        Returns:
-            ``(B,)`` from 0 to 1.
-        """
-        part = torch.where(gain > self.likely, _REACH / way.clamp_min(_REACH), torch.zeros_like(way))
-        return torch.where(gain > self.sure, torch.ones_like(way), part)
-
-
-def margins_against(
-    parts: Plausibility, weights: ScoreWeights, override: float | None = None, *, stated: Tensor | None = None
-) -> Margins:
-    """How much higher than the hands ``parts`` results must score.
-
-    Args:
-        override: for all, where it is given; nothing is done by halves then.
-        stated: ``(B,)`` how good the hands are was stated and has been weighed in solving; none is needed any more.
-    """
-    if override is not None:
-        margin = torch.full_like(parts.depth, override)
-        return Margins(margin, margin)
-    sure = weights.margin + doubt(parts) * (weights.margin_impossible - weights.margin)
-    likely = sure.clamp_max(weights.margin_probable)
-    if stated is None:
-        return Margins(sure, likely)
-    return Margins(sure.masked_fill(stated, 0.0), likely.masked_fill(stated, 0.0))
-
-
 def features(parts: Plausibility, depth_free: float = ScoreWeights.depth_free) -> Tensor:
     """``(B, 3)`` what the score is linear in: log expected error, excess depth, gap."""
     error = parts.expected_error.clamp_min(_LEAST_ERROR).log()
@@ -148,5 +100,5 @@ def score(parts: Plausibility, weights: ScoreWeights = ScoreWeights()) -> Tensor
 def load_score(weights: Path) -> ScoreWeights:
     """The score that was fitted for the network in ``weights``; the default where its card has none."""
     fitted = read_card(weights).get("score", {})
-    known = asdict(ScoreWeights())
-    return ScoreWeights(**{k: float(v) for k, v in fitted.items() if k in known})
+    known = {name: value for name, value in fitted.items() if name in asdict(ScoreWeights())}
+    return ScoreWeights(**{name: tuple(v) if isinstance(v, list) else float(v) for name, v in known.items()})

@@ -24,7 +24,8 @@ from hand_models.solver.states import Of, PairState, Term
 from ..config import RefineConfig
 from .fields import expected_variance, weights_path
 from .optimize import contact_problem, field_terms, solved_variance
-from .refine_hands import Refined, refine_right_hands
+from .decision import Refined
+from .refine_hands import refine_right_hands
 from .score import ScoreWeights, load_score, plausibility, score
 
 
@@ -40,6 +41,8 @@ class OneHand:
     """(B,) bool: which of the ``B`` are in ``pose``"""
     evidence: Sequence[Term] = ()
     """what else is known of those in ``pose``"""
+    holding: Tensor | None = None
+    """as `refine_right_hands` takes it, of those in ``pose``"""
 
 
 def refine_two_hands(
@@ -59,7 +62,7 @@ def refine_two_hands(
     alone = replace(config, gate=False)  # the gate comes last, for both together
     found = [
         refine_right_hands(
-            h.pose, [h.object], torch.zeros(len(h.pose), dtype=torch.long), model, alone, seed, h.evidence
+            h.pose, [h.object], torch.zeros(len(h.pose), dtype=torch.long), model, alone, seed, h.evidence, h.holding
         )
         for h in hands
     ]
@@ -70,7 +73,8 @@ def refine_two_hands(
         before = torch.zeros(2, len(both))
         after = torch.full_like(before, -torch.inf)  # a hand that fails has a result that is never taken
         for k, (hand, f) in enumerate(zip(hands, found, strict=True)):
-            before[k, hand.usable], after[k, hand.usable] = f.score_before, f.score_after - f.margin
+            before[k, hand.usable] = f.score_before
+            after[k, hand.usable] = (f.score_after - f.margin).masked_fill(f.holding < config.undecided, -torch.inf)
         accepted = decide(before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0))
         found = [_gated(h, f, a[h.usable], model) for h, f, a in zip(hands, found, accepted, strict=True)]
     else:
@@ -103,7 +107,7 @@ def _gated(hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel) 
         refined,
         pose=refined.pose.where(accepted, hand.pose),
         share=accepted.float(),
-        accepted=accepted,
+        moved=accepted,
         score_after=torch.where(accepted, refined.score_after, refined.score_before),
         variance=torch.where(accepted[:, None], refined.variance, own),
     )

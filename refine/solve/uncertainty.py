@@ -32,17 +32,17 @@ class UncertaintyScale:
     kept: float = 1.0
     """of hands that were returned as they came"""
 
-    def std(self, variance: Tensor, accepted: Tensor) -> Tensor:
+    def std(self, variance: Tensor, share: Tensor) -> Tensor:
         """Calibrated standard deviation per axis.
 
         Args:
             variance: ``(B, 21)`` square metres per axis.
-            accepted: ``(B,)`` bool, whether the hand was refined.
+            share: ``(B,)`` of the way to its solution that the hand went.
 
         Returns:
             ``(B, 21)`` metres.
         """
-        factor = torch.where(accepted, self.refined, self.kept).to(variance)
+        factor = self.kept + share.to(variance) * (self.refined - self.kept)
         return variance.sqrt() * factor[:, None]
 
 

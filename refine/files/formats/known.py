@@ -14,7 +14,7 @@ from ..predictions import Predictions
 from .cameras import intrinsics, seen_by, true_camera, with_focal
 from .files import numbers, read_tree, rigid
 
-KNOWN = ("camera", "focal", "input_error", "object_poses")
+KNOWN = ("camera", "focal", "input_error", "object_poses", "holding")
 """Options of every format; a reader that has one of its own is given that."""
 
 
@@ -25,6 +25,7 @@ def with_known(
     focal: float | None = None,
     input_error: str | None = None,
     object_poses: Any = None,
+    holding: float | None = None,
 ) -> Predictions:
     """The rows with columns set as they are known to be, those of the file overridden.
 
@@ -36,6 +37,7 @@ def with_known(
         object_poses: column `object_pose`, metres, object to camera: ``(4, 4)`` for all rows, ``(N, 4, 4)``, or a
             mapping of the name of an image (`frame_id`, with or without folder and suffix) to ``(4, 4)``; or a .json,
             .npz or .npy of such. Rows whose image is not in the mapping are left without a pose.
+        holding: column `holding`: 1, 0, or NaN.
 
     Raises:
         ValueError: naming the argument that is wrong.
@@ -50,6 +52,8 @@ def with_known(
     columns: dict[str, Any] = {}
     if input_error is not None:
         columns["input_error"] = np.full(len(predictions), input_error)
+    if holding is not None:
+        columns["holding"] = np.full(len(predictions), holding, np.float32)
     if object_poses is not None:
         columns["object_pose"] = _poses(object_poses, predictions.frame_id).astype(np.float32)
     return replace(predictions, **columns) if columns else predictions

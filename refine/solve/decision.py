@@ -1,0 +1,132 @@
+"""How far a hand goes from its input to what was solved for: as far as it is probable that this is nearer the truth.
+
+What was solved for supposes that the hand holds the object. Whether it does, and whether the solution is then better
+than the input, are probabilities: the network's, and that of the score. Where both are sure the solution is returned,
+where they are not the input, and between the two a hand on the way from one to the other, so that the answer changes
+continuously with the input. A hand that stays, or goes part of the way, is brought out of the object where it is
+deeper inside than hands that hold are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contact.field import ContactField
+from contact.input_error import TRACKING
+from contact.objects.object_set import ObjectSet
+from contact.terms import SkinOnSurface, SpheresOutside
+from hand_models import HandModel, HandPose
+from hand_models.record import Record
+from hand_models.solver.least_squares import minimize
+from hand_models.solver.states import HandState
+from hand_models.solver.terms import JointLimits
+
+from ..config import RefineConfig
+from ..evidence.input_error import prior_of
+from .fields import expected_variance
+from .optimize import Solved, soft_tissue
+from .score import Plausibility, ScoreWeights, plausibility, score
+
+_LEAST_PUSH = 0.01  # of the way out: less is not worth a solve
+
+
+@dataclass(frozen=True)
+class Refined(Record):
+    """Outcome for ``B`` right hands in the object frame, before it is dressed up as a `RefineResult`."""
+
+    pose: HandPose
+    field: ContactField
+    """the mean prediction"""
+    holding: Tensor
+    """(B,) probability that the hand holds the object: 1 or 0 where that was known"""
+    share: Tensor
+    """(B,) of the way from the input to its solution: 0 stays at the input, 1 is the solution"""
+    moved: Tensor
+    """(B,) bool: the hand is not where it was given"""
+    score_before: Tensor
+    """(B,)"""
+    score_after: Tensor
+    """(B,) of the returned hand"""
+    margin: Tensor
+    """(B,) how much higher than before a solution has to score to be returned"""
+    steps: Tensor
+    """(B,) evaluations of the solve that gave the result"""
+    variance: Tensor
+    """(B, 21) square metres per axis: of each joint of the returned hand, uncalibrated"""
+
+
+@torch.no_grad()
+def decide(
+    model: HandModel, objects: ObjectSet, which: Tensor, given: HandPose, best: Solved, field: ContactField,
+    weights: ScoreWeights, config: RefineConfig, *, stated: Tensor, known: Tensor, given_var: Tensor,
+) -> Refined:  # fmt: skip
+    """Hands between their inputs ``given`` and their solutions ``best``, brought out of the object where they stay.
+
+    Args:
+        which: ``(B,)`` object of each hand.
+        field: mean prediction.
+        stated: ``(B,)`` bool: how good the input is was stated, and has been weighed in solving.
+        known: ``(B,)`` 1 for hands that are known to hold the object, 0 for those that do not; NaN where it is judged.
+        given_var: ``(B, 21)`` square metres per axis, of the joints of hands that hold nothing; NaN where not known.
+    """
+    assert field.holding is not None
+    holding = torch.where(known.isnan(), field.holding, known)
+    as_given = plausibility(model, objects, which, given, field)
+    before = score(as_given, weights)
+    better = weights.better(best.score - before).masked_fill(stated, 1.0)
+    probable = holding * better if config.gate else (known != 0).to(better)
+    share = between(probable, config.undecided, config.sure) * best.pose.finite()
+    moved, after = share > 0, torch.where(share == 1, best.score, before)
+    returned, depth = best.pose.where(share == 1, given), as_given.depth
+    seen = field.at(slice(0))  # the score asks for joints and the hand's contact alone
+
+    def measured(rows: Tensor) -> Plausibility:
+        parts = plausibility(model, objects, which[rows], returned[rows], seen[rows])
+        after.index_copy_(0, rows, score(parts, weights))
+        return parts
+
+    part = (share % 1).nonzero()[:, 0]
+    if len(part):
+        returned = returned.fill(part, given[part].toward(best.pose[part], share[part]))
+        depth = depth.index_copy(0, part, measured(part).depth)
+    # A solution has been brought out already, as far as its contact lets it.
+    push = torch.maximum(between(depth, *weights.deep), (1 - 2 * holding).clamp_min(0) * (depth > 0)) * (1 - share)
+    inside = (push > _LEAST_PUSH).nonzero()[:, 0]
+    if len(inside):
+        out = bring_out(model, objects, which[inside], returned[inside], config)
+        returned = returned.fill(inside, returned[inside].toward(out, push[inside]))
+        measured(inside)
+        moved = moved.index_fill(0, inside, True)
+    own = expected_variance(model.joints(returned), field)
+    own = torch.where(given_var.isnan(), own, holding[:, None] * own + (1 - holding[:, None]) * given_var.nan_to_num())
+    variance = torch.where(share[:, None] > 0, share[:, None] * best.variance, 0) + (1 - share[:, None]) * own
+    margin = torch.full_like(before, weights.margin(config.sure)).masked_fill(stated, 0.0)
+    return Refined(returned, field, holding, share, moved, before, after, margin, best.steps, variance)
+
+
+def between(value: Tensor, low: float, high: float) -> Tensor:
+    """From 0 at ``low`` and below, in a straight line, to 1 at ``high`` and above."""
+    return ((value - low) / (high - low)).clamp(0, 1)
+
+
+def bring_out(
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, config: RefineConfig
+) -> HandPose:  # fmt: skip
+    """``B`` right hands out of their objects by the smallest motion that does it, in what hands as tracked are off by.
+
+    Skin may stay as deep as it yields, `CostConfig.soft_tissue`.
+    """
+    skin, costs = model.contact_points[: config.skin_points], config.costs
+    yields = soft_tissue(objects, which, model(pose).vertices[:, skin], costs)
+    touch, bones = torch.zeros_like(yields), torch.full_like(yields[:, :1], costs.soft_tissue)
+    terms = [
+        prior_of(pose, TRACKING, model, None),
+        JointLimits(model.anatomy, costs.limits_std),
+        SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, costs.penetration_std),
+        SpheresOutside(which, bones, objects.grid, costs.penetration_std),
+    ]
+    found = minimize(HandState.of(pose, model, skin), terms, config.contact).state.pose
+    return found.where(found.finite(), pose)
