@@ -200,7 +200,7 @@ class Request:
             holding=everywhere(refined.holding).numpy(),
             score_before=everywhere(refined.score_before).numpy(),
             score_after=everywhere(refined.score_after).numpy(),
-            uncertainty=everywhere(scale.std(refined.variance, refined.share)).numpy(),
+            uncertainty=everywhere(scale.std(refined.variance, refined.share, refined.stated)).numpy(),
             steps=everywhere(refined.steps.float()).nan_to_num(0).numpy().astype(np.int64),
             object=self.object,
             object_pose=None if self.camera is None else self.camera.numpy(),

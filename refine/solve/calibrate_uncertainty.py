@@ -1,11 +1,12 @@
 """Fitting of the uncertainty's scale: on held-out grasps of the corpus, how large are the errors really?
 
-Noisy hands are refined as users' are, gate included, with the score that is already in the weights' card; the
-factors of `refine.solve.uncertainty.UncertaintyScale` are then read off the errors and written beside it.
+Noisy hands are refined as users' are, with the score that is already in the weights' card, once judged by what is seen
+and once with their error stated; the factors of `refine.solve.uncertainty.UncertaintyScale` are then read off the
+errors and written beside it.
 
     from pathlib import Path
-    from refine.calibrate import CalibrationConfig
-    from refine.calibrate_uncertainty import calibrate_uncertainty
+    from refine.solve.calibrate_score import CalibrationConfig
+    from refine.solve.calibrate_uncertainty import calibrate_uncertainty
 
     calibrate_uncertainty(CalibrationConfig(corpus=Path("corpus"), weights=Path("weights.safetensors")))
 """
@@ -16,15 +17,23 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from contact.perturb import PROTOCOLS, perturb
 from contact.weights import read_card, write_card
 from hand_models import HandModel, load_hand_model
 
 from ..config import RefineConfig
+from ..evidence.pose_prior import PosePrior
 from .calibrate_score import CalibrationConfig, held_out_grasps
 from .refine_hands import refine_right_hands
 from .uncertainty import coverage, fit_scale
+
+_CASES = (
+    *((name, False) for name in ("contactopt", "image", "toch-b1", "none")),
+    *((name, True) for name in ("contactopt", "image", "toch-b1", "camera")),
+)
+"""Protocols, and whether it is stated that hands are as far off."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,10 @@ class Outcomes:
     """(N, 21, 3) metres"""
     share: Tensor
     """(N,) of the way to their solutions that they went"""
-    protocol: Tensor
-    """(N,) which of the configuration's protocols"""
+    stated: Tensor
+    """(N,) bool: their error was stated"""
+    case: Tensor
+    """(N,) which of the cases"""
 
 
 def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
@@ -50,14 +61,19 @@ def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
     """
     generator = torch.Generator().manual_seed(config.seed)
     grasps, meshes, which = held_out_grasps(config, generator)
-    options = RefineConfig(weights=config.weights)
+    options, holding = RefineConfig(weights=config.weights), torch.ones(len(grasps))
     parts = []
-    for number, name in enumerate(config.protocols):
+    for number, (name, stated) in enumerate(_CASES):
         truth = perturb(grasps, config.tracking, seed=generator)
-        noisy = perturb(truth, PROTOCOLS[name], seed=generator)
-        refined = refine_right_hands(noisy, meshes, which, model, options, config.seed)
+        view = normalize(torch.randn(len(truth), 3, generator=generator), dim=1)
+        noisy = perturb(truth, name, seed=generator, model=model, view=view)
+        known = []
+        if stated:
+            precision = PROTOCOLS[name].precision(noisy, model, view).double()
+            known = [PosePrior(noisy, torch.linalg.cholesky(precision).float())]
+        refined = refine_right_hands(noisy, meshes, which, model, options, config.seed, known, holding)
         error = model.joints(refined.pose) - model.joints(truth)
-        parts.append((refined.variance, error, refined.share, torch.full((len(truth),), number)))
+        parts.append((refined.variance, error, refined.share, refined.stated, torch.full((len(truth),), number)))
     return Outcomes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -65,8 +81,8 @@ def calibrate_uncertainty(config: CalibrationConfig, model: HandModel | None = N
     """Fit the factors on half of the held-out grasps, check them on the other half, write them into the card.
 
     Returns:
-        ``refined`` and ``kept``, the factors; ``coverage`` and ``coverage_<protocol>``, the share of errors
-        within one standard deviation on the half that was not fitted to. All of it lies in the card's
+        The factors of `UncertaintyScale`; ``coverage`` and ``coverage_<protocol>``, also ``_stated``, the share of
+        errors within one standard deviation on the half that was not fitted to. All of it lies in the card's
         ``uncertainty``.
 
     Raises:
@@ -75,16 +91,15 @@ def calibrate_uncertainty(config: CalibrationConfig, model: HandModel | None = N
     """
     outcomes = run_outcomes(config, model or load_hand_model("open"))
     fitted = torch.arange(len(outcomes.error)) % 2 == 0
-    variance, error, share = outcomes.variance, outcomes.error, outcomes.share
-    accepted = share > 0.5
+    variance, error, share, stated = outcomes.variance, outcomes.error, outcomes.share, outcomes.stated
     # A hand without noise that is kept is off by nothing at all, which no input of a user is.
-    exact = torch.tensor([PROTOCOLS[name] == PROTOCOLS["none"] for name in config.protocols])
-    used = fitted & (accepted | ~exact[outcomes.protocol])
-    scale = fit_scale(variance[used], error[used], accepted[used])
-    std = scale.std(variance, share)
+    exact = torch.tensor([name == "none" for name, _ in _CASES])[outcomes.case]
+    used = fitted & ((share > 0.5) | ~exact)
+    scale = fit_scale(variance[used], error[used], share[used], stated[used])
+    std = scale.std(variance, share, stated)
     found = {**asdict(scale), "coverage": coverage(std[~fitted], error[~fitted])}
-    for number, name in enumerate(config.protocols):
-        rows = ~fitted & (outcomes.protocol == number)
-        found[f"coverage_{name}"] = coverage(std[rows], error[rows])
+    for number, (name, said) in enumerate(_CASES):
+        rows = ~fitted & (outcomes.case == number)
+        found[f"coverage_{name}" + "_stated" * said] = coverage(std[rows], error[rows])
     write_card(config.weights, read_card(config.weights) | {"uncertainty": found})
     return found

@@ -44,6 +44,8 @@ class Refined(Record):
     """(B,) probability that the hand holds the object: 1 or 0 where that was known"""
     share: Tensor
     """(B,) of the way from the input to its solution: 0 stays at the input, 1 is the solution"""
+    stated: Tensor
+    """(B,) bool: how good the input is was stated"""
     moved: Tensor
     """(B,) bool: the hand is not where it was given"""
     score_before: Tensor
@@ -104,7 +106,7 @@ def decide(
     own = torch.where(given_var.isnan(), own, holding[:, None] * own + (1 - holding[:, None]) * given_var.nan_to_num())
     variance = torch.where(share[:, None] > 0, share[:, None] * best.variance, 0) + (1 - share[:, None]) * own
     margin = torch.full_like(before, weights.margin(config.sure)).masked_fill(stated, 0.0)
-    return Refined(returned, field, holding, share, moved, before, after, margin, best.steps, variance)
+    return Refined(returned, field, holding, share, stated, moved, before, after, margin, best.steps, variance)
 
 
 def between(value: Tensor, low: float, high: float) -> Tensor:

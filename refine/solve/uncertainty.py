@@ -29,20 +29,24 @@ class UncertaintyScale:
 
     refined: float = 1.0
     """of hands that were refined"""
+    stated: float = 1.0
+    """of hands that were refined and whose error was stated"""
     kept: float = 1.0
     """of hands that were returned as they came"""
 
-    def std(self, variance: Tensor, share: Tensor) -> Tensor:
+    def std(self, variance: Tensor, share: Tensor, stated: Tensor) -> Tensor:
         """Calibrated standard deviation per axis.
 
         Args:
             variance: ``(B, 21)`` square metres per axis.
             share: ``(B,)`` of the way to its solution that the hand went.
+            stated: ``(B,)`` bool, whether its error was stated.
 
         Returns:
             ``(B, 21)`` metres.
         """
-        factor = self.kept + share.to(variance) * (self.refined - self.kept)
+        arrived = torch.where(stated, self.stated, self.refined).to(variance)
+        factor = self.kept + share.to(variance) * (arrived - self.kept)
         return variance.sqrt() * factor[:, None]
 
 
@@ -51,13 +55,14 @@ def coverage(std: Tensor, error: Tensor) -> float:
     return float((error.abs() <= std[..., None]).float().mean())
 
 
-def fit_scale(variance: Tensor, error: Tensor, accepted: Tensor) -> UncertaintyScale:
-    """The factors that make `coverage` 68.27 % among the refined and among the kept hands.
+def fit_scale(variance: Tensor, error: Tensor, share: Tensor, stated: Tensor) -> UncertaintyScale:
+    """The factors that make `coverage` 68.27 % among the refined, by whether their error was stated, and the kept.
 
     Args:
         variance: ``(N, 21)`` square metres per axis, uncalibrated.
         error: ``(N, 21, 3)`` metres, joints less their true places.
-        accepted: ``(N,)`` bool, whether each hand was refined.
+        share: ``(N,)`` of the way to their solutions that the hands went.
+        stated: ``(N,)`` bool.
 
     Raises:
         ValueError: fewer than a hundred joints altogether.
@@ -72,7 +77,8 @@ def fit_scale(variance: Tensor, error: Tensor, accepted: Tensor) -> UncertaintyS
         ordered = values.flatten().sort().values  # `torch.quantile` takes 16 million values at most
         return float(ordered[min(len(ordered) - 1, round(COVERAGE * len(ordered)))])
 
-    return UncertaintyScale(within(accepted), within(~accepted))
+    refined = share > 0.5
+    return UncertaintyScale(within(refined & ~stated), within(refined & stated), within(~refined))
 
 
 def load_scale(weights: Path) -> UncertaintyScale:
