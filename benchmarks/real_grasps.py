@@ -1,15 +1,17 @@
 """How much refinement helps real human grasps: 289 of DexYCB on 15 YCB objects, made noisy and refined.
 
     python benchmarks/real_grasps.py            all grasps under every protocol
-    python benchmarks/real_grasps.py --quick    every seventh grasp, all protocols but image, at most 45 s
+    python benchmarks/real_grasps.py --quick    every seventh grasp, some of the protocols, at most 45 s
 
 Hands are fitted to the measured joints once; these are the reference and what the noise is put on. Each
 protocol's noisy hands are written as a grasp/1 file and go through the command `regrasp refine`; errors are
 then read off its result file. The last line of standard output is one JSON object: lengths in millimetres,
 volumes in cubic centimetres, pixels, times in seconds, as the keys say.
 
-Under contactopt, image and none nothing is said of the hands, which are in their object's frame. The others are
-hands of an image estimator, before a camera at a random place (`camera_scenes.py`): their files give `object_pose`,
+Under contactopt, image and none nothing is said of the hands, which are in their object's frame, but that they hold
+it; of those that are called `judged` not even that, and of those called `stated` also how they are off. `deep` are the
+clean hands 6 mm further in, along the mean normal of the surface that they touch. The others are hands of an image
+estimator, before a camera at a random place (`camera_scenes.py`): their files give `object_pose`,
 `cam_K` and `input_error`, and
 
     camera                 nothing more
@@ -44,6 +46,7 @@ import numpy as np
 import torch
 from camera_anchors import fit_to_keypoints, slide_to_touch
 from camera_scenes import INTRINSICS, Cameras
+from torch.nn.functional import normalize
 
 from contact.perturb import perturb
 from hand_models import HandModel, HandPose, fit_joints, load_hand_model
@@ -55,11 +58,37 @@ from refine.files.predictions import Predictions
 from refine.files.status import Status
 from refine.measure.evaluate import fraction_improved, measure_rows
 from refine.measure.metrics import METRICS
+from refine.solve.uncertainty import coverage
 
 SEED = 0
+TOUCHING = 0.002  # metres
 VIEW_SEED, KEYPOINT_SEED, DEPTH_SEED = 1, 2, 3
 CAMERA_PROTOCOLS = ("camera", "camera-keypoints", "camera-depth-points")
-PROTOCOLS = ("contactopt", "image", "none", *CAMERA_PROTOCOLS)
+
+@dataclass(frozen=True)
+class Beside:
+    """Hands in their object's frame: their noise, and what the file says of them."""
+
+    noise: str
+    error: str = "unknown"
+    holding: float = 1.0
+    deeper: float = 0.0
+    """metres"""
+
+
+BESIDE = {
+    "contactopt": Beside("contactopt"),
+    "image": Beside("image"),
+    "none": Beside("none"),
+    "image-judged": Beside("image", holding=np.nan),
+    "none-judged": Beside("none", holding=np.nan),
+    "deep": Beside("none", deeper=0.006),
+    "contactopt-stated": Beside("contactopt", "contactopt"),
+    "image-stated": Beside("image", "image"),
+    "toch-b1-stated": Beside("toch-b1", "toch-b1"),
+    "none-stated": Beside("none", "exact"),
+}
+PROTOCOLS = (*BESIDE, *CAMERA_PROTOCOLS)
 QUICK_PROTOCOLS = ("contactopt", "none", *CAMERA_PROTOCOLS)
 QUICK_EVERY = 7
 
@@ -111,6 +140,11 @@ def as_pose(rows: Predictions) -> HandPose:
     return HandPose.from_arrays({n: getattr(rows, n) for n in ("global_orient", "hand_pose", "betas", "transl")})
 
 
+def local(rows: Predictions, model: HandModel) -> HandPose:
+    """Hands of rows in their object's frame."""
+    return into_object_frame(as_pose(rows), object_poses(rows, slice(None)), model)
+
+
 class Scenes:
     """Noisy hands of every protocol as rows, whose noise is the same whichever rows are kept."""
 
@@ -123,9 +157,8 @@ class Scenes:
 
     def rows(self, protocol: str) -> Predictions:
         """What the command is given."""
-        if protocol not in CAMERA_PROTOCOLS:
-            noisy = perturb(self.clean, protocol, seed=SEED)
-            return as_rows(noisy, self.reference.object_id, self.model).take(self.keep)
+        if protocol in BESIDE:
+            return self._beside_object(BESIDE[protocol])
         noisy = perturb(self.clean, "camera", seed=SEED, model=self.model, view=self.cameras.view)
         rows = self.before_camera(noisy[torch.from_numpy(self.keep)])
         if protocol == "camera-keypoints":
@@ -137,13 +170,30 @@ class Scenes:
             return replace(rows, depth_points=points)
         return rows
 
+    def _beside_object(self, case: Beside) -> Predictions:
+        noisy = perturb(self.clean, case.noise, seed=SEED)[torch.from_numpy(self.keep)]
+        if case.deeper:
+            noisy = replace(noisy, transl=noisy.transl - case.deeper * self._outward(noisy))
+        said = {"input_error": np.array(case.error), "holding": np.array(case.holding)}
+        return as_rows(noisy, self.reference.object_id[self.keep], self.model, **said)
+
+    def _outward(self, pose: HandPose) -> torch.Tensor:
+        """(B, 3) mean normal of the object where the hand's skin touches it, or where that is nearest."""
+        skin, outward = self.model(pose).vertices, torch.zeros(len(pose), 3)
+        for row, name in enumerate(self.reference.object_id[self.keep].tolist()):
+            distance, normal = (v[0] for v in self.meshes[name].grid.query(skin[row : row + 1]))
+            touching = distance < max(TOUCHING, float(distance.min()) + 1e-4)
+            outward[row] = normalize(normal[touching].mean(0), dim=0)
+        return outward
+
     def before_camera(self, pose: HandPose) -> Predictions:
         """The kept hands, given in their object's frame, as rows in the camera's."""
         placed = self.cameras.object_pose[torch.from_numpy(self.keep)]
         seen, object_id = into_camera_frame(pose, placed, self.model), self.reference.object_id[self.keep]
         return as_rows(
-            seen, object_id, self.model, object_pose=placed.numpy(), cam_K=INTRINSICS, input_error=np.array("camera")
-        )
+            seen, object_id, self.model, object_pose=placed.numpy(), cam_K=INTRINSICS, input_error=np.array("camera"),
+            holding=np.array(1.0),
+        )  # fmt: skip
 
     def anchors(self, runs: Mapping[str, Run]) -> dict[str, Run]:
         """What the hands of runs come to without refinement."""
@@ -163,7 +213,7 @@ class Scenes:
         return found
 
     def _local(self, rows: Predictions) -> HandPose:
-        return into_object_frame(as_pose(rows), object_poses(rows, slice(None)), self.model)
+        return local(rows, self.model)
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
@@ -214,11 +264,22 @@ def measure(runs: Mapping[str, Run], reference: Predictions, objects: Path, mode
         found = errors(list(hands.values()), reference, objects, model, list(_MEASURES)) if hands else []
         values = dict(zip(hands, found, strict=True))
         for name, run in part.items():
-            figures |= figures_of(name.replace("-", "_"), run, values[_key(run.noisy)], values[_key(run.refined)])
+            key = name.replace("-", "_")
+            figures |= figures_of(key, run, values[_key(run.noisy)], values[_key(run.refined)])
+            figures |= {f"{key}_{figure}": value for figure, value in motion(run, reference, model).items()}
     if "none" in runs:  # its input is the reference itself, so the error afterwards is the change
         figures["none_mpjpe_change_mm"] = figures["none_mpjpe_after_mm"]
     if "camera-keypoints-fit" in runs:
         figures["camera_keypoints_fit_reprojection_px"] = figures["camera_keypoints_fit_reprojection_px_after"]
+    return figures
+
+
+def motion(run: Run, reference: Predictions, model: HandModel) -> dict[str, float]:
+    """How far the joints went, mm, and what share of their errors, axis by axis, lies within what the file states."""
+    given, found, true = (model.joints(local(rows, model)) for rows in (run.noisy, run.refined, reference))
+    figures = {"moved_mm": 1e3 * float((found - given).norm(dim=-1).mean())}
+    if run.refined.uncertainty is not None:
+        figures["coverage_68"] = coverage(torch.from_numpy(run.refined.uncertainty), found - true)
     return figures
 
 
@@ -286,6 +347,8 @@ def _table(figures: Mapping[str, float], names: Sequence[str]) -> list[str]:
 
     for label, key, digits in _LINES:
         line(label, key, lambda before, after, digits=digits: f"{before:.{digits}f} → {after:.{digits}f}")
+    line("joints moved by, mm", "moved_mm", lambda moved, _: f"{moved:.1f}")
+    line("errors within one standard deviation", "coverage_68", lambda share, _: f"{100 * share:.0f} %")
     line("grasps whose joint error fell", "fraction_improved", lambda share, _: f"{100 * share:.0f} %")
     line("grasps whose joint error rose by 5 mm", "fraction_worse_5mm", lambda share, _: f"{100 * share:.1f} %")
     for status in Status:

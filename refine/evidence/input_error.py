@@ -18,10 +18,10 @@ INPUT_ERRORS: dict[str, InputError | None] = {
     "exact": EXACT,
     "tracker": TRACKING,
     "camera": CAMERA,
-    **{name: PROTOCOLS[name] for name in ("image", "contactopt")},
+    **{name: error for name, error in PROTOCOLS.items() if name not in ("none", "camera", "camera-keypoints")},
 }
 """By name. "unknown" says nothing; "camera" are the hands of an image estimator: on their picture, but not at their
-depth."""
+depth; the others are the noise of the protocols of these names."""
 
 
 def input_error(name: str) -> InputError | None:
