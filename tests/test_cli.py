@@ -115,7 +115,7 @@ def test_a_result_that_is_not_finite_is_a_failure(model, loaded):
 def test_a_kept_row_stays_as_it_was(model, loaded):
     def keep(request):
         result = fake_refine(request)
-        result.status = [Status.KEPT] * len(request.pose)
+        result.status, result.pose = [Status.KEPT] * len(request.pose), result.initial_pose
         return result
 
     p = with_cell(predictions(3), "hand_model", 1, "mano")

@@ -20,7 +20,10 @@ from hand_models.solver.terms import Displaced, PointTargets
 from refine.evidence.pose_prior import PosePrior
 
 ROOT = torch.tensor(
-    [[[0.02, 0.0, 0.0], [0.01, 0.015, 0.0], [-0.004, 0.006, 0.03]], [[0.004, 0.0, 0.0], [0.0, 0.004, 0.0], [0.0, 0.0, 0.004]]]
+    [
+        [[0.02, 0.0, 0.0], [0.01, 0.015, 0.0], [-0.004, 0.006, 0.03]],
+        [[0.004, 0.0, 0.0], [0.0, 0.004, 0.0], [0.0, 0.0, 0.004]],
+    ]
 ).double()
 COV = ROOT @ ROOT.transpose(1, 2)
 
@@ -70,7 +73,9 @@ def eliminated(term: Displaced, state: HandState) -> Tensor:
     off = off * root[..., None]
     share = root / torch.cat([t.std for t in term.terms], 1)
     found = []
-    for a, b, cov in zip(off, share, term.covariance, strict=True):  # places go with the displacement, away from the hand
+    for a, b, cov in zip(
+        off, share, term.covariance, strict=True
+    ):  # places go with the displacement, away from the hand
         white = torch.linalg.inv(torch.linalg.cholesky(cov))
         columns = torch.cat([torch.kron(b[:, None], torch.eye(3).double()), -white])
         values = torch.cat([a.flatten(), torch.zeros(3).double()])

@@ -248,9 +248,7 @@ def test_nearness_by_a_loop() -> None:
     assert (found >= plain - 1e-4).all()
 
 
-def test_covariances_turn_with_the_scene(
-    model: HandModel, scene: tuple, covariance: Tensor, told: Observation
-) -> None:
+def test_covariances_turn_with_the_scene(model: HandModel, scene: tuple, covariance: Tensor, told: Observation) -> None:
     """Place and turn are told in the axes of the scene; the network sees them in those of the wrist."""
     pose, points, normals, thickness = scene
     rotation = exp_so3(torch.tensor([[0.4, -2.0, 1.0], [3.0, 0.2, 0.0], [-0.5, 0.5, -1.5]]))

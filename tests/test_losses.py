@@ -235,7 +235,9 @@ def test_gradients_are_finite_at_a_perfect_prediction() -> None:
 
 
 def test_total() -> None:
-    weights = LossWeights(joints=2.0, contact=0.0, near=1.0, part=3.0, canonical=0.5, gap=0.25, hand_contact=1.5, holding=4.0)
+    weights = LossWeights(
+        joints=2.0, contact=0.0, near=1.0, part=3.0, canonical=0.5, gap=0.25, hand_contact=1.5, holding=4.0
+    )
     terms = {name: torch.tensor(float(k + 1)) for k, name in enumerate(TERMS)}
     assert total(terms, weights).item() == pytest.approx(2 * 1 + 0 + 3 + 3 * 4 + 0.5 * 5 + 0.25 * 6 + 1.5 * 7 + 4 * 8)
     assert {f.name for f in fields(LossWeights)} == set(TERMS)
