@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,14 +59,14 @@ def exact(model: HandModel, pose: HandPose, solids: list[trimesh.Trimesh]) -> np
 
 def test_found_hands_are_off_their_objects(model, grasps, drawn, solids):
     pose, found = drawn
-    assert found.float().mean() > 0.8
+    assert found.float().mean() > 0.9
     distance = exact(model, pose, solids)[found.numpy()]
     # A place counts as found within half of the distance that was drawn; object points and skin are samples.
-    assert (distance > 0.4 * NEAREST).all()
+    assert (distance > 0.2 * NEAREST).all()
     assert (distance < 1.5 * FARTHEST + 0.01).all()
-    assert (distance < 0.02).any()
+    # Evenly in the logarithm: as many within 2 cm as between 2 and 13.
+    assert 0.2 < (distance < 0.02).mean() < 0.5
     assert (distance > 0.2).any()
-    assert np.std(np.log(distance)) > 1.0  # evenly in the logarithm would be 1.6
 
 
 def test_hands_without_a_place_are_as_given(grasps, drawn, model, objects):
@@ -78,8 +80,6 @@ def test_hands_without_a_place_are_as_given(grasps, drawn, model, objects):
 
 def far_apart(objects: ObjectPoints) -> ObjectPoints:
     """Points whose normals all look away from where they are: every place is inside."""
-    from dataclasses import replace
-
     centre = objects.points.mean(1, keepdim=True)
     inwards = torch.nn.functional.normalize(centre - objects.points, dim=-1)
     return replace(objects, normals=inwards)
@@ -96,11 +96,19 @@ def test_hands_open_as_they_go(grasps, drawn, model, objects):
 
 
 def test_clearance_is_the_distance_of_the_closest_skin(model, grasps, objects, solids):
-    away = HandPose("right", grasps.global_orient, grasps.hand_pose, grasps.betas, grasps.transl + 0.15)
-    np.testing.assert_allclose(clearance(model, away, objects), exact(model, away, solids), atol=0.012)
-    assert (clearance(model, grasps, objects) < 0.02).all()
-    inside = HandPose("right", grasps.global_orient, grasps.hand_pose, grasps.betas, -model.joints(grasps)[:, 9] + grasps.transl)
-    assert (clearance(model, inside, objects) < 0).all()
+    away = replace(grasps, transl=grasps.transl + 0.1)
+    np.testing.assert_allclose(clearance(model, away, objects), exact(model, away, solids), atol=0.003, rtol=0.06)
+    inside = replace(grasps, transl=grasps.transl - model.joints(grasps)[:, 9])
+    assert (clearance(model, inside, objects) < -0.01).all()
+
+
+def test_skin_beside_an_edge_is_outside(model, objects):
+    """Beyond an edge the nearest point may look another way: that must not count as inside."""
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.nn.functional.normalize(torch.randn(BATCH, 3, generator=generator), dim=1)
+    hands = replace(HandPose.zeros(BATCH), global_orient=2 * turn)
+    hands = replace(hands, transl=0.25 * turn.roll(1, 0) - model.joints(hands).mean(1))
+    assert (clearance(model, hands, objects) > 0.02).all()
 
 
 def test_equal_generators_draw_the_same(model, grasps, objects, drawn):
