@@ -229,9 +229,9 @@ def measure_quality(grasps: Grasps, plan: Plan, figures: dict[str, float]) -> di
             name, refined = OURS[hypotheses], refine(grasps, noisy, hypotheses)
             rows[name] = Quality.of(grasps, refined.pose)
             error = grasps.model.joints(refined.pose) - grasps.joints
-            std = scale.std(refined.variance, refined.accepted)
+            std = scale.std(refined.variance, refined.share)
             figures[f"{protocol}_coverage_68_k{hypotheses}"] = coverage(std, error)
-            figures[f"{protocol}_kept_k{hypotheses}"] = float((~refined.accepted).float().mean())
+            figures[f"{protocol}_kept_k{hypotheses}"] = float((refined.share == 0).float().mean())
         if protocol == "contactopt":
             pose, _ = descend(grasps.take(few), noisy[few], refined.field[few], STEPS, plan.baseline_starts, 8)
             rows[THEIRS] = Quality.of(grasps.take(few), pose)

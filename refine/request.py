@@ -28,7 +28,7 @@ from .files.predictions import Predictions, point_forms
 from .measure.contact import contact_ratio, penetration_depth
 from .measure.picture import reprojection_error
 from .measure.volumes import intersection_volume
-from .result import RefineResult, statuses
+from .result import HOLDS, RefineResult, statuses
 from .solve.decision import Refined
 from .solve.uncertainty import UncertaintyScale
 
@@ -179,7 +179,10 @@ class Request:
 
         metrics = self._measure(before, after, moved, config)
 
-        holding = torch.zeros(count).index_copy(0, rows, refined.holding)
+        # A hand that goes the way of one that holds, as it does without the gate, is taken at that.
+        holds = torch.zeros(count, dtype=torch.bool).index_copy(
+            0, rows, (refined.holding >= HOLDS) | (refined.share > 0)
+        )
         way = (after.joints - before.joints).norm(dim=-1).mean(1)
 
         def everywhere(values: Tensor) -> Tensor:
@@ -195,7 +198,7 @@ class Request:
             joints_after=after.joints,
             contact=field.map(everywhere),
             metrics=metrics,
-            status=statuses(usable, holding, way, torch.from_numpy(metrics["contact_ratio_after"] > 0)),
+            status=statuses(usable, holds, way, torch.from_numpy(metrics["contact_ratio_after"] > 0)),
             reason=[self.problems.get(row, "") for row in range(count)],
             holding=everywhere(refined.holding).numpy(),
             score_before=everywhere(refined.score_before).numpy(),

@@ -371,26 +371,26 @@ class RefinedStart:
     """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
 
 
-def statuses(usable: Tensor, holding: Tensor, way: Tensor, touches: Tensor) -> list[Status]:
+def statuses(usable: Tensor, holds: Tensor, way: Tensor, touches: Tensor) -> list[Status]:
     """Status of each row ``(B,)``.
 
     Args:
         usable: bool, whether it could be refined.
-        holding: probability that the hand holds the object.
+        holds: bool, whether the hand is taken to hold the object.
         way: metres, mean distance of the joints from where they were given.
         touches: bool, whether the hand touches the object now.
     """
 
-    def of(usable: bool, holding: float, way: float, touches: bool) -> Status:
+    def of(usable: bool, holds: bool, way: float, touches: bool) -> Status:
         if not usable:
             return Status.FAILED
-        if holding < HOLDS:
+        if not holds:
             return Status.APART
         if way < STAYED:
             return Status.KEPT
         return Status.REFINED if touches else Status.APART
 
-    columns = zip(usable.tolist(), holding.tolist(), way.tolist(), touches.tolist(), strict=True)
+    columns = zip(usable.tolist(), holds.tolist(), way.tolist(), touches.tolist(), strict=True)
     return [of(*row) for row in columns]
 
 

@@ -59,6 +59,7 @@ def fake_refine(request: Request) -> SimpleNamespace:
         for w, v in (("before", 4), ("after", 1))
     }
     return SimpleNamespace(
+        initial_pose=request.given, holding=request.holding.nan_to_num(0.75).numpy(),
         pose=into_camera_frame(replace(pose, transl=pose.transl + SHIFT), request.camera, request.model),
         status=[Status.REFINED] * size, reason=[""] * size, warnings=[[]] * size,
         object_pose=None if request.camera is None else request.camera.numpy(),

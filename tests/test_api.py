@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mano_file
@@ -28,6 +28,7 @@ from refine.measure.joints import mpjpe
 from refine.measure.volumes import intersection_volume
 from refine.result import statuses
 from refine.solve import contactopt as baseline
+from refine.solve.score import ScoreWeights
 
 RADIUS = 0.032
 FIELDS = ("global_orient", "hand_pose", "betas", "transl")
@@ -55,6 +56,13 @@ def tiny_network(seed: int) -> ContactNet:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     return save_weights(tiny_network(0), {}, tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def never(tmp_path_factory) -> Path:
+    """Weights by whose score no result is better, and no hand too deep."""
+    score = ScoreWeights(bias=-1e9, deep=(1.0, 2.0))
+    return save_weights(tiny_network(0), {"score": asdict(score)}, tmp_path_factory.mktemp("never") / "w.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -316,13 +324,14 @@ def test_a_prior_of_other_hands_is_refused(hands, can, always):
         refine_grasp([hands, hands.mirrored()], can, config=always, prior=prior)
 
 
-def test_kept_hands_come_back_to_the_bit(hands, can, config):
-    strict = replace(config, margin=1e9)  # nothing is good enough
-    result = refine_grasp(hands, can, config=strict)
+def test_kept_hands_come_back_to_the_bit(hands, can, config, never):
+    strict = replace(config, weights=never)  # nothing is good enough
+    result = refine_grasp(hands, can, config=strict, holding=True)
     assert result.status == [Status.KEPT] * 4
     assert same(result.pose, hands)
     torch.testing.assert_close(result.vertices_after, result.vertices_before, rtol=0, atol=0)
     np.testing.assert_array_equal(result.score_after, result.score_before)
+    assert (result.holding == 1).all()
     left = refine_grasp(hands.mirrored(), can.mirrored(), config=strict)
     assert same(left.pose, hands.mirrored())
     matrix = torch.eye(4)
@@ -332,14 +341,41 @@ def test_kept_hands_come_back_to_the_bit(hands, can, config):
     assert same(refine_grasp(seen, can, object_pose=matrix, config=strict).pose, seen)
 
 
-def test_only_more_plausible_results_are_taken(hands, can, config, always, result):
-    gated = refine_grasp(hands, can, config=config)
-    taken = np.array([s is Status.REFINED for s in gated.status])
-    np.testing.assert_array_equal(taken, result.score_after > result.score_before)
-    assert (gated.score_after >= gated.score_before).all()
-    for row in range(4):
-        expected = result.pose[row] if taken[row] else hands[row]
-        assert same(gated.pose[row], expected)
+def test_results_are_taken_as_far_as_they_are_probably_better(model, hands, can, config, result, tmp_path):
+    """Some of the way where that is likely, all of it where it is sure."""
+    gain = result.score_after - result.score_before
+    bias = -float(np.sort(gain)[1])  # even odds for the second of four
+    score = ScoreWeights(bias=bias, deep=(1.0, 2.0))
+    path = save_weights(tiny_network(0), {"score": asdict(score)}, tmp_path / "w.safetensors")
+    probable = 1 / (1 + np.exp(-(gain + bias)))
+    middle = float(np.sort(probable)[2])
+    gated = refine_grasp(hands, can, config=replace(config, weights=path, undecided=0.51, sure=middle), holding=True)
+    share = np.clip((probable - 0.51) / (middle - 0.51), 0, 1)
+    assert (share == 0).sum() == 2
+    whole = distance_mm(model, result.pose, hands)
+    np.testing.assert_allclose(distance_mm(model, gated.pose, hands), share * whole, atol=0.3)
+
+
+def test_the_hands_that_hold_nothing_stay(model, hands, can, config, always, result):
+    """Whether it is said of all of them or of some."""
+    for holding in (False, [False] * 4, np.zeros(4), torch.zeros(4)):
+        found = refine_grasp(hands, can, config=always, holding=holding)
+        assert found.status == [Status.APART] * 4
+        assert (found.holding == 0).all()
+        assert (distance_mm(model, found.pose, hands) < 0.5 * distance_mm(model, result.pose, hands)).all()
+    some = refine_grasp(hands, can, config=always, holding=[True, False, None, True])
+    assert [s is Status.APART for s in some.status] == [False, True, False, False]
+    assert some.holding[[0, 1, 3]].tolist() == [1, 0, 1]
+    judged = refine_grasp(hands, can, config=always).holding
+    assert some.holding[2] == pytest.approx(judged[2], abs=1e-4)
+    assert ((judged > 0) & (judged < 1)).all()
+    assert (distance_mm(model, some.pose[[0, 3]], result.pose[[0, 3]]) < 1.0).all()
+
+
+@pytest.mark.parametrize("holding", ["yes", 0.5, [True, False], [[True] * 4], 2, [True, True, True, "no"]])
+def test_what_says_nothing_of_holding_is_refused(hands, can, config, holding):
+    with pytest.raises(ValueError, match="holding: got .*; pass True, False or None, or a list of 4 of them, one a hand"):
+        refine_grasp(hands, can, config=config, holding=holding)
 
 
 def test_a_hand_of_nan_fails_alone(model, hands, can, always, result):
@@ -359,16 +395,19 @@ def test_a_hand_of_nan_fails_alone(model, hands, can, always, result):
 
 
 def test_statuses():
-    """A hand that moved a little is refined where its result is surely better, and nudged where it is likely to be."""
-    finite, moved, accepted = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [1, 0, 0, 1, 0]], dtype=torch.bool)
-    assert statuses(finite, moved, accepted) == [Status.REFINED, Status.NUDGED, Status.KEPT, Status.KEPT, Status.FAILED]
+    """Never refined without contact; a hand that holds nothing is apart, however far it was brought out."""
+    usable = torch.tensor([True, True, True, True, True, False])
+    holds = torch.tensor([True, True, True, False, False, False])
+    way, touches = torch.tensor([0.01, 0.01, 0.0009, 0.0, 0.006, 0.0]), torch.tensor([1, 0, 0, 1, 1, 1]).bool()
+    expected = [Status.REFINED, Status.APART, Status.KEPT, Status.APART, Status.APART, Status.FAILED]
+    assert statuses(usable, holds, way, touches) == expected
     assert all(len(s.explanation) > 20 for s in Status)
 
 
 # Forms of input -------------------------------------------------------------------------------------
 
 
-def test_every_form_of_hand_gives_the_same_grasp(model, hands, can, always, result):
+def test_every_form_of_hand_gives_the_same_grasp(model, hands, can, always, result, never):
     h = hands[0]
     vector = torch.cat([h.global_orient, h.hand_pose.flatten(1), h.betas, h.transl], 1)
     arrays = h.as_arrays()
@@ -378,7 +417,7 @@ def test_every_form_of_hand_gives_the_same_grasp(model, hands, can, always, resu
     plain = replace(h, betas=torch.zeros(1, 10))
     short = torch.cat([plain.global_orient, plain.hand_pose.flatten(1), plain.transl], 1)
     assert same(refine_grasp(short, can, config=always).pose, refine_grasp(plain, can, config=always).pose)
-    joints = refine_grasp(model.joints(h), can, config=replace(always, margin=1e9, gate=True))
+    joints = refine_grasp(model.joints(h), can, config=replace(always, weights=never, gate=True))
     assert distance_mm(model, joints.pose, h) < 1.5
 
 

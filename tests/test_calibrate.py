@@ -1,8 +1,9 @@
-"""Fitting the score: it finds the odds that made the data, and its margin keeps its promise."""
+"""Fitting the score: it finds the odds that made the data, and its probabilities keep their promise."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,32 +26,40 @@ def simulated(count: int = 20_000) -> Trials:
     odds = (before - after) @ torch.tensor([2.0, 200.0, 0.0]) - 1.0
     better = torch.rand(count, generator=generator) < odds.sigmoid()
     error = torch.full((count,), 0.01)
-    return Trials(before, after, error, torch.where(better, 0.005, 0.02))
+    depth = 0.01 * torch.rand(count, generator=generator)
+    return Trials(before, after, error, torch.where(better, 0.005, 0.02), depth)
 
 
 def test_the_odds_that_made_the_data_are_found():
-    found = fit_score(simulated(), 0.9)
+    found = fit_score(simulated())
     assert found.error == pytest.approx(2.0, rel=0.1)
     assert found.depth == pytest.approx(200.0, rel=0.15)
     assert 0.0 <= found.gap < 20.0
-    assert found.margin_impossible == pytest.approx(1.0, abs=0.2)  # even odds, against odds of -1 at par
+    assert found.bias == pytest.approx(-1.0, abs=0.2)
 
 
-@pytest.mark.parametrize("confidence", [0.7, 0.9])
-def test_results_at_the_margin_are_better_as_often_as_promised(confidence):
+@pytest.mark.parametrize("confidence", [0.3, 0.7, 0.9])
+def test_results_are_better_as_often_as_promised(confidence):
     trials = simulated()
-    found = fit_score(trials, confidence)
+    found = fit_score(trials)
     gain = (trials.before - trials.after) @ torch.tensor([found.error, found.depth, found.gap])
-    near = (gain - found.margin).abs() < 0.3
+    near = (gain - found.margin(confidence)).abs() < 0.3
     share = (trials.error_after < trials.error_before)[near].float().mean()
     assert float(share) == pytest.approx(confidence, abs=0.04)
 
 
 def test_nothing_bad_counts_as_good():
     trials = simulated()
-    upside_down = Trials(trials.after, trials.before, trials.error_before, trials.error_after)
-    found = fit_score(upside_down, 0.9)
+    upside_down = replace(trials, before=trials.after, after=trials.before)
+    found = fit_score(upside_down)
     assert min(found.error, found.depth, found.gap) >= 0.0
+
+
+def test_deep_is_what_few_true_grasps_are():
+    trials = simulated()
+    low, high = fit_score(trials, (0.8, 0.98)).deep
+    assert float((trials.depth > low).float().mean()) == pytest.approx(0.2, abs=1e-3)
+    assert float((trials.depth > high).float().mean()) == pytest.approx(0.02, abs=1e-3)
 
 
 @pytest.fixture(scope="module")

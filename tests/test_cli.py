@@ -115,7 +115,7 @@ def test_a_result_that_is_not_finite_is_a_failure(model, loaded):
 def test_a_kept_row_stays_as_it_was(model, loaded):
     def keep(request):
         result = fake_refine(request)
-        result.status = [Status.KEPT] * len(request.pose)
+        result.status, result.pose = [Status.KEPT] * len(request.pose), result.initial_pose
         return result
 
     p = with_cell(predictions(3), "hand_model", 1, "mano")
@@ -192,6 +192,34 @@ def test_refine_writes_results_and_summary(workplace, capsys):
     printed = capsys.readouterr()
     assert "7 rows: 7 refined" in printed.out
     assert printed.err == ""  # no progress bar where there is no terminal
+
+
+@pytest.mark.parametrize(
+    ("option", "said", "probability"),
+    [
+        ([], [1, 0, np.nan], [1, 0, 0.75]),
+        (["--holding", "yes"], [1] * 3, [1] * 3),
+        (["--holding", "no"], [0] * 3, [0] * 3),
+        (["--holding", "judge"], [np.nan] * 3, [0.75] * 3),
+    ],
+)
+def test_whether_hands_hold_is_said_in_the_file_or_for_all_rows(workplace, option, said, probability):
+    p = predictions(3)
+    write_predictions("p.npz", Predictions.from_columns(p.columns() | {"holding": np.array([1, 0, np.nan])}))
+    assert cli.main([*ARGUMENTS, *option]) == 0
+    out = read_predictions(workplace / "out" / "p.refined.npz")
+    np.testing.assert_array_equal(out.holding, said)
+    np.testing.assert_array_equal(out.holding_probability, probability)
+
+
+def test_a_row_that_says_nothing_of_holding_fails_alone(model, loaded):
+    p = predictions()
+    p = Predictions.from_columns(p.columns() | {"holding": np.array([1, 0, np.nan, 0.3, 1, 1, 1])})
+    out = rows.refine_rows(p, OBJECTS, model, fake_refine)
+    assert np.flatnonzero(out.status == "failed").tolist() == [3]
+    assert "holding" in out.reason[3]
+    assert "0.3" in out.reason[3]
+    assert np.isnan(out.holding_probability[3])
 
 
 def test_refine_says_by_its_status_that_rows_failed(workplace, capsys):

@@ -19,7 +19,13 @@ from hand_models.solver.states import HandState
 from hand_models.solver.terms import Displaced, PointTargets
 from refine.evidence.pose_prior import PosePrior
 
-VAR = torch.tensor([0.02**2, 0.004**2]).double()
+ROOT = torch.tensor(
+    [
+        [[0.02, 0.0, 0.0], [0.01, 0.015, 0.0], [-0.004, 0.006, 0.03]],
+        [[0.004, 0.0, 0.0], [0.0, 0.004, 0.0], [0.0, 0.0, 0.004]],
+    ]
+).double()
+COV = ROOT @ ROOT.transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Problem:
 
     @property
     def displaced(self) -> Displaced:
-        return Displaced(self.terms, VAR)
+        return Displaced(self.terms, COV)
 
 
 def problem(robust: float | None = None, width: int = 51) -> Problem:
@@ -67,8 +73,11 @@ def eliminated(term: Displaced, state: HandState) -> Tensor:
     off = off * root[..., None]
     share = root / torch.cat([t.std for t in term.terms], 1)
     found = []
-    for a, b, var in zip(off, share, term.var, strict=True):  # places go with the displacement, away from the hand
-        columns = torch.cat([torch.kron(b[:, None], torch.eye(3).double()), -torch.eye(3).double() / var.sqrt()])
+    for a, b, cov in zip(
+        off, share, term.covariance, strict=True
+    ):  # places go with the displacement, away from the hand
+        white = torch.linalg.inv(torch.linalg.cholesky(cov))
+        columns = torch.cat([torch.kron(b[:, None], torch.eye(3).double()), -white])
         values = torch.cat([a.flatten(), torch.zeros(3).double()])
         best = torch.linalg.lstsq(columns, values[:, None]).solution
         found.append(values - (columns @ best)[:, 0])
@@ -104,7 +113,7 @@ def test_robust_losses() -> None:
         by_place = -torch.kron(1 / std[row][None], torch.eye(3).double())
         jacobian = torch.cat([by_hand, by_place])  # (54, 3 N)
         hessian = (jacobian * weight[row]) @ jacobian.T
-        hessian[51:, 51:] += torch.eye(3) / VAR[row]
+        hessian[51:, 51:] += torch.linalg.inv(COV[row])
         gradient = (jacobian * weight[row]) @ off[row].flatten()
         rows = torch.linalg.solve(hessian[51:, 51:], hessian[51:, :51])
         expected = hessian[:51, :51] - hessian[:51, 51:] @ rows
@@ -124,7 +133,7 @@ def test_the_solution_is_that_of_hand_and_displacement_together() -> None:
     joints = replace(joints, target=joints.target + torch.tensor([0.05, -0.06, 0.02]))
     prior = PosePrior(state.pose, torch.diag(torch.tensor([50.0] * 3 + [5.0] * 48)).double()[None])
     fine = Termination(iterations=100, relative_decrease=1e-12)
-    found = minimize(state, [Displaced((joints,), VAR[:1]), prior], fine).state
+    found = minimize(state, [Displaced((joints,), COV[:1]), prior], fine).state
 
     def whole(values: np.ndarray) -> np.ndarray:
         """(N,) or (N, K), for one vector of 54 or K of them as columns."""
@@ -133,7 +142,7 @@ def test_the_solution_is_that_of_hand_and_displacement_together() -> None:
         at = hands.joints.points - x[:, None, 51:]
         off = (at - joints.target) / joints.std[..., None] * joints.weight.sqrt()[..., None]
         mahalanobis = x[:, :51] * torch.tensor([50.0] * 3 + [5.0] * 48)
-        every = torch.cat([off.flatten(1), mahalanobis, x[:, 51:] / VAR[0].sqrt()], 1)
+        every = torch.cat([off.flatten(1), mahalanobis, x[:, 51:] @ torch.linalg.inv(ROOT[0]).T], 1)
         return every.T.numpy().reshape(-1, *values.shape[1:])
 
     def jacobian(values: np.ndarray) -> np.ndarray:
@@ -152,8 +161,8 @@ def test_no_displacement_and_any() -> None:
     """Where there can be none, the terms are as they were; where it may be any, where they lie says nothing."""
     given = problem(robust=2.0)
     parts = [equations_of(term, given.state) for term in given.terms]
-    sure = equations_of(Displaced(given.terms, torch.full((2,), 1e-16).double()), given.state)
-    loose = equations_of(Displaced(given.terms, torch.full((2,), 1e12).double()), given.state)
+    sure = equations_of(Displaced(given.terms, 1e-16 * torch.eye(3).double().repeat(2, 1, 1)), given.state)
+    loose = equations_of(Displaced(given.terms, 1e12 * torch.eye(3).double().repeat(2, 1, 1)), given.state)
     for name in ("cost", "gradient", "hessian"):
         expected = sum(getattr(part, name) for part in parts)
         torch.testing.assert_close(getattr(sure, name), expected)

@@ -179,10 +179,11 @@ def test_the_true_camera_keeps_hands_on_their_picture(tmp_path, mano, said):
 def test_a_table_with_an_assumed_camera_is_put_before_the_true_one(tmp_path, sample):
     p = read_any(saved(tmp_path / "a.npz", output(sample)), source="hamer", object_id="mug")
     path = write_predictions(tmp_path / "table.npz", p)
-    q = read_any(path, camera=TRUE, input_error="image")
+    q = read_any(path, camera=TRUE, input_error="image", holding=1.0)
     same(q, read_any(tmp_path / "a.npz", source="hamer", camera=TRUE), ("transl", "cam_K"))
     assert q.metric_depth.all()
     assert q.input_error.tolist() == ["image"] * 3
+    assert q.holding.tolist() == [1] * 3
     r = read_any(write_predictions(tmp_path / "metric.npz", q), camera=np.diag([900.0, 900, 1]))
     np.testing.assert_array_equal(r.transl, q.transl)  # a metric depth stays what it is
     assert r.cam_K[0, 0, 0] == 900

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from contact.field import ContactField
 from contact.network import Prediction
-from contact.train.losses import LossWeights, gaussian_nll, losses, total
+from contact.train.losses import LossWeights, gaussian_nll, gaussian_nll_of, losses, total
 
 B, N, P = 2, 400, 300
-JOINT_MEAN, JOINT_STD = 0.004, 0.006
-TERMS = ("joints", "contact", "near", "part", "canonical", "gap", "hand_contact")
+JOINT_ROOT = torch.tensor([[0.006, 0.0, 0.0], [0.002, 0.004, 0.0], [-0.001, 0.003, 0.008]]).double()
+JOINT_COV = JOINT_ROOT @ JOINT_ROOT.T
+TERMS = ("joints", "contact", "near", "part", "canonical", "gap", "hand_contact", "holding")
+HOLD = torch.ones(B, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("dims", [1, 3])
@@ -44,6 +46,17 @@ def test_likelihood_is_torchs(dims: int) -> None:
     torch.testing.assert_close(gaussian_nll((error**2).sum(1), variance, dims), expected)
 
 
+def test_likelihood_with_a_covariance_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(50, 3, 3, dtype=torch.float64, generator=generator)
+    covariance = root @ root.transpose(1, 2) + 0.1 * torch.eye(3)
+    error = torch.randn(50, 3, dtype=torch.float64, generator=generator)
+    density = torch.distributions.MultivariateNormal(torch.zeros(50, 3).double(), covariance).log_prob(error)
+    torch.testing.assert_close(gaussian_nll_of(error, covariance), -density / 3 - 0.5 * math.log(2 * math.pi))
+    alike = gaussian_nll_of(error, 0.4 * torch.eye(3).double().expand(50, 3, 3))
+    torch.testing.assert_close(alike, gaussian_nll((error**2).sum(1), torch.tensor(0.4).double(), 3))
+
+
 def truth_and_prediction(seed: int = 0) -> tuple[Prediction, ContactField, Tensor]:
     """Truth scattered about the prediction with known mean and variance; half of the points have a partner."""
     generator = torch.Generator().manual_seed(seed)
@@ -63,7 +76,7 @@ def truth_and_prediction(seed: int = 0) -> tuple[Prediction, ContactField, Tenso
         canonical=draw(N, 3) * 0.05, canonical_var=full(0.01**2, N),
         gap=full(0.002, N), gap_var=full(0.003**2, N),
         hand_contact_logit=full(math.log(0.2 / 0.8), P), hand_contact_var=full(0.16, P),
-        joints=full(0.0, 21, 3), joints_var=full(JOINT_STD**2, 21),
+        joints=full(0.0, 21, 3), joints_cov=JOINT_COV.expand(B, 21, 3, 3), holding_logit=full(1.5),
     )  # fmt: skip
     nothing = full(0.0, N)
     part = torch.nn.functional.one_hot(torch.randint(16, (B, N), generator=generator), 16).double()
@@ -71,7 +84,7 @@ def truth_and_prediction(seed: int = 0) -> tuple[Prediction, ContactField, Tenso
         chance(0.3, N), nothing, part, prediction.canonical + 0.01 * draw(N, 3), nothing,
         prediction.gap + 0.003 * draw(N), nothing, chance(0.5, N), chance(0.2, P), full(0.0, P),
     )  # fmt: skip
-    return prediction, truth, prediction.joints + JOINT_STD * draw(21, 3)
+    return prediction, truth, prediction.joints + draw(21, 3) @ JOINT_ROOT.T
 
 
 def derivative(name: str, field: str) -> Tensor:
@@ -80,7 +93,7 @@ def derivative(name: str, field: str) -> Tensor:
     for seed in range(20):
         prediction, truth, joints = truth_and_prediction(seed)
         leaf = getattr(prediction, field).clone().requires_grad_()
-        losses(replace(prediction, **{field: leaf}), truth, joints)[name].backward()
+        losses(replace(prediction, **{field: leaf}), truth, joints, HOLD)[name].backward()
         grads.append(leaf.grad[..., 3] if field == "part_logits" else leaf.grad)  # over all parts they sum to zero
     return torch.stack(grads)
 
@@ -88,7 +101,7 @@ def derivative(name: str, field: str) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "field"),
     [
-        ("joints", "joints"), ("joints", "joints_var"), ("contact", "contact_logit"), ("contact", "contact_var"),
+        ("joints", "joints"), ("joints", "joints_cov"), ("contact", "contact_logit"), ("contact", "contact_var"),
         ("near", "near_logit"), ("part", "part_logits"), ("canonical", "canonical"), ("canonical", "canonical_var"),
         ("gap", "gap"), ("gap", "gap_var"), ("hand_contact", "hand_contact_logit"),
         ("hand_contact", "hand_contact_var"),
@@ -105,17 +118,17 @@ def test_truth_is_stationary(name: str, field: str) -> None:
 @pytest.mark.parametrize(
     ("name", "field", "factor"),
     [
-        ("joints", "joints_var", 2.0), ("joints", "joints_var", 0.5), ("contact", "contact_var", 2.0),
+        ("joints", "joints_cov", 2.0), ("joints", "joints_cov", 0.5), ("contact", "contact_var", 2.0),
         ("contact", "contact_var", 0.5), ("canonical", "canonical_var", 2.0), ("canonical", "canonical_var", 0.5),
         ("gap", "gap_var", 2.0), ("gap", "gap_var", 0.5), ("hand_contact", "hand_contact_var", 2.0),
         ("hand_contact", "hand_contact_var", 0.5), ("contact", "contact_logit", 0.2), ("near", "near_logit", None),
         ("gap", "gap", 0.0), ("hand_contact", "hand_contact_logit", 0.2), ("canonical", "canonical", 0.8),
-        ("joints", "joints", None), ("part", "part_logits", None),
+        ("joints", "joints", None), ("part", "part_logits", None), ("holding", "holding_logit", -1.0),
     ],
 )  # fmt: skip
 def test_anything_else_scores_worse(name: str, field: str, factor: float | None) -> None:
     prediction, truth, joints = truth_and_prediction()
-    honest = losses(prediction, truth, joints)
+    honest = losses(prediction, truth, joints, HOLD)
     value = getattr(prediction, field)
     if factor is not None:
         wrong = value * factor
@@ -124,7 +137,7 @@ def test_anything_else_scores_worse(name: str, field: str, factor: float | None)
         wrong[..., 3] += 1.0
     else:
         wrong = value + (0.01 if field == "joints" else 0.5)
-    lying = losses(replace(prediction, **{field: wrong}), truth, joints)
+    lying = losses(replace(prediction, **{field: wrong}), truth, joints, HOLD)
     assert lying[name] > honest[name] + 1e-4
     for other in TERMS:
         if other != name:
@@ -135,7 +148,9 @@ def test_closed_forms() -> None:
     """One number each, by hand, in centimetres inside the likelihoods."""
     prediction, truth, _joints = truth_and_prediction()
     exact = replace(truth, canonical=prediction.canonical, gap=prediction.gap + 0.003)
-    terms = losses(prediction, exact, prediction.joints + torch.tensor([0.003, 0.0, 0.004], dtype=torch.float64))
+    round_ = replace(prediction, joints_cov=(0.006**2 * torch.eye(3).double()).expand(B, 21, 3, 3))
+    off = prediction.joints + torch.tensor([0.003, 0.0, 0.004], dtype=torch.float64)
+    terms = losses(round_, exact, off, HOLD)
     assert set(terms) == set(TERMS)
     expected = 0.5 * (0.25 / 3 / 0.36 + math.log(0.36)) + 0.3 * 0.5
     assert terms["joints"].item() == pytest.approx(expected, rel=1e-5)
@@ -147,11 +162,12 @@ def test_closed_forms() -> None:
     mean = -(share * math.log(0.3) + (1 - share) * math.log(0.7))
     spread = (share * 0.49 + (1 - share) * 0.09) / 0.21 + math.log(0.21)
     assert terms["contact"].item() == pytest.approx(mean + 0.1 * 0.5 * spread)
+    assert terms["holding"].item() == pytest.approx(math.log1p(math.exp(-1.5)))
 
 
 def test_points_without_a_partner_do_not_count() -> None:
     prediction, truth, joints = truth_and_prediction()
-    before = losses(prediction, truth, joints)
+    before = losses(prediction, truth, joints, HOLD)
     away = truth.near == 0
     changed = replace(
         truth,
@@ -159,12 +175,40 @@ def test_points_without_a_partner_do_not_count() -> None:
         canonical=torch.where(away[..., None], 9.0, truth.canonical),
         part=torch.where(away[..., None], truth.part.roll(1, -1), truth.part),
     )
-    after = losses(prediction, changed, joints)
+    after = losses(prediction, changed, joints, HOLD)
     for name in ("gap", "canonical", "part"):
         assert after[name] == before[name]
-    nowhere = losses(prediction, replace(truth, near=torch.zeros_like(truth.near)), joints)
+    nowhere = losses(prediction, replace(truth, near=torch.zeros_like(truth.near)), joints, HOLD)
     assert all(value.isfinite() for value in nowhere.values())
     assert nowhere["gap"] == nowhere["canonical"] == nowhere["part"] == 0
+
+
+def test_hands_that_hold_nothing_teach_that_alone() -> None:
+    """The field is that of a hand that holds: the second hand's says nothing of the network, but whether it holds."""
+    prediction, truth, joints = truth_and_prediction()
+    holding = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    leaves = {f.name: getattr(prediction, f.name).clone().requires_grad_() for f in fields(prediction)}
+    terms = losses(Prediction(**leaves), truth, joints, holding)
+    total(terms).backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad is not None, name
+        assert leaf.grad[0].abs().max() > 0, name
+        assert (leaf.grad[1].abs().max() > 0) == (name == "holding_logit"), name
+    alone = losses(prediction[:1], truth[:1], joints[:1], HOLD[:1])
+    for name in TERMS[:-1]:
+        torch.testing.assert_close(terms[name], alone[name])
+    expected = 0.5 * (math.log1p(math.exp(-1.5)) + math.log1p(math.exp(1.5)))
+    assert terms["holding"].item() == pytest.approx(expected)
+
+
+def test_a_batch_in_which_nothing_is_held_teaches_whether_hands_hold() -> None:
+    prediction, truth, joints = truth_and_prediction()
+    leaves = {f.name: getattr(prediction, f.name).clone().requires_grad_() for f in fields(prediction)}
+    loss = total(losses(Prediction(**leaves), truth, joints, torch.zeros_like(HOLD)))
+    assert loss.isfinite()
+    loss.backward()
+    assert leaves["holding_logit"].grad.abs().min() > 0
+    assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves.values())
 
 
 def test_the_spread_of_contact_does_not_move_its_mean() -> None:
@@ -174,7 +218,7 @@ def test_the_spread_of_contact_does_not_move_its_mean() -> None:
     for variance in (0.01, 1.0):
         leaf = prediction.contact_logit.clone().requires_grad_()
         changed = replace(prediction, contact_logit=leaf, contact_var=torch.full_like(leaf, variance))
-        losses(changed, truth, joints)["contact"].backward()
+        losses(changed, truth, joints, HOLD)["contact"].backward()
         grads.append(leaf.grad)
     assert torch.equal(*grads)
     expected = (prediction.contact_logit.sigmoid() - truth.contact) / truth.contact.numel()
@@ -184,14 +228,16 @@ def test_the_spread_of_contact_does_not_move_its_mean() -> None:
 def test_gradients_are_finite_at_a_perfect_prediction() -> None:
     prediction, truth, _ = truth_and_prediction()
     leaves = {f.name: getattr(prediction, f.name).clone().requires_grad_() for f in fields(prediction)}
-    total(losses(Prediction(**leaves), truth, prediction.joints)).backward()
+    total(losses(Prediction(**leaves), truth, prediction.joints, HOLD)).backward()
     for name, leaf in leaves.items():
         assert leaf.grad is not None, name
         assert leaf.grad.isfinite().all(), name
 
 
 def test_total() -> None:
-    weights = LossWeights(joints=2.0, contact=0.0, near=1.0, part=3.0, canonical=0.5, gap=0.25, hand_contact=1.5)
+    weights = LossWeights(
+        joints=2.0, contact=0.0, near=1.0, part=3.0, canonical=0.5, gap=0.25, hand_contact=1.5, holding=4.0
+    )
     terms = {name: torch.tensor(float(k + 1)) for k, name in enumerate(TERMS)}
-    assert total(terms, weights).item() == pytest.approx(2 * 1 + 0 + 3 + 3 * 4 + 0.5 * 5 + 0.25 * 6 + 1.5 * 7)
+    assert total(terms, weights).item() == pytest.approx(2 * 1 + 0 + 3 + 3 * 4 + 0.5 * 5 + 0.25 * 6 + 1.5 * 7 + 4 * 8)
     assert {f.name for f in fields(LossWeights)} == set(TERMS)

@@ -109,11 +109,12 @@ def test_shapes_and_ranges(field: ContactField, model: HandModel) -> None:
         "contact": (4, 2048), "contact_var": (4, 2048), "part": (4, 2048, 16), "canonical": (4, 2048, 3),
         "canonical_var": (4, 2048), "gap": (4, 2048), "gap_var": (4, 2048), "near": (4, 2048),
         "hand_contact": (4, skin), "hand_contact_var": (4, skin), "joints": (4, 21, 3), "joints_var": (4, 21),
+        "joints_cov": (4, 21, 3, 3), "holding": (4,),
     }  # fmt: skip
     for name, value in values(field).items():
         assert value.isfinite().all(), name
         assert not value.requires_grad
-    for name in ("contact", "near", "hand_contact"):
+    for name in ("contact", "near", "hand_contact", "holding"):
         assert (values(field)[name] > 0).all()
         assert (values(field)[name] < 1).all()
     torch.testing.assert_close(field.part.sum(-1), torch.ones(4, 2048))
@@ -122,8 +123,9 @@ def test_shapes_and_ranges(field: ContactField, model: HandModel) -> None:
 def test_outputs_depend_on_inputs(field: ContactField) -> None:
     """Otherwise every invariance below would hold for nothing."""
     for name, value in values(field).items():
-        assert value[0].std(0).max() > 1e-5, name  # over points
-        assert (value[1] - value[2]).abs().max() > 1e-5, name  # two hands on one object
+        if value.ndim > 1:
+            assert value[0].std(0).max() > 1e-5 * value.abs().max(), name  # over points
+        assert (value[1] - value[2]).abs().max() > 1e-5 * value.abs().max(), name  # two hands on one object
 
 
 def test_variances_are_positive(field: ContactField) -> None:
@@ -171,8 +173,74 @@ def test_rigid_motion(
     for name in PER_POINT:
         off = (values(again)[name] - values(field)[name]).abs().reshape(4, 2048, -1).amax(-1)
         assert (off < 1e-4).float().mean() > 0.99, name
-    for name in ("hand_contact", "hand_contact_var", "joints_var"):
+    for name in ("hand_contact", "hand_contact_var", "joints_var", "holding"):
         torch.testing.assert_close(values(again)[name], values(field)[name], atol=1e-4, rtol=0)
+    turned = rotation[:, None] @ field.joints_cov @ rotation[:, None].transpose(2, 3)
+    size = field.joints_cov.abs().max()
+    assert (turned - field.joints_cov).abs().max() > 0.05 * size
+    torch.testing.assert_close(again.joints_cov, turned, atol=float(0.01 * size), rtol=0)
+
+
+def test_covariances_of_joints(field: ContactField) -> None:
+    cov = field.joints_cov
+    torch.testing.assert_close(cov, cov.transpose(2, 3), atol=1e-9, rtol=1e-5)
+    assert (torch.linalg.eigvalsh(cov.double()) > 0.99e-6).all()  # a millimetre along every axis
+    torch.testing.assert_close(field.joints_var, torch.diagonal(cov, dim1=2, dim2=3).mean(2))
+    off = cov - torch.diag_embed(torch.diagonal(cov, dim1=2, dim2=3))
+    assert off.abs().max() > 1e-6  # axes do go together
+
+
+def test_a_mirrored_field_is_that_of_the_mirrored_scene(field: ContactField) -> None:
+    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
+    mirrored = field.mirrored()
+    torch.testing.assert_close(mirrored.joints_cov, flip @ field.joints_cov @ flip)
+    assert_same(mirrored.mirrored(), field, atol=0)
+
+
+# What the network is told ---------------------------------------------------------------------------
+
+
+def told(network: ContactNet, model: HandModel, scene: Scene, covariance: Tensor) -> ContactField:
+    observation = observe(model, scene.pose, scene.points, scene.normals, scene.thickness, covariance)
+    return network.predict(model, observation, scene.hierarchy)
+
+
+def test_an_exact_hand_stays_where_it_is(network: ContactNet, model: HandModel, scene: Scene) -> None:
+    """And is as sure as anything: whatever the weights."""
+    exact = told(network, model, scene, torch.zeros(4, 51, 51))
+    torch.testing.assert_close(exact.joints, model.joints(scene.pose), atol=1e-6, rtol=0)
+    torch.testing.assert_close(exact.joints_cov, 1e-6 * torch.eye(3).expand(4, 21, 3, 3), atol=1e-12, rtol=1e-4)
+
+
+def test_joints_move_along_what_is_not_known(
+    network: ContactNet, model: HandModel, scene: Scene, field: ContactField
+) -> None:
+    """Hands whose depth alone is not known: they are corrected along it, and stay unsure along it."""
+    along = torch.nn.functional.normalize(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    ray = along[:, :, None] * along[:, None]
+    covariance = torch.zeros(4, 51, 51)
+    covariance[:, :3, :3] = 0.05**2 * ray
+    seen = told(network, model, scene, covariance)
+    moved = seen.joints - model.joints(scene.pose)
+    across = moved - moved @ ray
+    assert across.abs().max() < 1e-5
+    assert moved.abs().max() > 1e-3
+    rest = seen.joints_cov - 1e-6 * torch.eye(3)
+    torch.testing.assert_close(ray[:, None] @ rest @ ray[:, None], rest, atol=2e-9, rtol=1e-3)
+    # Of a hand of which nothing is known, as much is open in every direction.
+    unknown = field.joints - model.joints(scene.pose)
+    assert (unknown - unknown @ ray).abs().max() > 1e-3
+
+
+def test_what_is_said_of_one_hand_changes_no_other(
+    network: ContactNet, model: HandModel, scene: Scene, field: ContactField
+) -> None:
+    covariance = torch.full((4, 51, 51), torch.nan)
+    covariance[2] = 0.01**2 * torch.eye(51)
+    mixed = told(network, model, scene, covariance)
+    rows = torch.tensor([0, 1, 3])
+    assert_same(mixed[rows], field[rows])
+    assert (mixed.joints[2] - field.joints[2]).abs().max() > 1e-3
 
 
 def test_each_hand_is_predicted_alone(

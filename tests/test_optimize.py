@@ -255,9 +255,10 @@ def test_without_trust_all_are_as_sure_as_on_average(model, box):
         )
         for trust in (True, False)
     )
-    assert (trusting.joints.std[:, 0] < trusting.joints.std[:, -1]).all()
-    mean = (1 / uneven).mean(1, keepdim=True).rsqrt().expand(-1, 21)
-    torch.testing.assert_close(even.joints.std, mean)
+    upright = torch.eye(3).expand(GRASPS, 21, 3, 3)
+    torch.testing.assert_close(trusting.joints.covariance, uneven[..., None, None] * upright)
+    mean = 1 / (1 / uneven).mean(1)
+    torch.testing.assert_close(even.joints.covariance, mean[:, None, None, None] * upright)
     spread = even.correspondences.std
     torch.testing.assert_close(spread, spread[:, :1].expand_as(spread))
 

@@ -1,4 +1,4 @@
-"""The score that decides whether a result is kept: its parts against closed forms, its order, its symmetries."""
+"""The score of how plausible a hand is: its parts against closed forms, its order, its symmetries."""
 
 from __future__ import annotations
 
@@ -15,16 +15,7 @@ from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from contact.weights import card_path
 from hand_models import HandModel, HandPose, load_open_hand
-from refine.solve.score import (
-    Margins,
-    Plausibility,
-    ScoreWeights,
-    doubt,
-    load_score,
-    margins_against,
-    plausibility,
-    score,
-)
+from refine.solve.score import Plausibility, ScoreWeights, load_score, plausibility, score
 
 SIGMA = 0.01
 RADIUS = 0.03
@@ -163,29 +154,13 @@ def test_units_of_the_weights():
     assert middle - float(score(parts_of(0.01, 0.003, 0.004), weights)) == pytest.approx(0.1, abs=1e-4)
 
 
-def test_an_input_that_cannot_be_right_is_easier_to_beat():
-    weights = ScoreWeights(margin=3.0, margin_impossible=0.5, margin_probable=1.0)
-    depth = torch.tensor([0.0, 0.014, 0.017, 0.030, 0.0, 0.0, 0.017])
-    apart = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.010, 0.016, 0.050])
-    parts = Plausibility(torch.full((7,), 0.01), depth, torch.zeros(7), apart)
-    torch.testing.assert_close(doubt(parts), torch.tensor([0.0, 0.0, 0.5, 1.0, 0.0, 0.6, 1.0]))
-    margins = margins_against(parts, weights)
-    torch.testing.assert_close(margins.sure, torch.tensor([3.0, 3.0, 1.75, 0.5, 3.0, 1.5, 0.5]))
-    torch.testing.assert_close(margins.likely, torch.tensor([1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 0.5]))
-
-
-@pytest.mark.parametrize(("override", "stated", "margin"), [(9.0, False, 9.0), (None, True, 0.0), (9.0, True, 9.0)])
-def test_margins_of_the_users_own_know_no_halves(override, stated, margin):
-    parts = Plausibility(*(torch.tensor([0.0, 0.05]) for _ in range(4)))
-    margins = margins_against(parts, ScoreWeights(margin_probable=-5.0), override, stated=torch.tensor([stated] * 2))
-    assert margins.sure.tolist() == margins.likely.tolist() == [margin] * 2
-
-
-def test_a_hand_goes_all_the_way_or_a_little_or_nowhere():
-    margins = Margins(torch.full((6,), 2.0), torch.full((6,), 1.0))
-    gain = torch.tensor([3.0, 2.0, 1.5, 1.5, 1.0, torch.nan])
-    way = torch.tensor([0.05, 0.05, 0.012, 0.001, 0.05, 0.05])
-    torch.testing.assert_close(margins.share_of_way(gain, way), torch.tensor([1.0, 0.06, 0.25, 1.0, 0.0, 0.0]))
+@pytest.mark.parametrize("probability", [0.5, 0.8, 0.95])
+def test_the_margin_is_the_gain_at_which_a_result_is_as_probably_better(probability):
+    weights = ScoreWeights(bias=-1.3)
+    gain = torch.tensor(weights.margin(probability))
+    assert float(weights.better(gain)) == pytest.approx(probability, abs=1e-6)
+    # At par the odds are the bias alone: e**-1.3 to one.
+    assert float(weights.better(torch.tensor(0.0))) == pytest.approx(1 / (1 + math.exp(1.3)))
 
 
 def test_the_fitted_score_is_read_from_the_card(tmp_path):
@@ -193,7 +168,7 @@ def test_the_fitted_score_is_read_from_the_card(tmp_path):
     assert load_score(weights) == ScoreWeights()
     card_path(weights).write_text(json.dumps({"network": {}}))
     assert load_score(weights) == ScoreWeights()
-    fitted = ScoreWeights(error=1.5, margin=0.25)
+    fitted = ScoreWeights(error=1.5, bias=0.25, deep=(0.007, 0.016))
     card_path(weights).write_text(json.dumps({"network": {}, "score": asdict(fitted)}))
     assert load_score(weights) == fitted
 

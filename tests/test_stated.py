@@ -141,12 +141,13 @@ def test_the_frame_may_be_the_cameras(model, hands, config, results, names):
 
 
 def rows_that_differ(hands: Scene) -> dict[str, Any]:
-    """Arguments of which the first hand has keypoints, the second depth and an error, and the third nothing."""
+    """Arguments of which the first hand has keypoints and is known to hold, the second depth and an error, and the
+    third nothing."""
     keypoints, depth = hands.keypoints_2d.clone(), hands.depth_points.clone()
     keypoints[1:], depth[[0, 2]] = torch.nan, torch.nan
     return dict(
         input_error=[None, "camera", "unknown"], camera=INTRINSICS, keypoints_2d=keypoints,
-        confidence=hands.confidence, keypoint_sigma=2.0, depth_points=depth,
+        confidence=hands.confidence, keypoint_sigma=2.0, depth_points=depth, holding=np.array([1, np.nan, np.nan]),
     )  # fmt: skip
 
 
@@ -212,6 +213,9 @@ def test_rows_ask_for_what_python_asks_for(model, hands, held, names, side):
     python = Request.make(hands.given, mesh, hands.object_pose, model=model, stated=Stated(**known))
     rows = Request.of_rows(columns(hands, known), mesh, model)
     assert rows.problems == python.problems == {}
+    expected = [1, NAN, NAN] if names == "differing" else [NAN] * 3
+    np.testing.assert_array_equal(rows.holding, np.float32(expected))
+    np.testing.assert_array_equal(python.holding, np.float32(expected))
     pairs = list(zip(rows.right_evidence(), python.right_evidence(), strict=True))
     assert len(pairs) == 3 if names in (EVERYTHING, "differing") else len(pairs) in (1, 2)
     for found, expected in pairs:
@@ -237,6 +241,9 @@ def test_the_command_does_what_the_function_does(hands, config, tmp_path, monkey
     result = refine_grasp(hands.given, path, object_pose=hands.object_pose, config=gated, **known)
     assert rows.column("status").tolist() == [s.value for s in result.status]
     np.testing.assert_allclose(rows.column("score_after"), result.score_after, rtol=1e-5)
+    np.testing.assert_allclose(rows.column("holding_probability"), result.holding, rtol=1e-4)
+    assert result.holding[0] == 1
+    np.testing.assert_array_equal(rows.column("holding"), known["holding"])
     for name, value in result.pose.as_arrays().items():
         np.testing.assert_allclose(rows.column(name), value, atol=1e-6)
     np.testing.assert_array_equal(rows.column("depth_points"), known["depth_points"].numpy())

@@ -16,7 +16,7 @@ from torch import Tensor
 from hand_models.anatomy import Anatomy, default_anatomy
 from hand_models.solver.normal_equations import NormalEquations
 from hand_models.solver.states import HandState
-from hand_models.solver.terms import AnglePrior, JointLimits, PointTargets, ShapePrior
+from hand_models.solver.terms import AnglePrior, GaussianJoints, JointLimits, PointTargets, ShapePrior
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,40 @@ def test_point_targets_closed_form() -> None:
     assert (found.force[0, 2] == 0).all()
     assert found.stiffness is not None
     assert found.stiffness[0, 2] == 0
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_gaussian_joints(width: int) -> None:
+    """Residuals are whitened by the Cholesky factor, and share one robust loss a joint."""
+    model, pose = random_hand(), random_pose(2)
+    state = hand_state(model, pose, width)
+    root = 0.02 * (draw(2, 21, 3, 3, seed=3) - 0.5)
+    covariance = root @ root.transpose(2, 3) + 0.005**2 * torch.eye(3)
+    target = state.joints.points + 0.04 * (draw(2, 21, 3) - 0.5)
+    term = GaussianJoints(target, covariance, weight=0.7, robust=2.0)
+
+    def residual(term: GaussianJoints, state: HandState) -> Tensor:
+        factor = torch.linalg.cholesky(term.covariance)
+        return torch.linalg.solve(factor, (state.joints.points - term.target)[..., None]).flatten(1)
+
+    off = state.joints.points - target
+    size = torch.einsum("bjc,bjck,bjk->bj", off, torch.linalg.inv(covariance), off).sqrt()
+    assert (size > 2).any()  # beyond the quadratic part
+    assert (size < 2).any()
+    share = (1 + (size / 2) ** 2).rsqrt()
+    found = check_term(term, state, residual, (0.7 * share).repeat_interleave(3, 1))
+    loss = torch.from_numpy(scipy.special.pseudo_huber(2.0, size.numpy()))
+    torch.testing.assert_close(found.cost, 0.7 * loss.sum(1))
+
+
+def test_gaussian_joints_that_err_alike_in_all_directions_are_point_targets() -> None:
+    state = hand_state(random_hand(), random_pose(2), 51)
+    target, std = state.joints.points + 0.04 * (draw(2, 21, 3) - 0.5), 0.005 + 0.02 * draw(2, 21, seed=2)
+    gaussian = GaussianJoints(target, std[..., None, None] ** 2 * torch.eye(3), weight=0.3)
+    same = PointTargets(target, torch.full_like(std, 0.3), std, points="joints")
+    one, other = equations_of(gaussian, state), equations_of(same, state)
+    for name in ("cost", "gradient", "hessian"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name))
 
 
 # Joint angles ---------------------------------------------------------------------------------------

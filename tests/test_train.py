@@ -17,9 +17,11 @@ from contact.corpus import Corpus, CorpusConfig, corpus_hash, load_corpus
 from contact.corpus.corpus import build_object
 from contact.corpus.placement import SynthesisConfig
 from contact.network import ContactNet, NetworkConfig
+from contact.network.features import LENGTH
+from contact.perturb import PROTOCOLS
 from contact.train import TrainConfig, evaluate, train
 from contact.train import training as module
-from contact.train.batches import draw_grasps, make_batch
+from contact.train.batches import draw_grasps, make_batch, varied
 from contact.train.curves import write_curves
 from contact.weights import card_path, load_network
 from hand_models import HandModel, load_open_hand
@@ -201,6 +203,47 @@ def test_the_truth_of_a_batch_is_where_the_clean_hand_is(corpus, model):
     torch.testing.assert_close(back, model.joints(corpus.pose[index]), atol=1e-5, rtol=0)
     moved = (batch.observation.joint_positions - batch.joints).norm(dim=-1).mean()
     assert 0.01 < moved < 0.08
+
+
+def test_what_a_batch_is_told_is_the_error_of_its_hands(corpus, model):
+    """Scaled as the noise is; nothing where nothing is told; exact where there is none."""
+    index = torch.tensor([0, 1, 2, 0])
+    told, scale = torch.tensor([True, False, True, True]), torch.tensor([1.0, 1.0, 0.5, 0.0])
+    batch = make_batch(model, corpus, index, "image", scale, torch.Generator().manual_seed(0), told=told)
+    assert batch.observation.told.tolist() == [1, 0, 1, 1]
+    variance = batch.observation.spread[:, 0] @ batch.observation.spread[:, 0]  # of the wrist, which turns about itself
+    expected = (PROTOCOLS["image"].translation * scale * told) ** 2
+    torch.testing.assert_close(variance, expected[:, None, None] * torch.eye(3), atol=1e-7, rtol=1e-2)
+    assert (batch.observation.spread[3] == 0).all()
+    torch.testing.assert_close(batch.observation.joint_positions[3], batch.joints[3], atol=1e-5, rtol=0)
+
+
+def test_hands_of_a_batch_that_are_apart_hold_nothing(corpus, model):
+    index = torch.arange(3).repeat(8)
+    apart = torch.arange(24) % 2 == 0
+    batch = make_batch(
+        model, corpus, index, "contactopt", torch.zeros(24), torch.Generator().manual_seed(0), apart=apart
+    )
+    assert (batch.holding[~apart] == 1).all()
+    drawn = batch.holding == 0
+    assert drawn.sum() > 8
+    nearest = (batch.observation.objects[..., 7:10] * LENGTH).norm(dim=-1).amin(1)
+    assert (nearest[drawn] > 0.001).all()
+    assert nearest[drawn].max() > 0.1
+    # The joints are those of the hand where it is now.
+    torch.testing.assert_close(batch.observation.joint_positions, batch.joints, atol=1e-5, rtol=0)
+
+
+def test_noise_of_another_make_differs_in_each_of_its_parts():
+    generator = torch.Generator().manual_seed(0)
+    for name in ("camera", "image"):
+        usual = PROTOCOLS[name]
+        drawn = [varied(usual, generator) for _ in range(200)]
+        for part in ("rotation", "pose", *(("along", "picture") if name == "camera" else ("translation",))):
+            factors = torch.tensor([getattr(noise, part) / getattr(usual, part) for noise in drawn])
+            assert 0.4 <= factors.min() < 0.5
+            assert 1.5 < factors.max() <= 1.6
+    assert varied(PROTOCOLS["image"], generator).along is None
 
 
 def test_without_held_out_objects_there_is_nothing_to_evaluate(corpus, model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import trimesh
 
 from contact.network import ContactNet, NetworkConfig
 from contact.objects import ObjectMesh
-from contact.weights import save_weights
+from contact.weights import load_network, save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.inner_spheres import Spheres
 from refine import RefineConfig, Status, refine_grasp
@@ -21,6 +21,7 @@ from refine.evidence.inputs import is_pair
 from refine.measure.joints import mpjpe
 from refine.measure.volumes import closed_solid
 from refine.result import TwoHandResult
+from refine.solve.score import ScoreWeights
 from refine.solve.two_hands import decide
 
 
@@ -150,13 +151,58 @@ def test_a_failed_hand_leaves_the_other_alone(model, pair, can, config):
     assert same(result.right.pose[0], refine_grasp(right[0], can, config=config).pose, model, 0.5)
 
 
-def test_the_gate_keeps_hands(pair, can, config):
-    kept = refine_grasp(list(pair), can, config=replace(config, gate=True, margin=1e9))
+@pytest.fixture(scope="module")
+def gated(config, tmp_path_factory) -> RefineConfig:
+    """With a score by which no result is better."""
+    score = ScoreWeights(bias=-1e9, deep=(1.0, 2.0))
+    network = load_network(config.weights)
+    path = save_weights(network, {"score": asdict(score)}, tmp_path_factory.mktemp("never") / "w.safetensors")
+    return replace(config, weights=path, gate=True)
+
+
+def test_the_gate_keeps_hands(pair, can, gated):
+    kept = refine_grasp(list(pair), can, config=gated, holding=True)
     for hand, given in zip(kept, pair, strict=True):
         assert hand.status == [Status.KEPT] * 3
         torch.testing.assert_close(hand.pose.transl, given.transl, rtol=0, atol=0)
         np.testing.assert_array_equal(hand.score_after, hand.score_before)
     np.testing.assert_array_equal(kept.overlap_mm_after, kept.overlap_mm_before)
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_a_hand_that_holds_nothing_stays_beside_one_that_does(model, pair, can, config, gate):
+    """Even where the two are in each other's way: it is no part of what is solved for."""
+    found = refine_grasp(list(pair), can, config=replace(config, gate=gate), holding=[True, False])
+    right, left = found
+    assert left.status == [Status.APART] * 3
+    assert (left.holding == 0).all()
+    assert (right.holding == 1).all()
+    assert Status.APART not in right.status[:2]
+    moved = 1e3 * mpjpe(model.joints(left.pose.mirrored()), model.joints(pair[1].mirrored()))
+    assert moved[2] < 0.01  # far from the object
+    assert (left.metrics["penetration_mm_after"] <= left.metrics["penetration_mm_before"] + 0.1).all()
+    alone = refine_grasp(pair[1], can, config=config, holding=False)
+    assert same(left.pose, alone.pose, model, 0.5)
+
+
+def test_hands_that_stay_are_brought_out_of_the_object(pair, can, config, gated):
+    """As single hands are, that are deeper in it than hands that hold."""
+    deep = [replace(hand, transl=hand.transl - torch.tensor([0.0, 0.012, 0.0])) for hand in pair]
+    score = ScoreWeights(bias=-1e9)
+    path = save_weights(load_network(config.weights), {"score": asdict(score)}, gated.weights.with_name("deep.safetensors"))
+    found = refine_grasp(deep, can, config=replace(gated, weights=path), holding=True)
+    depth = {when: found.right.metrics[f"penetration_mm_{when}"] for when in ("before", "after")}
+    assert (depth["before"] > 14).any()
+    assert (depth["after"][depth["before"] > 14] < 0.6 * depth["before"][depth["before"] > 14]).all()
+
+
+@pytest.mark.parametrize(
+    ("holding", "message"),
+    [([True, "maybe"], "holding: got 'maybe'"), ([[True] * 2, True], r"holding: got \[True, True\].*a list of 3 of them")],
+)
+def test_mistakes_about_holding_are_told(pair, can, config, holding, message):
+    with pytest.raises(ValueError, match=message):
+        refine_grasp(list(pair), can, config=config, holding=holding)
 
 
 # Parts ----------------------------------------------------------------------------------------------

@@ -84,6 +84,12 @@ def test_the_fit_finds_the_factors_of_normal_errors():
     assert coverage(scale.std(variance, accepted), fresh) == pytest.approx(COVERAGE, abs=0.01)
 
 
+def test_hands_that_go_part_of_the_way_are_in_between():
+    variance = torch.full((3, 21), 4e-6)
+    std = UncertaintyScale(refined=2.0, kept=0.5).std(variance, torch.tensor([0.0, 0.25, 1.0]))
+    torch.testing.assert_close(std, 2e-3 * torch.tensor([0.5, 0.875, 2.0])[:, None].expand(3, 21))
+
+
 def test_errors_with_heavy_tails_are_covered_too():
     variance = torch.full((400, 21), 1e-6)
     generator = torch.Generator().manual_seed(0)
@@ -134,17 +140,18 @@ def test_noisy_hands_are_refined_and_measured(weights, tmp_path, model, monkeypa
     outcomes = fitting.run_outcomes(config, model)
     assert outcomes.variance.shape == (6, 21)
     assert outcomes.protocol.tolist() == [0, 0, 0, 1, 1, 1]
-    kept = ~outcomes.accepted[3:]
+    kept = outcomes.share[3:] == 0
+    assert kept.any()
     assert (outcomes.error[3:][kept].abs() < 1e-6).all()  # under `none` the input is the truth
     assert (outcomes.error[:3].norm(dim=-1).mean(1) > 1e-3).all()
 
 
 def test_the_card_receives_the_factors_and_how_well_they_hold(weights, tmp_path, model, monkeypatch):
     variance = 1e-4 * torch.rand(800, 21, generator=torch.Generator().manual_seed(0)) + 1e-6
-    accepted, protocol = torch.arange(800) % 3 > 0, torch.arange(800) // 400
+    share, protocol = (torch.arange(800) % 3 > 0).float(), torch.arange(800) // 400
     error = normal_errors(variance, 1.7, 3)
-    error[(protocol == 1) & ~accepted] = 0  # not noisy and kept: nothing to learn from
-    outcomes = fitting.Outcomes(variance, error, accepted, protocol)
+    error[(protocol == 1) & (share == 0)] = 0  # not noisy and kept: nothing to learn from
+    outcomes = fitting.Outcomes(variance, error, share, protocol)
     monkeypatch.setattr(fitting, "run_outcomes", lambda config, model: outcomes)
     config = CalibrationConfig(tmp_path, weights, protocols=("image", "none"))
     found = fitting.calibrate_uncertainty(config, model)

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 from hand_models import HandModel, HandPose
 from hand_models.rotations import exp_so3, log_so3
 
-from ..objects.hierarchy import LEVELS
 from ..objects.object_set import ObjectPoints
 
 NEAREST, FARTHEST = 0.003, 0.8
@@ -19,6 +18,7 @@ NEAREST, FARTHEST = 0.003, 0.8
 _OPENED = 0.08  # metres off, by which a hand has opened
 _AIMLESS = 0.25  # share of hands that are not about to grasp
 _TRIES, _SKIN = 5, 192
+_SPACING = 0.004  # metres between points of an object the size of a hand
 
 
 @torch.no_grad()
@@ -63,10 +63,13 @@ def withdraw(
 
 
 def clearance(model: HandModel, pose: HandPose, objects: ObjectPoints) -> Tensor:
-    """(B,) metres of the closest skin from the object's points, negative inside."""
+    """(B,) metres of the closest skin from the object, negative inside; off by some 2 mm, as points are samples."""
     skin = model(pose).vertices[:, model.contact_points[:_SKIN]]
-    points = objects.points[:, : LEVELS[1]]
-    nearest = torch.cdist(skin, points).argmin(2)[..., None].expand(-1, -1, 3)
-    offset = skin - points.gather(1, nearest)
-    outside = (offset * objects.normals.gather(1, nearest)).sum(2).sign()
-    return (outside * offset.norm(dim=2)).amin(1)
+    nearest = torch.cdist(skin, objects.points).argmin(2)[..., None].expand(-1, -1, 3)
+    offset = skin - objects.points.gather(1, nearest)
+    distance, along = offset.norm(dim=2), (offset * objects.normals.gather(1, nearest)).sum(2)
+    across = (distance.square() - along.square()).clamp_min(0).sqrt()
+    # A point stands for the surface about it. Skin far to its side is beyond an edge: outside, though it may lie a
+    # little below the point's plane.
+    facing = (across < _SPACING) | (along < -across)
+    return torch.where(facing, along, distance).amin(1)

@@ -50,6 +50,11 @@ def gaussian_nll_of(error: Tensor, covariance: Tensor) -> Tensor:
     return (0.5 * white.square().sum(-1) + volume) / 3
 
 
+def _mean(value: Tensor) -> Tensor:
+    """The mean, and 0 of nothing: no hand of a batch may hold."""
+    return value.sum() / max(1, value.numel())
+
+
 def _mean_where(value: Tensor, mask: Tensor) -> Tensor:
     return (value * mask).sum() / mask.sum().clamp_min(1)
 
@@ -57,7 +62,7 @@ def _mean_where(value: Tensor, mask: Tensor) -> Tensor:
 def _value_loss(logit: Tensor, variance: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy of the mean plus the likelihood of what the mean, held fixed, leaves over."""
     error = (truth - logit.detach().sigmoid()) ** 2
-    return bce(logit, truth) + 0.1 * gaussian_nll(error, variance).mean()
+    return _mean(bce(logit, truth, reduction="none")) + 0.1 * _mean(gaussian_nll(error, variance))
 
 
 def losses(prediction: Prediction, truth: ContactField, joints: Tensor, holding: Tensor) -> dict[str, Tensor]:
@@ -79,9 +84,9 @@ def losses(prediction: Prediction, truth: ContactField, joints: Tensor, holding:
     part = cross_entropy(p.part_logits.flatten(0, 1), truth.part.argmax(-1).flatten(), reduction="none")
     return {
         # The distance itself joins its likelihood, which alone would neglect the hard grasps.
-        "joints": gaussian_nll_of(off, p.joints_cov * _CM**2).mean() + 0.3 * (of_joints + 1e-6).sqrt().mean(),
+        "joints": _mean(gaussian_nll_of(off, p.joints_cov * _CM**2)) + 0.3 * _mean((of_joints + 1e-6).sqrt()),
         "contact": _value_loss(p.contact_logit, p.contact_var, truth.contact),
-        "near": bce(p.near_logit, near),
+        "near": _mean(bce(p.near_logit, near, reduction="none")),
         "part": _mean_where(part.reshape(near.shape), near),
         "canonical": _mean_where(gaussian_nll(canonical, p.canonical_var * _CM**2, 3), near),
         "gap": _mean_where(gaussian_nll(gap, p.gap_var * _CM**2), near),

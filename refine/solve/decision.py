@@ -80,7 +80,7 @@ def decide(
     before = score(as_given, weights)
     better = weights.better(best.score - before).masked_fill(stated, 1.0)
     probable = holding * better if config.gate else (known != 0).to(better)
-    share = between(probable, config.undecided, config.sure) * best.pose.finite()
+    share = between(probable, config.undecided, config.sure).nan_to_num(0.0) * best.pose.finite()
     moved, after = share > 0, torch.where(share == 1, best.score, before)
     returned, depth = best.pose.where(share == 1, given), as_given.depth
     seen = field.at(slice(0))  # the score asks for joints and the hand's contact alone
@@ -95,13 +95,11 @@ def decide(
         returned = returned.fill(part, given[part].toward(best.pose[part], share[part]))
         depth = depth.index_copy(0, part, measured(part).depth)
     # A solution has been brought out already, as far as its contact lets it.
-    push = torch.maximum(between(depth, *weights.deep), (1 - 2 * holding).clamp_min(0) * (depth > 0)) * (1 - share)
-    inside = (push > _LEAST_PUSH).nonzero()[:, 0]
-    if len(inside):
-        out = bring_out(model, objects, which[inside], returned[inside], config)
-        returned = returned.fill(inside, returned[inside].toward(out, push[inside]))
-        measured(inside)
-        moved = moved.index_fill(0, inside, True)
+    push = push_out(depth, holding, weights) * (1 - share)
+    returned, pushed = brought_out(model, objects, which, returned, push, config)
+    if pushed.any():
+        measured(pushed.nonzero()[:, 0])
+        moved = moved | pushed
     own = expected_variance(model.joints(returned), field)
     own = torch.where(given_var.isnan(), own, holding[:, None] * own + (1 - holding[:, None]) * given_var.nan_to_num())
     variance = torch.where(share[:, None] > 0, share[:, None] * best.variance, 0) + (1 - share[:, None]) * own
@@ -112,6 +110,24 @@ def decide(
 def between(value: Tensor, low: float, high: float) -> Tensor:
     """From 0 at ``low`` and below, in a straight line, to 1 at ``high`` and above."""
     return ((value - low) / (high - low)).clamp(0, 1)
+
+
+def push_out(depth: Tensor, holding: Tensor, weights: ScoreWeights) -> Tensor:
+    """``(B,)`` share of the way out of the object that hands which stay go, 0 to 1: all of it where they are deeper
+    inside than hands that hold are, and where they hold nothing."""
+    return torch.maximum(between(depth, *weights.deep), (1 - 2 * holding).clamp_min(0) * (depth > 0))
+
+
+def brought_out(
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, push: Tensor, config: RefineConfig
+) -> tuple[HandPose, Tensor]:
+    """Hands that went the share ``push (B,)`` of the way out of their objects, and which of them moved, ``(B,)``."""
+    inside = push > _LEAST_PUSH
+    rows = inside.nonzero()[:, 0]
+    if len(rows):
+        out = bring_out(model, objects, which[rows], pose[rows], config)
+        pose = pose.fill(rows, pose[rows].toward(out, push[rows]))
+    return pose, inside
 
 
 def bring_out(

@@ -22,9 +22,9 @@ from hand_models.solver.least_squares import minimize
 from hand_models.solver.states import Of, PairState, Term
 
 from ..config import RefineConfig
+from .decision import Refined, brought_out, push_out
 from .fields import expected_variance, weights_path
 from .optimize import contact_problem, field_terms, solved_variance
-from .decision import Refined
 from .refine_hands import refine_right_hands
 from .score import ScoreWeights, load_score, plausibility, score
 
@@ -76,7 +76,10 @@ def refine_two_hands(
             before[k, hand.usable] = f.score_before
             after[k, hand.usable] = (f.score_after - f.margin).masked_fill(f.holding < config.undecided, -torch.inf)
         accepted = decide(before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0))
-        found = [_gated(h, f, a[h.usable], model) for h, f, a in zip(hands, found, accepted, strict=True)]
+        found = [
+            _gated(h, f, a[h.usable], model, score_weights, config)
+            for h, f, a in zip(hands, found, accepted, strict=True)
+        ]
     else:
         accepted = torch.stack([hand.usable for hand in hands])
     overlap[:, :, ~both] = torch.nan
@@ -100,15 +103,23 @@ def decide(before: Tensor, after: Tensor, penalty: Tensor) -> Tensor:
     return torch.stack([best // 2, best % 2]).bool()
 
 
-def _gated(hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel) -> Refined:
-    """With the hands that were not ``accepted`` as they were given."""
-    own = expected_variance(model.joints(hand.pose), refined.field)
+def _gated(
+    hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel, score_weights: ScoreWeights,
+    config: RefineConfig,
+) -> Refined:  # fmt: skip
+    """With the hands that were not ``accepted`` as they were given, but for what they sank into the object."""
+    objects, which = ObjectSet.of([hand.object]), torch.zeros(len(hand.pose), dtype=torch.long)
+    depth = plausibility(model, objects, which, hand.pose, refined.field).depth
+    push = push_out(depth, refined.holding, score_weights).masked_fill(accepted, 0.0)
+    stays, left = brought_out(model, objects, which, hand.pose, push, config)
+    after = score(plausibility(model, objects, which, stays, refined.field), score_weights)
+    own = expected_variance(model.joints(stays), refined.field)
     return replace(
         refined,
-        pose=refined.pose.where(accepted, hand.pose),
+        pose=refined.pose.where(accepted, stays),
         share=accepted.float(),
-        moved=accepted,
-        score_after=torch.where(accepted, refined.score_after, refined.score_before),
+        moved=accepted | left,
+        score_after=torch.where(accepted, refined.score_after, torch.where(left, after, refined.score_before)),
         variance=torch.where(accepted[:, None], refined.variance, own),
     )
 
@@ -132,7 +143,9 @@ def _together(
     rows = [both[hand.usable].nonzero()[:, 0] for hand in hands]
     given = [h.pose[i].to(device) for h, i in zip(hands, rows, strict=True)]
     pose = [f.pose[i].to(device) for f, i in zip(found, rows, strict=True)]
-    busy = (_overlap(model, *pose) > 0).nonzero()[:, 0]
+    # A hand that is known to hold nothing is no part of a problem that supposes that both hold.
+    holds = torch.stack([f.share[i] for f, i in zip(found, rows, strict=True)]).gt(0).all(0).to(device)
+    busy = ((_overlap(model, *pose) > 0) & holds).nonzero()[:, 0]
     if len(busy):
         fields = [f.field[i].to(device)[busy] for f, i in zip(found, rows, strict=True)]
         states, terms = [], [HandsApart(config.costs.penetration_std)]

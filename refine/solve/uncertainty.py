@@ -13,7 +13,6 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from contact.weights import read_card
