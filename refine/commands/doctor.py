@@ -17,6 +17,7 @@ from pathlib import Path
 
 CORE = {
     "torch": "torch", "numpy": "numpy", "scipy": "scipy", "trimesh": "trimesh", "pillow": "PIL", "libigl": "igl",
+    "fast-simplification": "fast_simplification",
     "manifold3d": "manifold3d", "safetensors": "safetensors", "tyro": "tyro", "tqdm": "tqdm",
     "platformdirs": "platformdirs", "filelock": "filelock", "pyyaml": "yaml", "docstring-parser": "docstring_parser",
 }  # fmt: skip
