@@ -311,6 +311,7 @@ def test_interruption_and_debugging(workplace, monkeypatch, capsys):
 
     monkeypatch.setattr(shards, "refine_rows", interrupt)
     assert cli.main(ARGUMENTS) == 130
+    assert "the same command, without --overwrite, goes on where it was" in capsys.readouterr().err
     monkeypatch.setenv("REGRASP_DEBUG", "1")
     assert cli.main(["refine", "gone.npz", *ARGUMENTS[2:]]) == 2
     assert "Traceback" in capsys.readouterr().err

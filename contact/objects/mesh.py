@@ -132,7 +132,7 @@ class ObjectMesh:
 
     @cached_property
     def solid(self) -> Manifold:
-        """The object as a solid body: its mesh where that is closed, else what its grid has inside, see `grid_solid`."""
+        """The object as a solid body: its mesh where that is closed, else what its grid has inside (`grid_solid`)."""
         from .solid import closed_solid, grid_solid
 
         vertices, faces = self.vertices.cpu().double().numpy(), self.faces.cpu().numpy()

@@ -62,14 +62,16 @@ class RefineOptions:
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
     """Rows refined together: more is faster and takes more memory."""
-    shard_rows: int = 512
-    """Rows written together: the most that is done again after an interruption."""
+    shard_rows: int | None = None
+    """Rows written together: the most that is done again after an interruption. Chosen by rows and workers when not
+    given, 512 at most."""
     seed: int = 0
     """Same seed, same results."""
     limit: int | None = None
-    """Refine only the first so many rows of each file."""
+    """Refine only the first so many rows of each file; results of more rows are never replaced by these."""
     save_mesh: bool = False
-    """Also write each refined hand to <name>.meshes/<row>.ply, in its object's frame."""
+    """Also write each refined hand to <name>.meshes/<row>.ply, in its object's frame; of results that are there already
+    without doing them again."""
     overwrite: bool = False
     """Do everything anew, even where results for the same input and options are there."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -94,8 +96,13 @@ def refine(options: RefineOptions) -> int:
     config = batch_config(options)
     reading = given(options.format) | known_of(options) | {"mano_dir": options.hands.mano_dir}
     started, failed, files = time.monotonic(), 0, 0
-    with tqdm(unit="grasp", disable=None) as bar:  # on standard error, and none where that is no terminal
-        execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update)
+    with tqdm(unit="row", total=0, disable=None) as bar:  # on standard error, and none where that is no terminal
+
+        def expect(rows: int) -> None:
+            bar.total += rows
+            bar.refresh()
+
+        execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update, expect)
         for outcome in refine_files(inputs, options.out, config, execution, reading):
             files += 1
             failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)

@@ -243,10 +243,10 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[Predictions]:
+def parquet_pieces(path: Path, size: int | Callable[[int], int], limit: int | None = None) -> Iterator[Predictions]:
     """As `read_predictions`, but ``size`` rows at a time and never more in memory; at least one piece.
 
-    With a ``limit`` only the first so many rows.
+    With a ``limit`` only the first so many rows. The size may be a function of how many rows that makes.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
@@ -254,6 +254,7 @@ def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             total = file.metadata.num_rows if limit is None else min(limit, file.metadata.num_rows)
+            size = size if isinstance(size, int) else size(total)
             start, waiting = 0, file.schema_arrow.empty_table()
             if total == 0:
                 yield Predictions.from_columns(_arrow_columns(waiting, 0))
