@@ -549,12 +549,12 @@ def test_the_script_of_the_docs_runs(tmp_path, guarded):
     """As it stands; without its guard it says what is missing, rather than to buy memory."""
     page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
     code = page.split("## From Python")[1].split("```python\n")[1].split("```")[0]
-    guard = 'if __name__ == "__main__":\n'
+    guard = 'if __name__ == "__main__":'
     assert guard in code
     (tmp_path / "sequences").mkdir()
     fake_config(tmp_path)  # which makes the meshes
     write_predictions(tmp_path / "sequences" / "p.npz", predictions(0))
-    (tmp_path / "script.py").write_text(code if guarded else code.replace(guard, "if True:\n"))
+    (tmp_path / "script.py").write_text(code if guarded else code.replace(guard, "if True:"))
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

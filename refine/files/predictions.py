@@ -115,6 +115,8 @@ class Predictions:
     score_after: Maybe = _result("float", _SCORE)
     penetration_mm_before: Maybe = _result("float", "deepest penetration, millimetres")
     penetration_mm_after: Maybe = _result("float", "deepest penetration, millimetres")
+    crossing_mm_before: Maybe = _result("float", "how far skin has passed through the surface, millimetres")
+    crossing_mm_after: Maybe = _result("float", "how far skin has passed through the surface, millimetres")
     volume_cm3_before: Maybe = _result("float", "intersection volume, cubic centimetres")
     volume_cm3_after: Maybe = _result("float", "intersection volume, cubic centimetres")
     contact_ratio_before: Maybe = _result("float", "1 when the hand touches the object")
