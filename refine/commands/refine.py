@@ -56,8 +56,9 @@ class RefineOptions:
     """How the hands may be off, in place of the column input_error of all rows: camera, image, tracker, contactopt,
     exact or unknown."""
     object_poses: Path | None = None
-    """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix,
-    object to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
+    """Where the objects are, in place of the column object_pose of all rows: .json, .npz, .npy, .pkl or text of a 4x4
+    matrix, object to camera in metres, of one for each row or frame, or of names or numbers of frames with theirs; or a
+    folder with a file for each frame."""
     steps: int | None = None
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
@@ -113,7 +114,7 @@ def known_of(options: RefineOptions) -> dict[str, Any]:
         raise ValueError("--object-poses: --object-pose says it already; give one of the two.")
     if options.input_error is not None and options.input_error not in INPUT_ERRORS:
         raise ValueError(f"--input-error: {options.input_error!r} is unknown; choose one of {', '.join(INPUT_ERRORS)}.")
-    if options.object_poses is not None and not options.object_poses.is_file():
+    if options.object_poses is not None and not options.object_poses.exists():
         raise FileNotFoundError(f"--object-poses {options.object_poses}: there is no such file.")
     camera = None
     if options.camera is not None:

@@ -29,7 +29,7 @@ from hand_models.atomic import write_atomically
 
 from ..object_files import inside
 from ..predictions import Predictions
-from .columns import by_side, each_file, frame_columns, pose_columns, stacked, whole
+from .columns import UNKNOWN_POSE, by_side, each_file, frame_columns, pose_columns, stacked, whole
 from .files import (
     field,
     given_numbers,
@@ -40,10 +40,10 @@ from .files import (
     read_table,
     read_tree,
     read_yaml,
-    rigid,
 )  # fmt: skip
 from .format import Format, Numbers, Side
 from .hands import joints_of, mano_columns
+from .object_poses import rigid
 
 OBJECTS = (
     "002_master_chef_can", "003_cracker_box", "004_sugar_box", "005_tomato_soup_can", "006_mustard_bottle",
@@ -63,7 +63,6 @@ def read(
     *,
     mano_dir: str | Path | None = None,
     object_id: str | None = None,
-    object_pose: Numbers = None,
     side: Side | None = None,
     betas: Numbers = None,
 ) -> Predictions:
@@ -72,7 +71,6 @@ def read(
     Args:
         mano_dir: the user's MANO, for the principal components of labels.
         object_id: instead of ``meta.yml``'s grasped object; with it the labels must hold one object.
-        object_pose: object to camera for an HPE file, see `files.rigid`; labels have their own.
         side: instead of ``meta.yml``'s; "right" for an HPE file when None.
         betas: ten coefficients of shape or a file of them, instead of the calibration's.
     """
@@ -84,11 +82,9 @@ def read(
                 "side": side or "right",
                 "frame_id": np.array(labels, np.str_),
                 "keypoints_3d": values.reshape(-1, 21, 3) / 1000,
-                "object_pose": rigid(object_pose, len(labels)),
+                "object_pose": UNKNOWN_POSE,
             }
         )
-    if object_pose is not None:
-        raise ValueError("object_pose is for HPE files; labels have their own.")
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("labels_*.npz")) or sorted(path.glob("**/labels_*.npz"))
@@ -188,7 +184,7 @@ def _label(path: Path, grasped: int, shared: dict[str, Any]) -> list[dict[str, A
         raise ValueError(f"field 'pose_y' has {len(objects)} objects; meta.yml asks for {grasped}.")
     space = field(values, "joint_3d", len(hands), 21, 3)
     image = field(values, "joint_2d", len(hands), 21, 2)
-    frame = {"object_pose": rigid(objects[grasped], 1)[0], "name": _name(path), **shared}
+    frame = {"object_pose": rigid(objects[grasped])[0], "name": _name(path), **shared}
     return [
         {"pose": hand, "keypoints_3d": space[k], "keypoints_2d": image[k], **frame}
         for k, hand in enumerate(hands)

@@ -27,9 +27,9 @@ from hand_models import skeleton
 from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions
-from .columns import whole
-from .files import floats, head, json_names, named, numbers, read_tree, rigid, text_lines
-from .format import Format, Numbers, Side
+from .columns import UNKNOWN_POSE, whole
+from .files import floats, head, json_names, named, numbers, read_tree, text_lines
+from .format import Format, Side
 from .hands import FLIP_YZ, joints_of
 
 _POINTS = ("keypoints", "keypoints_3d", "joints", "xyz")
@@ -46,7 +46,6 @@ def read(
     axes: Literal["opencv", "opengl"] = "opencv",
     side: Side | None = None,
     object_id: str | None = None,
-    object_pose: Numbers = None,
 ) -> Predictions:
     """Read 21 joints of each hand.
 
@@ -57,7 +56,6 @@ def read(
         axes: axes of the camera; "opengl" looks along −z with y up.
         side: of all hands, where the file does not say; "right" when None.
         object_id: object of all hands, where the file does not say.
-        object_pose: object to camera, see `files.rigid`.
     """
     suffix = path.suffix.lower()
     if suffix == ".csv":
@@ -80,7 +78,7 @@ def read(
     rows = len(points)
     columns: dict[str, Any] = {"side": side or "right", "object_id": object_id or ""}
     columns |= {name: _label(name, value, rows) for name, value in labels.items()}
-    return Predictions.from_columns(columns | {"keypoints_3d": points, "object_pose": rigid(object_pose, rows)})
+    return Predictions.from_columns(columns | {"keypoints_3d": points, "object_pose": UNKNOWN_POSE})
 
 
 def _label(name: str, value: Any, rows: int) -> np.ndarray:

@@ -31,8 +31,8 @@ from hand_models import HandPose, fit_joints, load_hand_model, skeleton
 
 from ..predictions import Predictions
 from .cameras import true_camera
-from .columns import by_side, pose_columns, stacked
-from .files import filled, json_names, named, numbers, read_tree, rigid, table_of
+from .columns import UNKNOWN_POSE, by_side, pose_columns, stacked
+from .files import filled, json_names, named, numbers, read_tree, table_of
 from .format import Format, Numbers, Side
 from .hands import hand_sized
 
@@ -56,7 +56,6 @@ def read(
     side: Side | None = None,
     mirrored: bool | None = None,
     object_id: str = "",
-    object_pose: Numbers = None,
     mano_dir: str | Path | None = None,
 ) -> Predictions:
     """Read landmarks and give each hand a pose.
@@ -69,7 +68,6 @@ def read(
         side: of all hands, instead of the file's handedness.
         mirrored: whether handedness assumes a mirrored image and is to be swapped; None: by the form of the file.
         object_id: name of the object.
-        object_pose: object to camera, see `files.rigid`.
         mano_dir: fit the user's MANO; None: the open hand.
     """
     known, focal = true_camera(camera, focal)
@@ -94,7 +92,7 @@ def read(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # rows that cannot be fitted stay NaN and say so
             parts.append((of, fit_joints(points[of], model, side=hand).as_arrays()))
-    columns |= pose_columns(len(rows), parts) | {"keypoints_3d": points, "object_pose": rigid(object_pose, len(rows))}
+    columns |= pose_columns(len(rows), parts) | {"keypoints_3d": points, "object_pose": UNKNOWN_POSE}
     labels = {"object_id": object_id, "hand_model": model.name, "input_error": "camera"}
     true = focal is not None or camera is not None
     return Predictions.from_columns(columns | labels | {"metric_depth": true})
