@@ -218,8 +218,10 @@ def test_hands_as_records_or_alone(tmp_path, joints):
         np.testing.assert_allclose(p.transl, wanted.transl, atol=1e-6)
     np.testing.assert_allclose(p.confidence, 0.5)
     del records[0]["hands"][0]["handedness"]
-    with pytest.raises(ValueError, match="handedness"):
-        read_any(text(tmp_path / "c.json", json.dumps(records)), source="mediapipe", image_size=SIZE)
+    with pytest.warns(UserWarning, match="1 of 3 frames .* frame 0: handedness"):
+        p = read_any(text(tmp_path / "c.json", json.dumps(records)), source="mediapipe", image_size=SIZE)
+    assert p.frame_index.tolist() == [0, 1, 2]
+    assert 0 in row_problems(p)
 
 
 def test_the_true_camera_places_hands(tmp_path, joints):

@@ -88,8 +88,8 @@ def _walk(tree: Any, kind: Kind, at: Record, depth: int) -> Iterator[Record]:
                     f"{at.where}: expected {kind.expected}; it has {', '.join(sorted(map(str, tree)))[:200]}."
                 )
             inside = _with(at, where=f"{at.where}, {text[:60]!r}")
-            if text in ("left", "right"):
-                yield from _walk(item, kind, _with(inside, side=text), depth + 1)
+            if (side := text.lower()) in ("left", "right"):
+                yield from _walk(item, kind, _with(inside, side=side), depth + 1)
                 continue
             counts = whole(text)
             place = (k if counts is None else counts) if at.number is None else at.number
