@@ -183,10 +183,9 @@ _KIND = Kind(_is_record, lambda record: not isinstance(record, dict), "21 joints
 def _from_records(records: Sequence[Record]) -> tuple[np.ndarray, dict[str, Any]]:
     """Points and labels of records of one hand each; one that cannot be read has points of NaN."""
     fields = [record.content if isinstance(record.content, dict) else {"xyz": record.content} for record in records]
-    places = {id(record): k for k, record in enumerate(records)}
     points = each(
-        records, lambda r: numbers("points", listed((f := fields[places[id(r)]])[_name(f)]), 21, 3),
-        lambda r: np.full((21, 3), np.nan), "hands", lambda r: r.where,
+        list(zip(records, fields, strict=True)), lambda hand: numbers("points", listed(hand[1][_name(hand[1])]), 21, 3),
+        lambda hand: np.full((21, 3), np.nan), "hands", lambda hand: hand[0].where,
     )  # fmt: skip
     labels: dict[str, Any] = {n: [f[n] for f in fields] for n in _LABELS if fields and all(n in f for f in fields)}
     beside = records[0].shared if records else {}

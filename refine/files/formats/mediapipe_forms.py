@@ -129,23 +129,21 @@ def _with_lists(frame: dict[str, Any]) -> dict[str, Any]:
         return _of_holistic(frame)
     if isinstance(frame.get("hands"), list):
         records = table_of(frame["hands"], "the hands of a frame")
-        listed_: dict[str, Any] = {name: value for name, value in frame.items() if name != "hands"}
+        of_hands: dict[str, Any] = {name: value for name, value in frame.items() if name != "hands"}
         for names in (IMAGE, WORLD, _SIDES):
             found = [record.get(named(record, names) or "") for record in records]
             if all(value is not None for value in found):  # what is missing, others say
-                listed_[names[0]] = found
-        if all("score" in record for record in records) and _SIDES[0] in listed_:
-            listed_[_SIDES[0]] = [
+                of_hands[names[0]] = found
+        if all("score" in record for record in records) and _SIDES[0] in of_hands:
+            of_hands[_SIDES[0]] = [
                 {"label": side, "score": record["score"]} if isinstance(side, str) else side
-                for side, record in zip(listed_[_SIDES[0]], records, strict=True)
+                for side, record in zip(of_hands[_SIDES[0]], records, strict=True)
             ]
-        return listed_
+        return of_hands
     alone = dict(frame)
     for names in (IMAGE, WORLD):
         name = named(frame, names)
-        if (name and isinstance(frame[name], list) and len(frame[name]) == 21 and _is_landmark(frame[name][0])) or (
-            name and isinstance(frame[name], dict)
-        ):
+        if name and _is_one_hand(frame[name]):
             alone[name] = [frame[name]]
     name = named(frame, _SIDES)
     if name and isinstance(frame[name], str | dict):
@@ -173,6 +171,11 @@ def _of_holistic(frame: dict[str, Any]) -> dict[str, Any]:
 def _is_nested(value: Any) -> bool:
     """Whether a hand's landmarks are in a list of hands."""
     return isinstance(value, list) and len(value) == 1 and not _is_landmark(value[0])
+
+
+def _is_one_hand(value: Any) -> bool:
+    """Whether landmarks are those of a hand rather than of a list of hands."""
+    return isinstance(value, dict) or (isinstance(value, list) and len(value) == 21 and _is_landmark(value[0]))
 
 
 def _is_landmark(item: Any) -> bool:
