@@ -89,6 +89,30 @@ def test_grasp_itself(tmp_path, suffix):
     np.testing.assert_array_equal(read_any(path).keypoints_3d, predictions().keypoints_3d)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".parquet"])
+def test_what_a_table_lacks_can_be_said(tmp_path, suffix):
+    columns = {name: np.zeros((2, *shape)) for name, shape in (("global_orient", (3,)), ("hand_pose", (15, 3)))}
+    columns |= {"transl": np.ones((2, 3))}
+    path = tmp_path / f"bare{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **columns)
+        assert sniff(path) == "grasp"
+    elif suffix == ".json":
+        rows = [{name: value[k].tolist() for name, value in columns.items()} for k in range(2)]
+        path.write_text(json.dumps({"schema": "grasp/1", "rows": rows}))
+    else:
+        pyarrow = pytest.importorskip("pyarrow.parquet")
+        import pyarrow as pa
+
+        pyarrow.write_table(pa.table({n: v.reshape(2, -1).tolist() for n, v in columns.items()}), path)
+    with pytest.raises(ValueError, match="'object_id' is missing"):
+        read_any(path, source="grasp", side="left")
+    p = read_any(path, source="grasp", object_id="mug", side="left")
+    assert (p.object_id.tolist(), p.side.tolist()) == (["mug"] * 2, ["left"] * 2)
+    named = write_predictions(tmp_path / "named.npz", predictions())
+    assert read_any(named, object_id="cup").object_id.tolist() == predictions().object_id.tolist()
+
+
 def test_messages_begin_with_the_file(tmp_path):
     path = text(tmp_path / "a.csv", "1," * 62 + "1\n")
     with pytest.raises(ValueError, match="unit") as error:
@@ -307,3 +331,13 @@ def test_docs_list_every_format():
     assert set(others) <= set(rows)
     for name in others:
         assert bool(rows[name][2]) == (get_format(name).write is not None), name
+
+
+def test_every_form_in_the_docs_has_its_test():
+    section = DOCS.read_text().partition("## Forms that are read")[2].partition("\n## ")[0]
+    named = re.findall(r"^\|.*\| `(\w+)` \|$", section, re.M)
+    tests = Path(__file__).parent.glob("test_*.py")
+    defined = {name for file in tests for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)}
+    assert len(named) > 30
+    assert [name for name in named if name not in defined] == []
+    assert len(named) == len([line for line in section.splitlines() if line.startswith("| ")]) - 1

@@ -42,6 +42,8 @@ from typing import Any
 
 import numpy as np
 
+from contact.objects.diagnosis import stands_for
+
 from ..predictions import Predictions
 from .datasets import FORMATS
 from .files import naming
@@ -122,6 +124,8 @@ def read_any(path: str | Path, *, source: str | None = None, **options: Any) -> 
 def read_with(form: Format, path: str | Path, **options: Any) -> Predictions:
     """Read ``path`` as ``form``; options that are None are left out. Errors as `read_any`, beginning with the path."""
     path = _existing(path)
+    if form.name in BUILT_IN:
+        _refuse_what_stands_for(path)
     try:
         with naming(path), np.errstate(all="ignore"):  # overflowing numbers become infinite, which rows report
             own = options_of(form.read)
@@ -139,6 +143,15 @@ def _existing(path: str | Path) -> Path:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: there is no such file.")
     return Path(path)
+
+
+def _refuse_what_stands_for(path: Path) -> None:
+    """Raises ``ValueError`` where a file is empty, a Git LFS pointer or a web page; says how to get it itself."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            instead = stands_for(stream.read(512), "file")
+        if instead is not None:
+            raise ValueError(f"{path}: {instead}.")
 
 
 def write_with(form: Format, path: str | Path, predictions: Predictions, **options: Any) -> Path:
@@ -168,6 +181,7 @@ def sniff(path: str | Path) -> str:
     if found:
         one = found[0]
         raise ValueError(f"{path}: could be {' or '.join(found)}; say which (--from {one}, or source={one!r}).")
+    _refuse_what_stands_for(path)
     tried = "\n".join(f"  {name}: {form.description}" for name, form in known.items())
     raise ValueError(
         f"{path}: looks like none of the known formats; say which it is with --from NAME (source=). Tried:\n{tried}"

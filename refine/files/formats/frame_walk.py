@@ -73,7 +73,7 @@ def _walk(tree: Any, kind: Kind, at: Record, depth: int) -> Iterator[Record]:
         return
     if kind.is_record(tree):
         yield _with(at, content=tree)
-    elif depth > _DEEPEST or not isinstance(tree, dict | list):
+    elif depth > _DEEPEST or not _is_arrangement(tree):
         raise ValueError(f"{at.where}: a {_kind_of(tree)}; expected {kind.expected}, or a list of them.")
     elif isinstance(tree, list):
         counted = at.number is None and any(_counts(item, kind) for item in tree)
@@ -83,7 +83,7 @@ def _walk(tree: Any, kind: Kind, at: Record, depth: int) -> Iterator[Record]:
     else:
         for k, (key, item) in enumerate(tree.items()):
             item, text = listed(item), str(key)
-            if not (_is_nothing(item) or isinstance(item, dict | list) or kind.is_record(item)):
+            if not (_is_nothing(item) or _is_arrangement(item) or kind.is_record(item)):
                 raise ValueError(
                     f"{at.where}: expected {kind.expected}; it has {', '.join(sorted(map(str, tree)))[:200]}."
                 )
@@ -103,6 +103,11 @@ def _with(at: Record, **changes: Any) -> Record:
 
 def _is_nothing(tree: Any) -> bool:
     return tree is None or (isinstance(tree, dict | list) and not tree)
+
+
+def _is_arrangement(tree: Any) -> bool:
+    """Whether it may hold records: a dictionary, or a list of other things than numbers and words."""
+    return isinstance(tree, dict) or (isinstance(tree, list) and not isinstance(tree[0], str | int | float))
 
 
 def _counts(item: Any, kind: Kind) -> bool:

@@ -150,23 +150,24 @@ def _cells(line: str, separator: str) -> list[str]:
 def _from_tree(tree: Any, stem: str) -> tuple[np.ndarray, dict[str, Any]]:
     tree = listed(tree)
     name = named(tree, _POINTS) if isinstance(tree, dict) else None
-    if name is None and not _is_array(tree):
-        return _from_records(records_in(tree, _KIND, stem))
     what, value = (f"field {name!r}", listed(tree[name])) if name else ("the array", tree)
-    if isinstance(value, list) and any(item is None for item in value):
+    points = None if isinstance(value, dict) else _array(value)
+    if points is None and isinstance(value, dict | list):  # hand by hand
         return _from_records(records_in(value, _KIND, stem))
-    points = numbers(what, value)
+    points = numbers(what, value) if points is None else points
     points = points[None] if points.shape == (21, 3) else points
     points = numbers(what, points if points.size else np.zeros((0, 21, 3)), None, 21, 3)
     labels = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in tree.items() if k != name} if name else {}
     return points, labels
 
 
-def _is_array(tree: Any) -> bool:
-    """Whether it is the coordinates themselves, or nothing at all."""
-    while isinstance(tree, list) and tree:
-        tree = tree[0]
-    return isinstance(tree, np.ndarray | int | float) or (isinstance(tree, list) and not tree)
+def _array(value: Any) -> np.ndarray | None:
+    """All coordinates in one array; None where they are not, but may be in parts."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # of lists that differ in length
+        return None
+    return array if array.dtype.kind in "fiu" else None
 
 
 def _is_record(tree: Any) -> bool:
