@@ -254,6 +254,15 @@ def test_torch_files_run_no_code(tmp_path):
     assert len(read_any(tmp_path / "named.pkl", source="hamer")) == 3
 
 
+def test_a_pickle_that_only_is_called_pth_says_what_is_in_it(tmp_path):
+    """As joblib's files of tensors are, HaWoR's world_space_res.pth among them."""
+    path = saved(tmp_path / "numpy.pkl", output(hands(3))).rename(tmp_path / "numpy.pth")
+    assert len(read_any(path, source="hamer")) == 3
+    (tmp_path / "tensors.pth").write_bytes(pickle.dumps([torch.zeros(2, 3, 3)] * 5))
+    with pytest.raises(ValueError, match=r"tensors with \.cpu\(\)\.numpy\(\)"):
+        read_any(tmp_path / "tensors.pth", source="hawor")
+
+
 # Cameras --------------------------------------------------------------------------------------------
 
 

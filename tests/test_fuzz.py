@@ -499,7 +499,9 @@ def _one_damaged_file(case: Sample, rng: np.random.Generator) -> str:
 
 def _one_damaged_record(form: Form, rng: np.random.Generator, folder: Path) -> str:
     path = folder / f"file{form.suffix}"
-    odd = [value for value in ODD if value is not None and np.size(value)]  # nothing in place of a hand is no hand
+    odd = [
+        value for value in ODD if not (value is None or (isinstance(value, list | dict) and not value))
+    ]  # is no hand
     path.write_bytes(content(form, with_damage(form, rng, copy.deepcopy(odd[rng.integers(len(odd))]))))
     try:
         with warnings.catch_warnings():

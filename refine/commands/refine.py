@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,13 +99,26 @@ def refine(options: RefineOptions) -> int:
     started, failed, files = time.monotonic(), 0, 0
     with tqdm(unit="grasp", disable=None) as bar:  # on standard error, and none where that is no terminal
         execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update)
-        for outcome in refine_files(inputs, options.out, config, execution, reading):
-            files += 1
-            failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
-            print(_describe(outcome))
+        with _writing_to(options.out):
+            for outcome in refine_files(inputs, options.out, config, execution, reading):
+                files += 1
+                failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
+                print(_describe(outcome))
     if len(inputs) > 1:
         print(f"{files} files; {failed} rows or files failed; {time.monotonic() - started:.1f} s")
     return 1 if failed else 0
+
+
+@contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    """Inside, what the system says of files below ``out`` is told as a fault of the option."""
+    try:
+        yield
+    except OSError as error:
+        named = Path(error.filename).absolute() if isinstance(error.filename, str) else None
+        if named is None or not (named.is_relative_to(out.absolute()) or out.absolute().is_relative_to(named)):
+            raise
+        raise ValueError(f"--out {out}: cannot be written to ({error.strerror}); name a folder that can.") from error
 
 
 def known_of(options: RefineOptions) -> dict[str, Any]:

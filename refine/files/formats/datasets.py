@@ -177,7 +177,9 @@ def _one_object(names: Sequence[str], wanted: str | None) -> str | None:
     if wanted is not None and (wanted in names or not names):
         return wanted if wanted in names else None
     if wanted is not None or len(names) > 1:
-        raise ValueError(f"object_id: got {wanted!r}; name one of its objects: {', '.join(map(str, names))[:300]}.")
+        raise ValueError(
+            f"object_id (--object-id): got {wanted!r}; name one of its objects: {', '.join(map(str, names))[:300]}."
+        )
     return names[0] if names else None
 
 

@@ -60,7 +60,9 @@ class Frame:
         both = [self.fields.get("width"), self.fields.get("height")]
         value = self.fields.get("image_size", both) if given is None else given
         if isinstance(value, list) and value == [None, None]:
-            raise UnsaidError("the size of the image is unknown; give image_size (width, height).")
+            raise UnsaidError(
+                "the size of the image is unknown; give image_size (width, height), --image-size WIDTH HEIGHT."
+            )
         size = numbers("image_size", value, 2)
         if not ((size >= 1).all() and (size < 1e6).all()):
             raise ValueError(f"image_size {size.tolist()} is not a width and a height in pixels.")

@@ -110,7 +110,7 @@ def _split(values: dict[str, Any], layout: str | None) -> dict[str, Any]:
     width = array.shape[-1]
     if words is None:
         raise UnsaidError(
-            f"field {name!r} has {width} numbers a frame: pass layout, their order, such as 'pose,transl' (51), "
+            f"field {name!r} has {width} numbers a frame: pass layout (--layout), their order, such as 'pose,transl' (51), "
             "'pose,betas,transl' or 'betas,pose,transl' (61)."
         )
     if sum(_WIDTHS[word] for word in words) != width:
