@@ -110,8 +110,8 @@ def _split(values: dict[str, Any], layout: str | None) -> dict[str, Any]:
     width = array.shape[-1]
     if words is None:
         raise UnsaidError(
-            f"field {name!r} has {width} numbers a frame: pass layout (--layout), their order, such as 'pose,transl' (51), "
-            "'pose,betas,transl' or 'betas,pose,transl' (61)."
+            f"field {name!r} has {width} numbers a frame: pass layout (--layout), their order, such as 'pose,transl' "
+            "(51), 'pose,betas,transl' or 'betas,pose,transl' (61)."
         )
     if sum(_WIDTHS[word] for word in words) != width:
         raise ValueError(f"layout: {layout!r} has {sum(_WIDTHS[word] for word in words)} numbers, the file {width}.")
