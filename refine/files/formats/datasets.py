@@ -183,6 +183,12 @@ def _one_object(names: Sequence[str], wanted: str | None) -> str | None:
     return names[0] if names else None
 
 
+def _is_hoi4d(path: Path) -> bool:
+    if path.is_dir():
+        return "handpose" in path.as_posix().lower() and next(path.glob("*.pickle"), None) is not None
+    return path.suffix.lower() == ".pickle" and "handpose" in path.resolve().as_posix().lower()
+
+
 # The table ------------------------------------------------------------------------------------------
 
 DATASETS = {
@@ -196,7 +202,7 @@ DATASETS = {
         "HOI4D hand poses (<frame>.pickle, or a folder of them)",
         Convention(pose=("poseCoeff",), betas=("beta",), transl=("trans",)),
         _hoi4d,
-        lambda path: _is_hoi4d(path),
+        _is_hoi4d,
     ),
     "oakink2": Dataset(
         "OakInk2 annotations (scene_*.pkl) with their tensors as numpy",
@@ -232,12 +238,6 @@ DATASETS = {
     ),
 }  # fmt: skip
 """By the name of the format."""
-
-
-def _is_hoi4d(path: Path) -> bool:
-    if path.is_dir():
-        return "handpose" in path.as_posix().lower() and next(path.glob("*.pickle"), None) is not None
-    return path.suffix.lower() == ".pickle" and "handpose" in path.resolve().as_posix().lower()
 
 
 def _format(name: str, dataset: Dataset) -> Format:

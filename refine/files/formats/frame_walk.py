@@ -7,7 +7,7 @@ by side. Frames without a hand, which are None, {} or [], count as frames and gi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,18 +68,18 @@ def listed(value: Any) -> Any:
 
 def _walk(tree: Any, kind: Kind, at: Record, depth: int) -> Iterator[Record]:
     tree, shared = _unwrapped(listed(tree), kind)
-    at = _with(at, shared=at.shared | shared)
+    at = replace(at, shared=at.shared | shared)
     if _is_nothing(tree):
         return
     if kind.is_record(tree):
-        yield _with(at, content=tree)
+        yield replace(at, content=tree)
     elif depth > _DEEPEST or not _is_arrangement(tree):
         raise ValueError(f"{at.where}: a {_kind_of(tree)}; expected {kind.expected}, or a list of them.")
     elif isinstance(tree, list):
         counted = at.number is None and any(_counts(item, kind) for item in tree)
         for k, item in enumerate(tree):
             number = k if counted else at.number
-            yield from _walk(item, kind, _with(at, number=number, where=f"{at.where}, item {k}"), depth + 1)
+            yield from _walk(item, kind, replace(at, number=number, where=f"{at.where}, item {k}"), depth + 1)
     else:
         for k, (key, item) in enumerate(tree.items()):
             item, text = listed(item), str(key)
@@ -87,18 +87,14 @@ def _walk(tree: Any, kind: Kind, at: Record, depth: int) -> Iterator[Record]:
                 raise ValueError(
                     f"{at.where}: expected {kind.expected}; it has {', '.join(sorted(map(str, tree)))[:200]}."
                 )
-            inside = _with(at, where=f"{at.where}, {text[:60]!r}")
+            inside = replace(at, where=f"{at.where}, {text[:60]!r}")
             if (side := text.lower()) in ("left", "right"):
-                yield from _walk(item, kind, _with(inside, side=side), depth + 1)
+                yield from _walk(item, kind, replace(inside, side=side), depth + 1)
                 continue
             counts = whole(text)
             place = (k if counts is None else counts) if at.number is None else at.number
             name = at.name if counts is not None and at.name is not None else text
-            yield from _walk(item, kind, _with(inside, number=place, name=name), depth + 1)
-
-
-def _with(at: Record, **changes: Any) -> Record:
-    return Record(**(vars(at) | changes))
+            yield from _walk(item, kind, replace(inside, number=place, name=name), depth + 1)
 
 
 def _is_nothing(tree: Any) -> bool:

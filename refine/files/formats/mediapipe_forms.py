@@ -79,8 +79,7 @@ class Frame:
         if not len(image):
             return []
         labels = _labels(frame, len(image), side, mirrored)
-        worlds = [None] * len(image) if world is None else world
-        return [LandmarkedHand(*hand, *label) for hand, label in zip(zip(image, worlds), labels, strict=True)]  # noqa: B905
+        return [LandmarkedHand(image[k], None if world is None else world[k], *label) for k, label in enumerate(labels)]
 
 
 def frames_in(tree: Any, where: str) -> list[Frame]:

@@ -94,8 +94,10 @@ def _by_place(poses: np.ndarray, p: Predictions, where: str) -> np.ndarray:
 def _differ_in_a_frame(poses: np.ndarray, p: Predictions) -> bool:
     """Whether rows of one frame and object would have different poses, which no object has."""
     first: dict[tuple[int, str], np.ndarray] = {}
-    keys = zip(p.frame_index.tolist(), p.object_id.tolist(), strict=True)
-    return any(not np.array_equal(first.setdefault(k, pose), pose, equal_nan=True) for k, pose in zip(keys, poses))  # noqa: B905
+    for frame, name, pose in zip(p.frame_index.tolist(), p.object_id.tolist(), poses, strict=True):
+        if not np.array_equal(first.setdefault((frame, name), pose), pose, equal_nan=True):
+            return True
+    return False
 
 
 def _by_name(value: Mapping[Any, Any], p: Predictions, where: str) -> np.ndarray:
