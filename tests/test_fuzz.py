@@ -499,9 +499,7 @@ def _one_damaged_file(case: Sample, rng: np.random.Generator) -> str:
 
 def _one_damaged_record(form: Form, rng: np.random.Generator, folder: Path) -> str:
     path = folder / f"file{form.suffix}"
-    odd = [
-        value for value in ODD if not (value is None or (isinstance(value, list | dict) and not value))
-    ]  # is no hand
+    odd = [value for value in ODD if not _is_no_hand(value)]  # which is no damage, but a frame without a hand
     path.write_bytes(content(form, with_damage(form, rng, copy.deepcopy(odd[rng.integers(len(odd))]))))
     try:
         with warnings.catch_warnings():
@@ -511,6 +509,12 @@ def _one_damaged_record(form: Form, rng: np.random.Generator, folder: Path) -> s
         return type(error).__name__
     except Exception as error:
         return _unforeseen(form.source, error)
+
+
+def _is_no_hand(value: Any) -> bool:
+    """Whether it is what stands for nothing: None, an empty list or dictionary, or a list of those."""
+    value = value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value
+    return value is None or (isinstance(value, list | dict) and all(map(_is_no_hand, value)))
 
 
 def _unforeseen(name: str, error: Exception) -> str:
