@@ -179,7 +179,7 @@ class _Run:
         """Open the work on a file, that of an earlier run if there is any; None when it is finished."""
         started = time.monotonic()
         reading = {
-            name: file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
+            name: file_sha256(value) if isinstance(value, Path) and value.exists() else str(value)
             for name, value in self._options.items()
             if value is not None and name not in SHARED_OPTIONS
         }
