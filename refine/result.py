@@ -39,6 +39,7 @@ from .view.summary import Measure, Summary
 
 _SHOWN = {
     "penetration_mm": "penetration depth (mm)",
+    "crossing_mm": "passed through the surface (mm)",
     "contact_ratio": "contact ratio",
     "volume_cm3": "intersection volume (cm³)",
     "reprojection_px": "reprojection error (px)",
@@ -81,8 +82,8 @@ class RefineResult:
     contact: ContactField
     """predicted contact with its uncertainty"""
     metrics: dict[str, np.ndarray]
-    """(B,) each: penetration_mm, volume_cm3, contact_ratio and, where keypoints were given, reprojection_px (mean
-    distance of the joints from them on the picture); with ``_before`` and ``_after``"""
+    """(B,) each: penetration_mm, crossing_mm, volume_cm3, contact_ratio and, where keypoints were given,
+    reprojection_px (mean distance of the joints from them on the picture); with ``_before`` and ``_after``"""
     status: list[Status]
     reason: list[str]
     """(B,) why a row failed, and what to mend; empty elsewhere"""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ def refine_rows(
     batch_size: int = 16,
     first: int = 0,
     progress: Callable[[int], Any] | None = None,
-    keep: Callable[[np.ndarray, Any], Any] | None = None,
 ) -> Predictions:
     """The rows with refined poses and result columns, in their order; those that fail keep their input pose.
 
@@ -44,7 +42,6 @@ def refine_rows(
         batch_size: most rows in one call of ``refine``.
         first: place of the first row in its file, from which rows are numbered in reasons.
         progress: called with the number of rows just done.
-        keep: called with the numbers of the rows of a batch and their `RefineResult`, for what is not a column.
     """
     progress = progress or (lambda count: None)
     if isinstance(objects, OneObject):  # which needs no name
@@ -62,7 +59,7 @@ def refine_rows(
             try:
                 if object_id not in objects:
                     raise FileNotFoundError(no_mesh(object_id, objects))
-                mesh = _load(objects[object_id], side)
+                mesh = load_object(objects[object_id], side)
             except Exception as error:  # meshes come from elsewhere and set off whatever the libraries raise
                 known = isinstance(error, (ValueError, OSError))
                 table.fail(rows, str(error) if known else f"{object_id}: {type(error).__name__}: {error}")
@@ -70,24 +67,9 @@ def refine_rows(
                 continue
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                for part, result in table.refine(batch, mesh, refine):
-                    if keep is not None:
-                        keep(first + part, result)
+                table.refine(batch, mesh, refine)
                 progress(len(batch))
     return table.finish()
-
-
-def _load(entry: ObjectEntry, side: str) -> ObjectMesh:
-    """The object, opened once as long as its file does not change: the shards of a file share their objects."""
-    if not entry.path.is_file():
-        return load_object(entry, side)  # which says what is wrong
-    status = entry.path.stat()
-    return _load_unchanged(entry, side, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=32)
-def _load_unchanged(entry: ObjectEntry, side: str, changed: int, size: int) -> ObjectMesh:
-    return load_object(entry, side)
 
 
 def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Predictions:
@@ -120,13 +102,10 @@ class _ResultTable:
         for row in rows:
             self._reasons[row] = reason[:_LONGEST_REASON]
 
-    def refine(
-        self, rows: np.ndarray, mesh: ObjectMesh, refine: Callable[[Request], RefineResult]
-    ) -> Iterator[tuple[np.ndarray, RefineResult]]:
+    def refine(self, rows: np.ndarray, mesh: ObjectMesh, refine: Callable[[Request], RefineResult]) -> None:
         """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
         try:
-            result = refine(Request.of_rows(self.input.take(rows), mesh, self.model))
-            self.store(rows, result)
+            self.store(rows, refine(Request.of_rows(self.input.take(rows), mesh, self.model)))
         except (ImportError, FileNotFoundError):
             raise  # weights or a package are missing, which is no row's fault and would fail them all
         except Exception as error:  # whatever one row sets off, the others must still go through
@@ -135,9 +114,7 @@ class _ResultTable:
                 self.fail(rows, f"{type(error).__name__}: {error}")
                 return
             for half in np.array_split(rows, 2):
-                yield from self.refine(half, mesh, refine)
-        else:
-            yield rows, result
+                self.refine(half, mesh, refine)
 
     def store(self, rows: np.ndarray, result: RefineResult) -> None:
         status = np.array([s.value for s in result.status])

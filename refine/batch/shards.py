@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
-
-import numpy as np
-import trimesh
 
 from hand_models import HandModel
 from hand_models.atomic import write_atomically
@@ -18,7 +14,6 @@ from hand_models.atomic import write_atomically
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
-from ..result import RefineResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .rows import failed_rows, refine_rows
@@ -56,7 +51,6 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         batch_size=config.batch_size,
         first=shard.rows.start,
         progress=progress,
-        keep=partial(_write_meshes, shard.manifest.meshes) if config.save_mesh else None,
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -98,13 +92,3 @@ def finished(shard: Shard) -> ShardRecord | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if whole and record.tally.rows == len(shard.rows) else None
-
-
-def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult) -> None:
-    """The refined hands as binary .ply in their object's frame, named by their row."""
-    folder.mkdir(exist_ok=True)
-    for number, vertices, status in zip(numbers, result.vertices_after, result.status, strict=True):
-        if status == "failed":
-            continue
-        mesh = trimesh.Trimesh(vertices.cpu().numpy(), result.faces, process=False)
-        write_atomically(folder / f"{number:07d}.ply", lambda stream, mesh=mesh: mesh.export(stream, file_type="ply"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -61,20 +63,23 @@ class RefineOptions:
     """Whether the hands hold their objects, in place of the column holding of all rows: yes, as grasp benchmarks have
     it; no, and hands are only brought out of them; or judged from what is seen, as without that column."""
     object_poses: Path | None = None
-    """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix,
-    object to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
+    """Where the objects are, in place of the column object_pose of all rows: .json, .npz, .npy, .pkl or text of a 4x4
+    matrix, object to camera in metres, of one for each row or frame, or of names or numbers of frames with theirs; or a
+    folder with a file for each frame."""
     steps: int | None = None
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
     """Rows refined together: more is faster and takes more memory."""
-    shard_rows: int = 512
-    """Rows written together: the most that is done again after an interruption."""
+    shard_rows: int | None = None
+    """Rows written together: the most that is done again after an interruption. Chosen by rows and workers when not
+    given, 512 at most."""
     seed: int = 0
     """Same seed, same results."""
     limit: int | None = None
-    """Refine only the first so many rows of each file."""
+    """Refine only the first so many rows of each file; results of more rows are never replaced by these."""
     save_mesh: bool = False
-    """Also write each refined hand to <name>.meshes/<row>.ply, in its object's frame."""
+    """Also write each refined hand to <name>.meshes/<row>.ply, in its object's frame; of results that are there already
+    without doing them again."""
     overwrite: bool = False
     """Do everything anew, even where results for the same input and options are there."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -99,15 +104,33 @@ def refine(options: RefineOptions) -> int:
     config = batch_config(options)
     reading = given(options.format) | known_of(options) | {"mano_dir": options.hands.mano_dir}
     started, failed, files = time.monotonic(), 0, 0
-    with tqdm(unit="grasp", disable=None) as bar:  # on standard error, and none where that is no terminal
-        execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update)
-        for outcome in refine_files(inputs, options.out, config, execution, reading):
-            files += 1
-            failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
-            print(_describe(outcome))
+    with tqdm(unit="row", total=0, disable=None) as bar:  # on standard error, and none where that is no terminal
+
+        def expect(rows: int) -> None:
+            bar.total += rows
+            bar.refresh()
+
+        execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update, expect)
+        with _writing_to(options.out):
+            for outcome in refine_files(inputs, options.out, config, execution, reading):
+                files += 1
+                failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
+                print(_describe(outcome))
     if len(inputs) > 1:
         print(f"{files} files; {failed} rows or files failed; {time.monotonic() - started:.1f} s")
     return 1 if failed else 0
+
+
+@contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    """Inside, what the system says of files below ``out`` is told as a fault of the option."""
+    try:
+        yield
+    except OSError as error:
+        named = Path(error.filename).absolute() if isinstance(error.filename, str) else None
+        if named is None or not (named.is_relative_to(out.absolute()) or out.absolute().is_relative_to(named)):
+            raise
+        raise ValueError(f"--out {out}: cannot be written to ({error.strerror}); name a folder that can.") from error
 
 
 def known_of(options: RefineOptions) -> dict[str, Any]:
@@ -118,7 +141,7 @@ def known_of(options: RefineOptions) -> dict[str, Any]:
         raise ValueError("--object-poses: --object-pose says it already; give one of the two.")
     if options.input_error is not None and options.input_error not in INPUT_ERRORS:
         raise ValueError(f"--input-error: {options.input_error!r} is unknown; choose one of {', '.join(INPUT_ERRORS)}.")
-    if options.object_poses is not None and not options.object_poses.is_file():
+    if options.object_poses is not None and not options.object_poses.exists():
         raise FileNotFoundError(f"--object-poses {options.object_poses}: there is no such file.")
     camera = None
     if options.camera is not None:
