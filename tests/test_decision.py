@@ -155,7 +155,9 @@ def test_a_hand_known_to_hold_is_as_probable_as_its_solution(decided):
 
 @pytest.mark.parametrize("known", [1.0, torch.nan])
 def test_without_the_gate_hands_arrive(model, decided, known):
-    _, there, found = decided(torch.tensor([0.01]), torch.tensor([-9.0]), known=known, config=replace(CONFIG, gate=False))
+    _, there, found = decided(
+        torch.tensor([0.01]), torch.tensor([-9.0]), known=known, config=replace(CONFIG, gate=False)
+    )
     assert way(model, found.pose, there) == 0
     assert found.score_after > found.score_before - 9.1
 
