@@ -379,7 +379,7 @@ def test_the_hands_that_hold_nothing_stay(model, hands, can, config, always, res
 @pytest.mark.parametrize("holding", ["yes", 0.5, [True, False], [[True] * 4], 2, [True, True, True, "no"]])
 def test_what_says_nothing_of_holding_is_refused(hands, can, config, holding):
     with pytest.raises(
-        ValueError, match="holding: got .*; pass True, False or None, or a list of 4 of them, one a hand"
+        ValueError, match=r"holding: got .*; pass True, False or None, or a list of 4 of them, one a hand"
     ):
         refine_grasp(hands, can, config=config, holding=holding)
 

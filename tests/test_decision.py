@@ -170,7 +170,7 @@ def test_without_the_gate_hands_known_to_be_apart_stay(model, decided):
 
 def test_solutions_of_nan_are_never_taken(model, decided):
     """Neither poses nor scores that are none."""
-    given, there, found = decided(torch.tensor([0.99]), torch.tensor([torch.nan]))
+    given, _, found = decided(torch.tensor([0.99]), torch.tensor([torch.nan]))
     assert found.share == 0
     assert torch.equal(found.pose.transl, given.transl)
     assert found.score_after == found.score_before
