@@ -155,7 +155,9 @@ def test_a_hand_known_to_hold_is_as_probable_as_its_solution(decided):
 
 @pytest.mark.parametrize("known", [1.0, torch.nan])
 def test_without_the_gate_hands_arrive(model, decided, known):
-    _, there, found = decided(torch.tensor([0.01]), torch.tensor([-9.0]), known=known, config=replace(CONFIG, gate=False))
+    _, there, found = decided(
+        torch.tensor([0.01]), torch.tensor([-9.0]), known=known, config=replace(CONFIG, gate=False)
+    )
     assert way(model, found.pose, there) == 0
     assert found.score_after > found.score_before - 9.1
 
@@ -168,7 +170,7 @@ def test_without_the_gate_hands_known_to_be_apart_stay(model, decided):
 
 def test_solutions_of_nan_are_never_taken(model, decided):
     """Neither poses nor scores that are none."""
-    given, there, found = decided(torch.tensor([0.99]), torch.tensor([torch.nan]))
+    given, _, found = decided(torch.tensor([0.99]), torch.tensor([torch.nan]))
     assert found.share == 0
     assert torch.equal(found.pose.transl, given.transl)
     assert found.score_after == found.score_before

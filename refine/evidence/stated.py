@@ -102,7 +102,8 @@ class Stated:
             value = np.full((), 2.0)
         if value.shape not in ((), (batch,)) or not (np.isnan(value) | (value == 0) | (value == 1)).all():
             raise ValueError(
-                f"holding: got {self.holding!r:.80}; pass True, False or None, or a list of {batch} of them, one a hand."
+                f"holding: got {self.holding!r:.80}; pass True, False or None, or a list of {batch} of them, "
+                "one a hand."
             )
         return torch.from_numpy(np.broadcast_to(value, (batch,)).copy())
 
