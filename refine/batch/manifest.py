@@ -52,6 +52,11 @@ class Manifest:
         """Folder of the refined hands' meshes, where they are asked for."""
         return self.folder / "meshes"
 
+    @property
+    def report(self) -> Path:
+        """Folder of the grasps' records, where a report is asked for."""
+        return self.folder / "report"
+
 
 @dataclass(frozen=True)
 class Shard:

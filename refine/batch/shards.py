@@ -21,6 +21,7 @@ from ..files.predictions import Predictions
 from ..result import RefineResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
+from .report import Report
 from .rows import failed_rows, refine_rows
 from .tally import Tally
 
@@ -56,7 +57,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         batch_size=config.batch_size,
         first=shard.rows.start,
         progress=progress,
-        keep=partial(_write_meshes, shard.manifest.meshes) if config.save_mesh else None,
+        keep=partial(_keep, shard.manifest, config),
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -98,6 +99,14 @@ def finished(shard: Shard) -> ShardRecord | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if whole and record.tally.rows == len(shard.rows) else None
+
+
+def _keep(manifest: Manifest, config: BatchConfig, numbers: np.ndarray, result: RefineResult) -> None:
+    """What is not a column of the results."""
+    if config.save_mesh:
+        _write_meshes(manifest.meshes, numbers, result)
+    if config.report is not None:
+        Report(manifest.report).record(numbers, result)
 
 
 def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult) -> None:
