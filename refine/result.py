@@ -34,9 +34,10 @@ from .files.result_arrays import (
 )
 from .files.status import Status
 from .view.grasp import grasp_view
-from .view.page import write_page
 from .view.pictures import GraspView
-from .view.summary import Measure, Summary
+from .view.summary import Measure, Summary, data_frame
+from .view.texture import ContactTexture, contact_texture
+from .view.viewable import Viewable
 
 _SHOWN = {
     "penetration_mm": "penetration depth (mm)",
@@ -55,7 +56,7 @@ _PAIR_FILE = "pair.npz"
 
 
 @dataclass(frozen=True)
-class RefineResult:
+class RefineResult(Viewable):
     """``B`` refined grasps on one object.
 
     Poses are in the frame the input came in (the camera's, when ``object_pose`` was given); vertices and joints
@@ -236,16 +237,24 @@ class RefineResult:
             **columns,
         )
 
-    def to_html(self, path: str | PathLike[str], index: int = 0, *, truth: HandPose | None = None) -> Path:
-        """One self-contained page of grasp ``index``: before, after and the ``truth`` (as in `view`), contact, metrics.
+    def to_dataframe(self) -> Any:
+        """A pandas table of a row a grasp: side, object, status, reason, warnings, measures, scores, and the standard
+        deviation of the joints in millimetres (mean and largest). Raises ``ImportError`` without pandas."""
+        return data_frame({
+            "object": self.object.name,
+            "side": self.pose.side,
+            "status": [status.value for status in self.status],
+            "reason": self.reason,
+            "warnings": [SEPARATOR.join(texts) for texts in self.warnings],
+            **self.metrics,
+            **{name: getattr(self, name) for name in ("score_before", "score_after", "steps")},
+            "uncertainty_mm": 1e3 * self.uncertainty.mean(1),
+            "largest_uncertainty_mm": 1e3 * self.uncertainty.max(1),
+        })  # fmt: skip
 
-        Raises:
-            IndexError: there is no such grasp.
-            ValueError: the grasp failed, so that there is nothing to show.
-        """
-        if 0 <= index < len(self) and self.status[index] is Status.FAILED:
-            raise ValueError(f"index: grasp {index} failed and has no page: {self.reason[index]}")
-        return write_page(self.view(index, truth=truth), path)
+    def contact_uv(self, size: int = 256, *, uv: np.ndarray | None = None) -> ContactTexture:
+        """Predicted contact of every grasp on the hand's own map, with its variance; see `contact_texture`."""
+        return contact_texture(self.hand_model, self.contact, size, uv)
 
     def view(self, index: int = 0, *, title: str | None = None, truth: HandPose | None = None) -> GraspView:
         """What is shown of grasp ``index`` on its page, in pictures and films, in the object's frame.
@@ -256,10 +265,12 @@ class RefineResult:
 
         Raises:
             IndexError: there is no such grasp.
-            ValueError: ``truth`` has not as many hands as there are grasps.
+            ValueError: the grasp failed, or ``truth`` has not as many hands as there are grasps.
         """
         if not 0 <= index < len(self.status):
             raise _no_such(index, len(self))
+        if self.status[index] is Status.FAILED:
+            raise ValueError(f"index: grasp {index} failed and cannot be shown: {self.reason[index]}")
         hands = {"before": self.vertices_before[index], "after": self.vertices_after[index]}
         if truth is not None:
             if len(truth) != len(self):
