@@ -78,11 +78,7 @@ def playing(
     """
     if not frames:
         raise ValueError("frames: none given; give one GraspView for each frame")
-    some = frames[:: max(1, len(frames) // 16)]
-    reach = np.concatenate([np.concatenate([f.before, f.after, f.object_item().vertices]) for f in some])
-    middle = frames[len(frames) // 2]
-    items = [middle.object_item(), middle.hand_item(middle.after)]
-    camera = auto_camera(items, up=middle.up, size=size, extra=reach)
+    camera = frames[len(frames) // 2].camera(size, frames)
     for view in frames:
         thing = view.object_item()
         hands = (view.before, view.after) if before else (view.after,)

@@ -36,7 +36,10 @@ def share(unit: np.ndarray) -> np.ndarray:
     return np.round(np.clip(np.nan_to_num(unit), 0, 1) * 255).astype(np.uint8)
 
 
-def quantised(points: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Points (..., 3) in 65,536 steps of the box (2, 3) around them: finer than 10 µm for a hand's reach."""
+FINEST = 65_535
+
+
+def quantised(points: np.ndarray, box: np.ndarray, steps: int = FINEST) -> np.ndarray:
+    """Points (..., 3) in so many steps of the box (2, 3) around them; by default finer than 10 µm for a hand."""
     low, high = box
-    return np.round((points - low) / np.maximum(high - low, 1e-9) * 65535).astype("<u2")
+    return np.round((points - low) / np.maximum(high - low, 1e-9) * steps).astype("<u2")

@@ -31,7 +31,7 @@ from .appearance import (
     vertex_normals,
 )
 from .camera import look_at
-from .packing import Packed, pack, quantised, share
+from .packing import FINEST, Packed, pack, quantised, share
 from .pictures import HAND_CREASE, GraspView
 from .scene import Item, openness
 
@@ -41,6 +41,8 @@ _SD_FULL = 0.5  # a contact value lies in [0, 1]: it cannot be less sure than th
 _STEPS_OF_SCALE = (1, 2, 5, 10, 15, 20, 30, 50, 100, 200)  # millimetres at which a scale may end
 _ASPECT = 4 / 3
 _NEIGHBOURS = 4
+_MOVING_STEP = 1e-4
+"""Metres to which the places of skin are kept in a sequence."""
 LARGEST = 2 << 20
 """Bytes of the page of one grasp; a finer object is drawn with fewer triangles."""
 _FACES = (60_000, 30_000, 15_000, 6_000)
@@ -108,9 +110,12 @@ def _data(frames: Sequence[GraspView], fps: float, most_faces: int) -> dict[str,
     joints = None if joints is None or _over(frames, "joint_sd") is None else joints @ upright.T
     known = skin if joints is None else np.concatenate([skin, joints.reshape(-1, 3)])
     hand_box, object_box = _box(known), _box(thing.vertices)
+    # Fine steps are most of what a sequence weighs, and nobody sees them while it moves.
+    steps = FINEST if len(frames) == 1 else int(np.clip(np.ptp(hand_box, axis=0).max() / _MOVING_STEP, 1, FINEST))
     display = _DisplayHand(view)
     middle = frames[len(frames) // 2]
     in_page = thing.vertices @ poses[len(frames) // 2][:3, :3].T + poses[len(frames) // 2][:3, 3]
+    centre = np.concatenate([in_page, hands["after"][len(frames) // 2]])
     doubt = _over(frames, "uncertainty")
     doubt_full = _scale_end(max((float(np.nanmax(a)) for a in (doubt,) if a is not None), default=0.0))
     skin_distance = _states(frames, "skin_distance")
@@ -119,7 +124,7 @@ def _data(frames: Sequence[GraspView], fps: float, most_faces: int) -> dict[str,
     return {
         "frames": len(frames), "fps": fps, "neighbours": min(_NEIGHBOURS, thing.sources),
         "handBox": _rounded(hand_box), "objectBox": _rounded(object_box),
-        "touchFull": round(TOUCH_FULL * 1e3), "depthFull": depth_full, "doubtFull": doubt_full,
+        "handSteps": steps, "touchFull": round(TOUCH_FULL * 1e3), "depthFull": depth_full, "doubtFull": doubt_full,
         "stops": {
             "object": _rounded(contact_colours(ramp, OBJECT)), "hand": _rounded(contact_colours(ramp, SKIN)),
             "doubtObject": _rounded(uncertainty_colours(ramp, OBJECT, 1.0)),
@@ -137,7 +142,7 @@ def _data(frames: Sequence[GraspView], fps: float, most_faces: int) -> dict[str,
                 or None,
                 **_fields(frames, {"predicted": ("object_contact", 1.0), "sd": ("object_contact_sd", _SD_FULL)}),
             },
-            "hands": {n: pack(quantised(hand, hand_box), over_time=True) for n, hand in hands.items()},
+            "hands": {n: pack(quantised(hand, hand_box, steps), over_time=True) for n, hand in hands.items()},
             "hand": display.packed,
             "handFields": {
                 "distance": {n: pack(_near(d), over_time=True) for n, d in skin_distance.items()} or None,
@@ -150,11 +155,11 @@ def _data(frames: Sequence[GraspView], fps: float, most_faces: int) -> dict[str,
                     "doubt": ("uncertainty", doubt_full * 1e-3),
                 }),
             },
-            "joints": None if joints is None else pack(quantised(joints, hand_box), over_time=True),
+            "joints": None if joints is None else pack(quantised(joints, hand_box, steps), over_time=True),
             "jointSd": None if joints is None else pack(np.asarray(_over(frames, "joint_sd")).astype("<f4")),
             "open": _shade(view, thing, display) if len(frames) == 1 else None,
         },
-        **_first_view(middle, upright, np.concatenate([in_page, hands["after"][len(frames) // 2]])),
+        **_first_view(middle, frames if len(frames) > 1 else [], upright, centre),
     }  # fmt: skip
 
 
@@ -230,9 +235,11 @@ def _shade(view: GraspView, thing: _Surface, display: _DisplayHand) -> dict[str,
     return found
 
 
-def _first_view(view: GraspView, upright: np.ndarray, points: np.ndarray) -> dict[str, Any]:
+def _first_view(
+    view: GraspView, frames: Sequence[GraspView], upright: np.ndarray, points: np.ndarray
+) -> dict[str, Any]:
     try:
-        pose, fov = (camera := view.camera((640, 480))).pose, camera.fov
+        pose, fov = (camera := view.camera((640, 480), frames)).pose, camera.fov
     except ImportError:  # embreex draws pictures; a page does without
         fov = 0.6
         towards = view.after.mean(0) - upright.T @ points.mean(0)

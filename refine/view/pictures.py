@@ -117,10 +117,14 @@ class GraspView:
             vertices, faces, groups = mesh.vertices, mesh.faces, np.tile(groups, 4)
         return Item(vertices, faces, SKIN, gloss=0.4, softness=0.35, groups=groups, crease=HAND_CREASE)
 
-    def camera(self, size: tuple[int, int] = (640, 480)) -> Camera:
-        """The view that shows the refined grasp best, with the hand before also in the picture."""
+    def camera(self, size: tuple[int, int] = (640, 480), frames: Sequence[GraspView] = ()) -> Camera:
+        """The view that shows the refined grasp best, with the hand before also in the picture, and some sixteen of
+        the ``frames`` of its sequence."""
         items = [self.object_item(), self.hand_item(self.after)]
-        return auto_camera(items, up=self.up, size=size, extra=self.before)
+        extra = [np.asarray(self.before)]
+        for view in frames[:: max(1, len(frames) // 16)]:
+            extra += [np.asarray(view.before), np.asarray(view.after), np.asarray(view.object_item().vertices)]
+        return auto_camera(items, up=self.up, size=size, extra=np.concatenate(extra))
 
     def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""

@@ -13,7 +13,7 @@ async function unpack(packed) {
   if (row) for (let i = row; i < values.length; i++) values[i] += values[i - row];
   return values;
 }
-const placed = (steps, box) => steps && Float32Array.from(steps, (q, i) => box[0][i % 3] + q / 65535 * (box[1][i % 3] - box[0][i % 3]));
+const placed = (places, box, steps = 65535) => places && Float32Array.from(places, (q, i) => box[0][i % 3] + q / steps * (box[1][i % 3] - box[0][i % 3]));
 async function unpackAll(tree) {
   if (tree === null || typeof tree !== 'object') return tree;
   if (tree.data !== undefined) return unpack(tree);
@@ -88,7 +88,7 @@ const lerp = (a, b, s) => s <= 0 ? a : s >= 1 ? b : a.map((x, i) => x + s * (b[i
 (async () => {
 const S = await unpackAll(D.arrays);  // every array by name, see the page's writer
 const frames = D.frames, states = Object.keys(S.hands), pace = 1000 / D.fps;
-const hands = Object.fromEntries(states.map(name => [name, placed(S.hands[name], D.handBox)]));
+const hands = Object.fromEntries(states.map(name => [name, placed(S.hands[name], D.handBox, D.handSteps)]));
 const count = hands.after.length / 3 / frames, objectCount = S.objectPoints.length / 3;
 const slice = (values, frame, size) => values.subarray(frame * size, (frame + 1) * size);
 
@@ -237,7 +237,7 @@ function half(paintObject, paintHand) {
 }
 
 // ---- joints and their standard deviations, over the picture
-const joints = placed(S.joints, D.handBox), NAMES = ['wrist'].concat(...['thumb', 'index', 'middle', 'ring', 'pinky'].map(f => [1, 2, 3].map(k => `${f} joint ${k}`).concat(`${f} tip`)));
+const joints = placed(S.joints, D.handBox, D.handSteps), NAMES = ['wrist'].concat(...['thumb', 'index', 'middle', 'ring', 'pinky'].map(f => [1, 2, 3].map(k => `${f} joint ${k}`).concat(`${f} tip`)));
 function project(k) {
   const {R, move, f, width, height} = lens, base = 3 * (21 * shown.frame + k), q = R.map((r, i) => r[0] * joints[base] + r[1] * joints[base + 1] + r[2] * joints[base + 2] + move[i]);
   const unit = f * height / 2 / -q[2];
@@ -312,7 +312,7 @@ if (frames > 1) {
   let playing = false, began = 0;
   const tick = now => {
     if (!playing) return;
-    const frame = Math.floor((now - began) / pace) % frames;
+    const frame = Math.floor(Math.max(now - began, 0) / pace) % frames;
     if (frame !== shown.frame) { shown.frame = frame; update(); }
     requestAnimationFrame(tick);
   };
