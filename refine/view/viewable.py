@@ -11,6 +11,7 @@ import numpy as np
 
 from hand_models import HandPose
 
+from .export import write_glb
 from .film import Size, solving, turntable, write_gif, write_mp4
 from .page import write_page
 from .pictures import GraspView
@@ -73,6 +74,10 @@ class Viewable:
     ) -> Path:
         """As `to_gif`, as MP4 (H.264); needs imageio-ffmpeg too."""
         return write_mp4(_frames(self.view(index), film, size), path, fps=fps)
+
+    def to_glb(self, path: str | PathLike[str], index: int = 0) -> Path:
+        """Object and hands of grasp ``index`` as a GLB scene for Blender and other viewers; see `write_glb`."""
+        return write_glb(self.view(index), path)
 
 
 def _frames(view: GraspView, film: str, size: Size) -> Iterator[np.ndarray]:
