@@ -1,6 +1,6 @@
 """The pictures of docs/look.md, from the demonstration's grasps; needs playwright and a Chromium.
 
-python tools/build_look_pictures.py        # writes docs/look_page.png, look_gallery.png, look_uv.png, look.gif
+python tools/build_look_pictures.py [uv] [film] [page] [gallery]        # into docs/, all of them by default
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.prediction_poses import hand_poses
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PICTURES = ("uv", "film", "page", "gallery")
+SIDE_BY_SIDE = """(choice => { choice.value = 'both'; choice.dispatchEvent(new Event('change')); })
+(document.getElementById('paintObject'))"""
 ROUNDS = 4
 """Noises put on each of the grasps, for a gallery with something in it."""
 
@@ -57,25 +61,28 @@ def shoot(page: Page, path: Path, name: str, size: tuple[int, int], script: str 
     Image.open(DOCS / name).convert("P", palette=Image.Palette.ADAPTIVE).save(DOCS / name, optimize=True)
 
 
-def main() -> int:
+def main(wanted: Sequence[str]) -> int:
     model, grasps = load_hand_model("open"), read_predictions(GRASPS)
     rows = np.flatnonzero(grasps.object_id == "apple")
     clean = hand_poses(grasps, rows, model)
     result = refine_grasp(perturb(clean, "image", seed=3), demo_shapes()["apple"], hand_model=model)
-    Image.fromarray(result.contact_uv(300).picture(0)).save(DOCS / "look_uv.png", optimize=True)
-    result.to_gif(DOCS / "look.gif", size=(320, 240))
+    if "uv" in wanted:
+        Image.fromarray(result.contact_uv(300).picture(0)).save(DOCS / "look_uv.png", optimize=True)
+    if "film" in wanted:
+        result.to_gif(DOCS / "look.gif", size=(320, 240))
+    if not {"page", "gallery"} & set(wanted):
+        return 0
     program = shutil.which("chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
         page = playwright.chromium.launch(executable_path=program, args=flags).new_page()
-        both = (
-            "(e => { e.value = 'both'; e.dispatchEvent(new Event('change')); })(document.getElementById('paintObject'))"
-        )
-        own = result.to_html(Path(folder) / "page.html", truth=clean, title="apple")
-        shoot(page, own, "look_page.png", (1100, 680), both)
-        shoot(page, noisy_run(Path(folder)), "look_gallery.png", (1100, 680))
+        if "page" in wanted:
+            own = result.to_html(Path(folder) / "page.html", truth=clean, title="apple")
+            shoot(page, own, "look_page.png", (1100, 680), SIDE_BY_SIDE)
+        if "gallery" in wanted:
+            shoot(page, noisy_run(Path(folder)), "look_gallery.png", (1100, 680))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] or PICTURES))
