@@ -58,7 +58,6 @@ def shoot(page: Page, path: Path, name: str, size: tuple[int, int], script: str 
     page.evaluate(script)
     page.wait_for_timeout(1500)
     page.screenshot(path=DOCS / name)
-    Image.open(DOCS / name).convert("P", palette=Image.Palette.ADAPTIVE).save(DOCS / name, optimize=True)
 
 
 def main(wanted: Sequence[str]) -> int:
