@@ -393,7 +393,7 @@ def test_demo_table_has_means():
         for w in ("before", "after")
     }
     result = SimpleNamespace(metrics=metrics, status=[Status.REFINED, Status.KEPT])
-    text = demo.table([demo.Case("mug", result, 0, (20.0, 5.0)), demo.Case("box", result, 1, (10.0, 5.0))])
+    text = demo.table([demo.Case("mug", result, 0, (20.0, 5.0), None), demo.Case("box", result, 1, (10.0, 5.0), None)])
     lines = text.splitlines()
     assert len(lines) == 5
     assert "15.0 →    5.0" in lines[-1]

@@ -47,6 +47,8 @@ class BatchConfig:
     """only so many rows of each file"""
     save_mesh: bool = False
     """also write every refined hand as a mesh"""
+    report: int | None = None
+    """also record every grasp to be looked at, and draw so many of them"""
     seed: int = 0
 
     def __post_init__(self) -> None:

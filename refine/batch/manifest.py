@@ -47,6 +47,11 @@ class Manifest:
         """In file order; an empty file has one without rows."""
         return [Shard(self, number) for number in range(max(1, math.ceil(self.rows / self.shard_rows)))]
 
+    @property
+    def report(self) -> Path:
+        """Folder of the grasps' records, where a report is asked for."""
+        return self.folder / "report"
+
 
 @dataclass(frozen=True)
 class Shard:

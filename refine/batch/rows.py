@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ def refine_rows(
     batch_size: int = 16,
     first: int = 0,
     progress: Callable[[int], Any] | None = None,
+    keep: Callable[[np.ndarray, Any], Any] | None = None,
 ) -> Predictions:
     """The rows with refined poses and result columns, in their order; those that fail keep their input pose.
 
@@ -42,6 +43,7 @@ def refine_rows(
         batch_size: most rows in one call of ``refine``.
         first: place of the first row in its file, from which rows are numbered in reasons.
         progress: called with the number of rows just done.
+        keep: called with the numbers of the rows of a batch and their `RefineResult`, for what is not a column.
     """
     progress = progress or (lambda count: None)
     if isinstance(objects, OneObject):  # which needs no name
@@ -67,7 +69,9 @@ def refine_rows(
                 continue
             for start in range(0, len(rows), batch_size):
                 batch = rows[start : start + batch_size]
-                table.refine(batch, mesh, refine)
+                for part, result in table.refine(batch, mesh, refine):
+                    if keep is not None:
+                        keep(first + part, result)
                 progress(len(batch))
     return table.finish()
 
@@ -102,10 +106,13 @@ class _ResultTable:
         for row in rows:
             self._reasons[row] = reason[:_LONGEST_REASON]
 
-    def refine(self, rows: np.ndarray, mesh: ObjectMesh, refine: Callable[[Request], RefineResult]) -> None:
+    def refine(
+        self, rows: np.ndarray, mesh: ObjectMesh, refine: Callable[[Request], RefineResult]
+    ) -> Iterator[tuple[np.ndarray, RefineResult]]:
         """Refine ``rows`` together; where that raises, each half by itself, down to the row at fault."""
         try:
-            self.store(rows, refine(Request.of_rows(self.input.take(rows), mesh, self.model)))
+            result = refine(Request.of_rows(self.input.take(rows), mesh, self.model))
+            self.store(rows, result)
         except (ImportError, FileNotFoundError):
             raise  # weights or a package are missing, which is no row's fault and would fail them all
         except Exception as error:  # whatever one row sets off, the others must still go through
@@ -114,7 +121,9 @@ class _ResultTable:
                 self.fail(rows, f"{type(error).__name__}: {error}")
                 return
             for half in np.array_split(rows, 2):
-                self.refine(half, mesh, refine)
+                yield from self.refine(half, mesh, refine)
+        else:
+            yield rows, result
 
     def store(self, rows: np.ndarray, result: RefineResult) -> None:
         status = np.array([s.value for s in result.status])

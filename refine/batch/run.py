@@ -23,12 +23,13 @@ from hand_models.atomic import write_atomically
 
 from ..files.input_files import SHARED_OPTIONS, InputFile, pieces
 from ..files.object_files import OneObject, find_objects, near_names
-from ..files.prediction_files import read_json, write_json
+from ..files.prediction_files import read_json, read_predictions, write_json
 from .config import BatchConfig, describe, digest, file_sha256
 from .hand_files import write_hands
 from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
 from .merge import merge
 from .ray_engine import run_on_ray
+from .report import Report
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
 
@@ -295,6 +296,8 @@ class _Run:
             "seconds_of_shards": round(sum(record.seconds for record in records), 3),
             "meshes": self._config.save_mesh,
         }
+        if self._config.report is not None:
+            self._report(item, manifest, merged)
         results = self._results(item)
         merged.replace(results)
         if self._config.save_mesh:
@@ -307,6 +310,15 @@ class _Run:
         left = manifest.folder.parent
         if left.is_dir():
             _log.warning("%s: holds unfinished work with other options; delete it if you do not need it", left)
+
+    def _report(self, item: InputFile, manifest: Manifest, merged: Path) -> None:
+        """Let the report appear, with pictures of some rows; rows may be anywhere, so the records are all there is."""
+        folder = self._out / f"{item.name}.report"
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        manifest.report.mkdir(exist_ok=True)
+        manifest.report.replace(folder)
+        Report(folder).write(read_predictions(merged), item.name, self._config.report or 0)
 
 
 def _remove(folder: Path, keep: Sequence[Path] = ()) -> None:

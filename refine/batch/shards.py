@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+
+import numpy as np
 
 from hand_models import HandModel
 from hand_models.atomic import write_atomically
@@ -14,8 +16,10 @@ from hand_models.atomic import write_atomically
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
+from ..result import RefineResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
+from .report import Report
 from .rows import failed_rows, refine_rows
 from .tally import Tally
 
@@ -51,6 +55,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         batch_size=config.batch_size,
         first=shard.rows.start,
         progress=progress,
+        keep=partial(_keep, shard.manifest, config),
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -92,3 +97,9 @@ def finished(shard: Shard) -> ShardRecord | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if whole and record.tally.rows == len(shard.rows) else None
+
+
+def _keep(manifest: Manifest, config: BatchConfig, numbers: np.ndarray, result: RefineResult) -> None:
+    """What is not a column of the results."""
+    if config.report is not None:
+        Report(manifest.report).record(numbers, result)

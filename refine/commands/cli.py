@@ -47,8 +47,15 @@ COMMANDS = {
          "regrasp refine pred.json --from ho3d --objects meshes/ --out refined/ --mano-dir mano_v1_2",
          "regrasp refine hamer.npz --from hamer --camera 615,615,320,240 --object-id mug --object-poses poses.json "
          "--objects meshes/ --out refined/",
+         "regrasp refine predictions.npz --objects meshes/ --out refined/ --report",
          "regrasp refine predictions.json --objects meshes/objects.json --out refined/ --method contactopt"),
         "the same command, without --overwrite, goes on where it was",
+    ),
+    "view": Command(
+        "refine.commands.view", "ViewOptions", "view",
+        "Look at a run in the browser: gallery, table, histograms, a page of every grasp.",
+        ("regrasp view refined/",
+         "regrasp view refined/ --reference truth.npz --objects meshes/"),
     ),
     "convert": Command(
         "refine.commands.convert", "ConvertOptions", "convert",

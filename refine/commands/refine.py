@@ -80,6 +80,11 @@ class RefineOptions:
     save_mesh: bool = False
     """Also write each refined hand to <name>.meshes/<row>.ply, in its object's frame; of results that are there already
     without doing them again."""
+    report: bool = False
+    """Also write <name>.report/index.html, a gallery of the rows with histograms; regrasp view OUT shows it with a
+    picture and a page of every row, for which some 50 kB a row are kept there."""
+    report_rows: int = 60
+    """Rows of which --report makes picture and page at once, about a second each, spread over the file."""
     overwrite: bool = False
     """Do everything anew, even where results for the same input and options are there."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -172,6 +177,8 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         solves = {name: replace(getattr(config, name), iterations=options.steps) for name in ("align", "contact")}
         config = replace(config, **solves)
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
+    if options.report_rows < 0:
+        raise ValueError(f"--report-rows: got {options.report_rows}; give 0 or more.")
     same = {name: getattr(options, name) for name in ("batch_size", "shard_rows", "limit", "save_mesh", "seed")}
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
@@ -179,6 +186,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         refine=config,
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
+        report=options.report_rows if options.report else None,
         **same,
     )
 
@@ -188,4 +196,6 @@ def _describe(outcome: FileOutcome) -> str:
     if outcome.summary is None:
         return f"{outcome.input.path}: not read: {outcome.reason}"
     done = "" if outcome.fresh else " (there already, same input and options; --overwrite does it again)"
-    return f"{report(outcome.summary)}\nresults: {outcome.results}{done}"
+    gallery = outcome.results and outcome.results.parent / f"{outcome.input.name}.report" / "index.html"
+    look = f"\ngallery: {gallery}" if gallery and gallery.is_file() else ""
+    return f"{report(outcome.summary)}\nresults: {outcome.results}{done}{look}"
