@@ -19,6 +19,7 @@ from ..api import refine_request
 from ..config import RefineConfig
 from ..request import Request
 from ..result import RefineResult
+from ..solve.samples import check_samples
 
 _BLOCK = 1 << 20
 _PLACES = ("objects", "mano_dir", "device", "weights")
@@ -45,6 +46,8 @@ class BatchConfig:
     """only so many rows of each file"""
     save_mesh: bool = False
     """also write every refined hand as a mesh"""
+    samples: int | None = None
+    """also draw so many plausible hands for each row"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +55,7 @@ class BatchConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: got {value}; give 1 or more.")
+        check_samples(self.samples, self.refine, "--samples")
 
     def load_model(self) -> HandModel:
         """The hand model. Raises ``FileNotFoundError`` when MANO is not found."""
@@ -59,7 +63,7 @@ class BatchConfig:
 
     def refiner(self) -> Callable[[Request], RefineResult]:
         """`refine_request` with the options bound."""
-        return lambda request: refine_request(request, self.refine, self.seed)
+        return lambda request: refine_request(request, self.refine, self.seed, self.samples)
 
 
 def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:

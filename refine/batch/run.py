@@ -26,7 +26,7 @@ from ..files.object_files import OneObject, find_objects, near_names
 from ..files.prediction_files import read_json, write_json
 from .config import BatchConfig, describe, digest, file_sha256
 from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
-from .merge import merge
+from .merge import merge, merge_samples
 from .ray_engine import run_on_ray
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
@@ -105,7 +105,8 @@ def refine_files(
     """Refine every row of every file; outcomes come as files are finished.
 
     ``<name>.refined.npz`` (or .json, .parquet where the input is one) and ``<name>.summary.json`` are written to
-    ``out``, the hands' meshes to ``<name>.meshes/``. Until a file is finished its shards lie in ``<name>.shards/``.
+    ``out``, the hands' meshes to ``<name>.meshes/`` and samples to ``<name>.samples.npz``. Until a file is finished its
+    shards lie in ``<name>.shards/``.
     A file whose results are there, for the same input, options, weights, hand model and meshes, is not done again.
 
     Args:
@@ -267,6 +268,9 @@ class _Run:
             if meshes.is_dir():
                 shutil.rmtree(meshes)
             manifest.meshes.replace(meshes)
+        if self._config.samples is not None:
+            drawn = merge_samples(manifest, manifest.folder / "samples.npz")
+            drawn.replace(self._out / f"{item.name}.samples.npz")
         results = self._results(item)
         merged.replace(results)
         written = write_atomically(manifest.folder / "summary.json", lambda stream: write_json(stream, summary))
