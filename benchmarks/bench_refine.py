@@ -3,10 +3,10 @@
     python benchmarks/bench_refine.py            the whole comparison; 17 minutes on two cores
     python benchmarks/bench_refine.py --quick    the same code on fewer grasps, at most 45 s
 
-Ours is `refine_right_hands`; the other is `refine.solve.contactopt.contactopt`, 250 steps of AMSGrad from 8
-starts, all starts of several grasps in one batch of the size that is fastest here. Both aim at the contact maps that our network predicts. Every step of the descent does the same work, so its time per
-grasp is the median step's times 250. With --quick its quality is that of one start, the input itself, and not
-of eight.
+Ours is `refine_right_hands`; the other is `refine.solve.contactopt.contactopt`, 250 steps of AMSGrad from 8 starts,
+all starts of several grasps in one batch of the size that is fastest here. Both aim at the contact maps that our
+network predicts. Every step of the descent does the same work, so its time per grasp is the median step's times 250.
+With --quick its quality is that of one start, the input itself, and not of eight.
 
 Beside them stand two ablations: "equal trust" weighs all that the network says by its mean precision, and the
 oracle is given the true contact field and no joints, so that what it leaves is the optimiser's own.
@@ -302,10 +302,7 @@ def table(
     for protocol, rows in found.items():
         cells = [(name, quality, rows["input"]) for name, quality in rows.items()]
         if THEIRS in rows:
-            cells += [
-                (f"{n}, same grasps", rows[n].head(few), rows["input"].head(few))
-                for n in ("input", OURS)
-            ]
+            cells += [(f"{n}, same grasps", rows[n].head(few), rows["input"].head(few)) for n in ("input", OURS)]
         for name, q, before in cells:
             improved = fraction_improved(before.error[: len(q.error)], q.error)
             share = "" if name.startswith("input") else f"{100 * improved:.0f} %"

@@ -40,5 +40,6 @@ for name, shift in given.items():
     off = hands - hands.mean(0)
     along, across = (1000 * float(part.norm(dim=2).mean()) for part in (off[..., 2:], off[..., :2]))
     errors = [1000 * (h - joints).norm(dim=2).mean(1) for h in (model.joints(noisy), model.joints(result.pose), hands)]
-    print(f"{name:>9} {along:15.1f} mm {across:9.1f} mm {errors[0][0]:14.1f} {errors[1][0]:10.1f} {errors[2].min():8.1f}")
+    as_given, refined, best = (float(e.min()) for e in errors)
+    print(f"{name:>9} {along:15.1f} mm {across:9.1f} mm {as_given:14.1f} {refined:10.1f} {best:8.1f}")
     print("  probabilities " + " ".join(f"{p:.2f}" for p in result.samples.probability[0].tolist()))

@@ -192,7 +192,8 @@ def test_they_spread_as_far_as_the_input_may_be_off(hands, can, config):
     spreads = []
     for size in (0.25, 1.0, 4.0):
         error = InputError(0.01 * size, 0.05 * size, 0.2 * size)
-        spreads.append(spread_mm(samples(refine_grasp(hands, can, config=config, samples=8, input_error=error)).joints))
+        found = refine_grasp(hands, can, config=config, samples=COUNT, input_error=error)
+        spreads.append(spread_mm(samples(found).joints))
     assert (spreads[1] > 2 * spreads[0]).all()
     assert (spreads[2] > 2 * spreads[1]).all()
     exact = samples(refine_grasp(hands, can, config=config, samples=2, input_error="exact"))
