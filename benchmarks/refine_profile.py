@@ -153,9 +153,9 @@ class Scenes:
         return Scenes(model, noisy[rows], meshes, torch.from_numpy(held.which)[rows])
 
     def refine(self, count: int) -> None:
-        """Refine all, with ``count`` samples each."""
-        drawn = count or None
-        refine_right_hands(self.pose, self.meshes, self.which, self.model, RefineConfig(), SEED, samples=drawn)
+        """Refine all, which are known to hold their objects, with ``count`` samples each."""
+        known = {"holding": torch.ones(len(self.pose)), "samples": count or None}
+        refine_right_hands(self.pose, self.meshes, self.which, self.model, RefineConfig(), SEED, **known)
 
 
 @dataclass(frozen=True)
