@@ -38,7 +38,7 @@ class TrainConfig:
     """steps over which the learning rate rises at the start of either phase, a tenth of the phase at most"""
     average: float = 0.999
     """decay of the moving average of the weights, which is what is evaluated and saved"""
-    noise: tuple[str, ...] = ("camera", "contactopt", "camera", "image")
+    noise: tuple[str, ...] = ("camera", "contactopt", "image")
     """protocols drawn from, each scaled by a random factor"""
     noise_scale: float = 1.3
     """largest factor"""

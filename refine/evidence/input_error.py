@@ -11,7 +11,7 @@ from hand_models import HandModel, HandPose
 
 from .pose_prior import PosePrior
 
-EXACT = InputError(0.0005, 0.002, 0.01)
+EXACT = InputError(0.0001, 0.0005, 0.003)
 """What is called exact still has the rounding of its file."""
 INPUT_ERRORS: dict[str, InputError | None] = {
     "unknown": None,
