@@ -20,9 +20,10 @@ from refine.files.prediction_poses import hand_poses, into_camera_frame
 
 COUNT = 8
 
-# 1. Object and hand before the camera: metres, OpenCV axes (x right, y down, z forward).
+# 1. Object and hand before the camera: metres, OpenCV axes (x right, y down, z forward). The bottle is seen from one
+#    end, so that the hand may be farther up or down it and look the same.
 bottle, grasps, model = demo_shapes()["bottle"], read_predictions(GRASPS), load_hand_model("open")
-object_pose = torch.from_numpy(trimesh.transformations.euler_matrix(-1.5, 0.4, 0.3)).float()
+object_pose = torch.from_numpy(trimesh.transformations.euler_matrix(-2.6, 0.4, 0.3)).float()
 object_pose[:3, 3] = torch.tensor([-0.02, 0.01, 0.5])
 truth = into_camera_frame(hand_poses(grasps, grasps.object_id == "bottle", model), object_pose[None], model)
 joints = model.joints(truth)
