@@ -72,7 +72,7 @@ def config_for(folder: Path, **options: Any) -> Any:
 
     step = Termination(iterations=1)
     weights = folder / "random.safetensors"
-    refine = RefineConfig(hypotheses=1, align=step, contact=step, volumes=False, weights=weights)
+    refine = RefineConfig(align=step, contact=step, volumes=False, weights=weights)
     return BatchConfig(objects=folder / "meshes", refine=refine, batch_size=64, **options)
 
 

@@ -3,11 +3,10 @@
     python benchmarks/bench_refine.py            the whole comparison; 17 minutes on two cores
     python benchmarks/bench_refine.py --quick    the same code on fewer grasps, at most 45 s
 
-Ours is `refine_right_hands` with one and with eight hypotheses; the other is `refine.solve.contactopt.contactopt`, 250
-steps of AMSGrad from 8 starts, all starts of several grasps in one batch of the size that is fastest here. Both
-aim at the contact maps that our network predicts. Every step of the descent does the same work, so its time per
-grasp is the median step's times 250. With --quick its quality is that of one start, the input itself, and not
-of eight.
+Ours is `refine_right_hands`; the other is `refine.solve.contactopt.contactopt`, 250 steps of AMSGrad from 8 starts,
+all starts of several grasps in one batch of the size that is fastest here. Both aim at the contact maps that our
+network predicts. Every step of the descent does the same work, so its time per grasp is the median step's times 250.
+With --quick its quality is that of one start, the input itself, and not of eight.
 
 Beside them stand two ablations: "equal trust" weighs all that the network says by its mean precision, and the
 oracle is given the true contact field and no joints, so that what it leaves is the optimiser's own.
@@ -53,8 +52,7 @@ from refine.solve.uncertainty import coverage, load_scale
 
 SEED = 0
 STEPS, STARTS = 250, 8
-FEW, MANY = 1, 8
-OURS = {FEW: "ours, K=1", MANY: "ours, K=8"}
+OURS = "ours"
 THEIRS = "ContactOpt's procedure"
 
 
@@ -64,8 +62,6 @@ class Plan:
 
     grasps: int
     """of each protocol, evenly spaced over all"""
-    hypotheses: tuple[int, ...]
-    """numbers of hypotheses that ours is run with"""
     baseline_grasps: int
     """of those, how many the procedure is run on to the end"""
     baseline_starts: int
@@ -80,8 +76,8 @@ class Plan:
 
 
 PROTOCOLS = ("contactopt", "image", "none")
-WHOLE = Plan(289, (FEW, MANY), 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), PROTOCOLS)
-QUICK = Plan(56, (MANY,), 3, 1, (64,), (64,), (8,), ())
+WHOLE = Plan(289, 32, STARTS, (1, 16, 64, 256, 4096), (1, 16, 64, 256), (1, 4, 8, 32), PROTOCOLS)
+QUICK = Plan(56, 3, 1, (64,), (64,), (8,), ())
 
 
 @dataclass(frozen=True)
@@ -141,10 +137,10 @@ def load_grasps(folder: Path, count: int) -> Grasps:
     return Grasps(model, clean, torch.from_numpy(rows.keypoints_3d).float(), meshes, which)
 
 
-def refine(grasps: Grasps, noisy: HandPose, hypotheses: int, *, trust: bool = True) -> Refined:
-    """Ours on all hands."""
-    config = RefineConfig(hypotheses=hypotheses, costs=CostConfig(trust=trust))
-    return refine_right_hands(noisy, grasps.meshes, grasps.which, grasps.model, config, SEED)
+def refine(grasps: Grasps, noisy: HandPose, *, trust: bool = True) -> Refined:
+    """Ours on all hands, which are known to hold their objects, as the procedure supposes."""
+    config, holding = RefineConfig(costs=CostConfig(trust=trust)), torch.ones(len(noisy))
+    return refine_right_hands(noisy, grasps.meshes, grasps.which, grasps.model, config, SEED, holding=holding)
 
 
 def descend(
@@ -180,25 +176,25 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def time_ours(grasps: Grasps, noisy: HandPose, batch: int, hypotheses: int, repeats: int) -> float:
+def time_ours(grasps: Grasps, noisy: HandPose, batch: int, repeats: int) -> float:
     """Median seconds per grasp; grasps are repeated where there are too few."""
     rows = torch.arange(batch) % len(noisy)
     some, hands = grasps.take(rows), noisy[rows]
     taken = []
     for _ in range(repeats):
         started = time.perf_counter()
-        refine(some, hands, hypotheses)
+        refine(some, hands)
         taken.append(time.perf_counter() - started)
     return float(np.median(taken)) / batch
 
 
 def time_one(grasps: Grasps, noisy: HandPose, repeats: int) -> float:
-    """Median seconds of `refine_grasp` for one hand, eight hypotheses, mesh and weights in memory."""
-    config, taken = RefineConfig(hypotheses=MANY), []
+    """Median seconds of `refine_grasp` for one hand, mesh and weights in memory."""
+    taken = []
     for row in range(repeats + 1):
         mesh = grasps.objects()[row % len(noisy)]
         started = time.perf_counter()
-        refine_grasp(noisy[row % len(noisy)], mesh, config=config, hand_model=grasps.model, seed=SEED)
+        refine_grasp(noisy[row % len(noisy)], mesh, hand_model=grasps.model, seed=SEED, holding=True)
         taken.append(time.perf_counter() - started)
     return float(np.median(taken[1:]))
 
@@ -224,21 +220,19 @@ def measure_quality(grasps: Grasps, plan: Plan, figures: dict[str, float]) -> di
     few = torch.arange(min(plan.baseline_grasps, len(grasps.which)))
     for protocol in PROTOCOLS:
         noisy = perturb(grasps.clean, protocol, seed=SEED)
-        rows = {"input": Quality.of(grasps, noisy)}
-        for hypotheses in plan.hypotheses:
-            name, refined = OURS[hypotheses], refine(grasps, noisy, hypotheses)
-            rows[name] = Quality.of(grasps, refined.pose)
-            error = grasps.model.joints(refined.pose) - grasps.joints
-            std = scale.std(refined.variance, refined.share)
-            figures[f"{protocol}_coverage_68_k{hypotheses}"] = coverage(std, error)
-            figures[f"{protocol}_kept_k{hypotheses}"] = float((refined.share == 0).float().mean())
+        refined = refine(grasps, noisy)
+        rows = {"input": Quality.of(grasps, noisy), OURS: Quality.of(grasps, refined.pose)}
+        error = grasps.model.joints(refined.pose) - grasps.joints
+        std = scale.std(refined.variance, refined.share, refined.stated)
+        figures[f"{protocol}_coverage_68"] = coverage(std, error)
+        figures[f"{protocol}_kept"] = float((refined.share == 0).float().mean())
         if protocol == "contactopt":
             pose, _ = descend(grasps.take(few), noisy[few], refined.field[few], STEPS, plan.baseline_starts, 8)
             rows[THEIRS] = Quality.of(grasps.take(few), pose)
         if protocol in plan.ablations:
             rows["oracle: true contact"] = Quality.of(grasps, oracle(grasps, noisy))
-            even = refine(grasps, noisy, FEW, trust=False)
-            rows[f"{OURS[FEW]}, equal trust"] = Quality.of(grasps, even.pose)
+            even = refine(grasps, noisy, trust=False)
+            rows[f"{OURS}, equal trust"] = Quality.of(grasps, even.pose)
         found[protocol] = rows
     return found
 
@@ -246,18 +240,15 @@ def measure_quality(grasps: Grasps, plan: Plan, figures: dict[str, float]) -> di
 def measure_times(grasps: Grasps, plan: Plan) -> tuple[dict[str, dict[int, float]], float, float]:
     """Seconds per grasp by method and batch, seconds of one call for one grasp, peak memory in GB."""
     noisy = perturb(grasps.clean, "contactopt", seed=SEED)
-    refine(grasps.take(torch.arange(2)), noisy[:2], MANY)  # reads the weights
-    ours = [OURS[k] for k in plan.hypotheses]
-    times: dict[str, dict[int, float]] = {name: {} for name in (*ours, THEIRS)}
+    refine(grasps.take(torch.arange(2)), noisy[:2])  # reads the weights
+    times: dict[str, dict[int, float]] = {OURS: {}, THEIRS: {}}
     forget_peak()
-    times[OURS[MANY]][64] = time_ours(grasps, noisy, 64, MANY, 1)
+    times[OURS][64] = time_ours(grasps, noisy, 64, 1)
     memory = peak_gb()
-    for hypotheses in plan.hypotheses:
-        name = OURS[hypotheses]
-        for batch in plan.batches:
-            if batch not in times[name]:
-                times[name][batch] = time_ours(grasps, noisy, batch, hypotheses, 3 if batch <= 16 else 1)
-    field = refine(grasps, noisy, FEW).field
+    for batch in plan.batches:
+        if batch not in times[OURS]:
+            times[OURS][batch] = time_ours(grasps, noisy, batch, 3 if batch <= 16 else 1)
+    field = refine(grasps, noisy).field
     for batch in plan.baseline_batches:
         rows = torch.arange(batch) % len(noisy)
         chunks = sorted({min(batch, chunk) for chunk in plan.chunks})
@@ -271,25 +262,24 @@ def measure_times(grasps: Grasps, plan: Plan) -> tuple[dict[str, dict[int, float
 def key_figures(
     found: Mapping[str, Mapping[str, Quality]], times: Mapping[str, Mapping[int, float]]
 ) -> dict[str, float]:
-    """Ratios of ours, eight hypotheses, to the procedure on the same grasps, and the means of ours."""
-    ours, theirs = found["contactopt"][OURS[MANY]], found["contactopt"][THEIRS]
+    """Ratios of ours to the procedure on the same grasps, and the means of ours."""
+    ours, theirs = found["contactopt"][OURS], found["contactopt"][THEIRS]
     same = ours.head(len(theirs.error))
-    rise = 1e3 * (found["none"][OURS[MANY]].error - found["none"]["input"].error)
+    rise = 1e3 * (found["none"][OURS].error - found["none"]["input"].error)
     figures = {
-        "speedup_k8": times[THEIRS][64] / times[OURS[MANY]][64],
+        "speedup": times[THEIRS][64] / times[OURS][64],
         "mpjpe_ratio": same.error.mean() / theirs.error.mean(),
         "volume_ratio": same.volume.mean() / max(theirs.volume.mean(), 1e-9),
         "contact_ratio_ratio": same.contact.mean() / max(theirs.contact.mean(), 1e-9),
         "none_mpjpe_rise_mm": rise.mean(),
         "none_worse_by_5mm": (rise > 5).mean(),
     }
-    for name in (n for n in OURS.values() if n in times):
-        if (most := max(times[name])) > 64:
-            figures[f"time_ratio_{most}_to_64_k{name[-1]}"] = times[name][most] / times[name][64]
+    if (most := max(times[OURS])) > 64:
+        figures[f"time_ratio_{most}_to_64"] = times[OURS][most] / times[OURS][64]
     for protocol in ("contactopt", "image"):
         rows = found[protocol]
-        figures[f"{protocol}_mpjpe_after_mm"] = 1e3 * rows[OURS[MANY]].error.mean()
-        figures[f"{protocol}_fraction_improved"] = fraction_improved(rows["input"].error, rows[OURS[MANY]].error)
+        figures[f"{protocol}_mpjpe_after_mm"] = 1e3 * rows[OURS].error.mean()
+        figures[f"{protocol}_fraction_improved"] = fraction_improved(rows["input"].error, rows[OURS].error)
     return {name: float(value) for name, value in figures.items()}
 
 
@@ -312,11 +302,7 @@ def table(
     for protocol, rows in found.items():
         cells = [(name, quality, rows["input"]) for name, quality in rows.items()]
         if THEIRS in rows:
-            cells += [
-                (f"{n}, same grasps", rows[n].head(few), rows["input"].head(few))
-                for n in ("input", *OURS.values())
-                if n in rows
-            ]
+            cells += [(f"{n}, same grasps", rows[n].head(few), rows["input"].head(few)) for n in ("input", OURS)]
         for name, q, before in cells:
             improved = fraction_improved(before.error[: len(q.error)], q.error)
             share = "" if name.startswith("input") else f"{100 * improved:.0f} %"
@@ -334,9 +320,9 @@ def table(
         lines.append(f"| {name} | " + " | ".join(f"{row[b]:.4f}" if b in row else "" for b in batches) + " |")
     lines += [
         "",
-        f"One grasp, K=8, `refine_grasp` with mesh and weights in memory: {figures['single_grasp_s']:.3f} s. "
-        f"Peak memory of the process at B=64, K=8: {figures['peak_memory_gb']:.2f} GB. "
-        f"B=64, K=8: {figures['speedup_k8']:.0f} times faster than {THEIRS}.",
+        f"One grasp, `refine_grasp` with mesh and weights in memory: {figures['single_grasp_s']:.3f} s. "
+        f"Peak memory of the process at B=64: {figures['peak_memory_gb']:.2f} GB. "
+        f"B=64: {figures['speedup']:.0f} times faster than {THEIRS}.",
     ]
     return "\n".join(lines)
 

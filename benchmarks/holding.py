@@ -122,9 +122,9 @@ def in_motion(folder: Path, model: HandModel) -> dict[str, float]:
     pose = HandPose.from_arrays({n: arrays[n] for n in names if n in arrays} | {"side": str(arrays["side"])})
     mesh = ObjectMesh.from_any(folder / "sequences" / f"{MOTION}.ply")
     far, holds = closest > FAR, closest < TOUCHING
-    truth, figures = None, {}
+    truth, figures, config = None, {}, RefineConfig(volumes=False)
     for protocol in ("none", "image"):
-        result = refine_grasp(perturb(pose, protocol, seed=0), mesh, hand_model=model, config=RefineConfig(volumes=False))
+        result = refine_grasp(perturb(pose, protocol, seed=0), mesh, hand_model=model, config=config)
         truth = result.joints_before if truth is None else truth
         moved, before, after = (
             1e3 * (a - b).norm(dim=-1).mean(1)

@@ -65,6 +65,7 @@ TOUCHING = 0.002  # metres
 VIEW_SEED, KEYPOINT_SEED, DEPTH_SEED = 1, 2, 3
 CAMERA_PROTOCOLS = ("camera", "camera-keypoints", "camera-depth-points")
 
+
 @dataclass(frozen=True)
 class Beside:
     """Hands in their object's frame: their noise, and what the file says of them."""

@@ -15,6 +15,13 @@ D = TypeVar("D")
 Index = int | slice | Sequence[int] | Tensor | np.ndarray
 
 
+def as_index(index: Index) -> Any:
+    """What selects rows ``index`` of a tensor; of an integer a batch of one."""
+    if isinstance(index, int | np.integer) or getattr(index, "shape", None) == ():
+        return [int(index)]  # type: ignore[arg-type]
+    return list(index) if isinstance(index, Sequence) else index  # a tuple would select along several dimensions
+
+
 def shared(**options: Any) -> Any:
     """A dataclass field that all rows of a `Record` have in common."""
     return field(metadata={"shared": True}, **options)
@@ -64,11 +71,8 @@ class Record:
 
     def __getitem__(self: R, index: Index) -> R:
         """Some of the rows; an integer keeps a batch of one."""
-        if isinstance(index, int | np.integer) or getattr(index, "shape", None) == ():
-            index = [int(index)]  # type: ignore[arg-type]
-        elif isinstance(index, Sequence):
-            index = list(index)  # a tuple would select along several dimensions
-        return self._with({name: value[index] for name, value in self._rows().items()})
+        rows = as_index(index)
+        return self._with({name: value[rows] for name, value in self._rows().items()})
 
     @classmethod
     def cat(cls: type[R], parts: Sequence[R]) -> R:

@@ -20,6 +20,7 @@ from .request import Evidence, Request
 from .result import RefinedStart, RefineResult, TwoHandResult
 from .solve.fields import weights_path
 from .solve.refine_hands import refine_right_hands
+from .solve.samples import check_samples
 from .solve.two_hands import OneHand, refine_two_hands
 from .solve.uncertainty import load_scale
 
@@ -60,6 +61,7 @@ def refine_grasp(
     keypoint_sigma: Any = None,
     depth_points: Any = None,
     holding: Any = None,
+    samples: int | None = None,
     prior: PosePrior | None = None,
     terms: Sequence[Evidence] = (),
 ) -> RefineResult | TwoHandResult:
@@ -104,6 +106,8 @@ def refine_grasp(
         holding: whether the hands hold the object: True, as grasp benchmarks have it; False, and they are only brought
             out of it; or one of these, or None, for each hand. None, the default: judged from what is seen, and a hand
             that does not hold stays as it came, status ``apart``.
+        samples: how many plausible hands to draw for each beside the one that is returned, which does not depend on
+            it; each costs a solve. For single hands.
         prior: how sure each number of the ``B`` hands is, in the object's frame, where more is known of that than
             "roughly right"; see `refine.evidence.graph_points`. For single hands.
         terms: costs of your own that take part in the solve, in the object's frame (examples/06_your_own_term.py).
@@ -119,9 +123,10 @@ def refine_grasp(
         FileNotFoundError: a mesh path or the weights do not exist.
     """
     config, model = _options(config, hand_model)
+    check_samples(samples, config)
     stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points, holding)
     if is_pair(hand_pose):
-        for name, value in (("prior", prior), ("terms", terms or None)):
+        for name, value in (("prior", prior), ("terms", terms or None), ("samples", samples)):
             if value is not None:
                 raise ValueError(f"{name}: is for single hands; refine the two one by one, or leave it out.")
         return _refine_pair(hand_pose, object_mesh, object_pose, scale, stated, model, config, seed)
@@ -137,12 +142,12 @@ def refine_grasp(
         scale=scale,
     )
     _warn_of_problems(request)
-    result = refine_request(request, config, seed)
+    result = refine_request(request, config, seed, samples)
     _warn_of_suspicions([result])
     return result
 
 
-def refine_request(request: Request, config: RefineConfig, seed: int = 0) -> RefineResult:
+def refine_request(request: Request, config: RefineConfig, seed: int = 0, samples: int | None = None) -> RefineResult:
     """`refine_grasp` for what has been read already. Raises ``FileNotFoundError`` when the weights do not exist."""
     hands = request.right_hands()
     refined = refine_right_hands(
@@ -154,6 +159,7 @@ def refine_request(request: Request, config: RefineConfig, seed: int = 0) -> Ref
         seed,
         request.right_evidence(),
         request.holding[request.usable],
+        samples,
     )
     return request.answer(refined, load_scale(weights_path(config)), config)
 

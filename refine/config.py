@@ -58,12 +58,8 @@ class RefineConfig:
     """probability up to which the input stays"""
     sure: float = 0.95
     """probability from which on the result is returned; between the two the hand goes part of the way"""
-    hypotheses: int = 1
-    """plausible contact fields tried per grasp; the solution that scores best is taken"""
-    finalists: int = 1
-    """of the hypotheses, for how many contact is resolved: those that score best before"""
     batch_size: int = 64
-    """problems solved together, which bounds memory: grasps times hypotheses"""
+    """problems solved together, which bounds memory"""
     device: str = "cpu"
     """where network and optimiser run, as PyTorch calls it: "cpu", "cuda", "cuda:1" """
     skin_points: int = 350
@@ -78,6 +74,6 @@ class RefineConfig:
             raise ValueError(f"method: got {self.method!r}; choose 'regrasp' or 'contactopt'.")
         if not 0 < self.undecided < self.sure < 1:
             raise ValueError(f"sure: got {self.sure} with undecided {self.undecided}; give 0 < undecided < sure < 1.")
-        for name in ("hypotheses", "finalists", "batch_size", "skin_points"):
+        for name in ("batch_size", "skin_points"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; give 1 or more.")

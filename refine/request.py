@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,12 +25,14 @@ from .evidence.stated import Stated
 from .evidence.suspicions import Grasps, other_readings, suspicions
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, joints_fitted, object_poses
 from .files.predictions import Predictions, point_forms
+from .files.status import HOLDS, statuses
 from .measure.contact import contact_ratio, penetration_depth
 from .measure.crossing import crossing_depth
 from .measure.picture import reprojection_error
 from .measure.volumes import intersection_volume
-from .result import HOLDS, RefineResult, statuses
+from .result import RefineResult
 from .solve.decision import Refined
+from .solve.samples import Samples
 from .solve.uncertainty import UncertaintyScale
 
 
@@ -210,6 +212,7 @@ class Request:
             object_pose=None if self.camera is None else self.camera.numpy(),
             faces=self.model.faces_for(self.pose.side).numpy(),
             hand_model=self.model,
+            samples=None if refined.samples is None else self._samples(refined.samples.map(everywhere)),
             warnings=suspicions(
                 Grasps(
                     self.given,
@@ -226,6 +229,14 @@ class Request:
                 usable,
             ),
         )
+
+    def _samples(self, found: Samples) -> Samples:
+        """Samples for all rows, found for `right_hands`, as the input came; those known to hold nothing have none."""
+        apart = self.holding == 0
+        found = found.map(lambda values: values.masked_fill(apart.view(-1, *[1] * (values.ndim - 1)), torch.nan))
+        found = found.mirrored() if self.mirrored else found
+        camera = None if self.camera is None else self.camera.repeat_interleave(found.probability.shape[1], 0)
+        return replace(found, pose=into_camera_frame(found.pose, camera, self.model))
 
     def _measure(self, before: Hand, after: Hand, moved: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:
         """Penetration, crossing, shared volume, contact and, given keypoints, reprojection error before and after."""

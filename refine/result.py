@@ -33,6 +33,7 @@ from .files.result_arrays import (
     write_arrays,
 )
 from .files.status import Status
+from .solve.samples import Samples
 from .view.grasp import grasp_view
 from .view.pictures import GraspView
 from .view.summary import Measure, Summary, data_frame
@@ -52,10 +53,8 @@ _SHOWN = {
 _TENSORS = ("vertices_before", "vertices_after", "joints_before", "joints_after")
 _ARRAYS = ("holding", "score_before", "score_after", "uncertainty", "steps")
 """Fields of a row for each grasp, and names of their arrays in files."""
-HOLDS = 0.5
-"""Probability from which on a hand counts as holding."""
-STAYED = 0.001
-"""Metres by which a hand may have moved that counts as kept."""
+_SAMPLES = "samples_"
+"""What names of arrays of samples begin with."""
 _FILE = "result.npz"
 _PAIR_FILE = "pair.npz"
 
@@ -98,9 +97,9 @@ class RefineResult(Viewable):
     uncertainty: np.ndarray
     """(B, 21) metres: standard deviation of each returned joint about its true place, root mean square of three
     axes; calibrated, so that 68 % of errors along an axis lie within it. For a ``refined`` row from the posterior
-    of the solved problem and the spread of its hypotheses; for a ``kept`` row it is how far off the prediction
-    believes the hand to be: its distance from where the network sees the joint, and how sure that is; for an ``apart``
-    row what the input was said to be off by, where it was said"""
+    of the solved problem; for a ``kept`` row it is how far off the prediction believes the hand to be: its distance
+    from where the network sees the joint, and how sure that is; for an ``apart`` row what the input was said to be
+    off by, where it was said"""
     steps: np.ndarray
     """(B,) optimiser evaluations"""
     object: ObjectMesh
@@ -112,6 +111,9 @@ class RefineResult(Viewable):
     hand_model: HandModel
     warnings: list[list[str]] = field(default_factory=list)
     """(B,) what is suspicious of each row, see `refine.evidence.suspicions`; no text where nothing is"""
+    samples: Samples | None = None
+    """plausible hands, most probable first, where they were asked for; their poses in the frame of the input, NaN for
+    rows that failed or are known not to hold the object"""
 
     def __post_init__(self) -> None:
         if not self.warnings:
@@ -141,6 +143,7 @@ class RefineResult(Viewable):
         }  # fmt: skip
         values |= {name: [getattr(self, name)[row] for row in listed] for name in ("status", "reason", "warnings")}
         values["metrics"] = {name: column[rows] for name, column in self.metrics.items()}
+        values["samples"] = None if self.samples is None else self.samples[rows]
         values["object_pose"] = None if self.object_pose is None else self.object_pose[rows]
         return replace(self, **values)
 
@@ -194,6 +197,8 @@ class RefineResult(Viewable):
         }  # fmt: skip
         if self.object_pose is not None:
             arrays["object_pose"] = self.object_pose
+        if self.samples is not None:
+            arrays |= to_arrays(self.samples, _SAMPLES) | to_arrays(self.samples.pose, _SAMPLES)
         write_arrays(target / _FILE, arrays)
         summary = {
             "object": self.object.name,
@@ -230,6 +235,8 @@ class RefineResult(Viewable):
         arrays = SavedArrays(file)
         columns: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in _TENSORS}
         columns |= {name: arrays[name] for name in _ARRAYS}
+        if f"{_SAMPLES}probability" in arrays:
+            columns["samples"] = from_arrays(Samples, arrays, _SAMPLES, pose=from_arrays(HandPose, arrays, _SAMPLES))
         return cls(
             pose=from_arrays(HandPose, arrays),
             initial_pose=from_arrays(HandPose, arrays, "initial_", side=str(arrays["side"])),
@@ -387,29 +394,6 @@ class RefinedStart:
     """camera frame"""
     object_pose: Tensor
     """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
-
-
-def statuses(usable: Tensor, holds: Tensor, way: Tensor, touches: Tensor) -> list[Status]:
-    """Status of each row ``(B,)``.
-
-    Args:
-        usable: bool, whether it could be refined.
-        holds: bool, whether the hand is taken to hold the object.
-        way: metres, mean distance of the joints from where they were given.
-        touches: bool, whether the hand touches the object now.
-    """
-
-    def of(usable: bool, holds: bool, way: float, touches: bool) -> Status:
-        if not usable:
-            return Status.FAILED
-        if not holds:
-            return Status.APART
-        if way < STAYED:
-            return Status.KEPT
-        return Status.REFINED if touches else Status.APART
-
-    columns = zip(usable.tolist(), holds.tolist(), way.tolist(), touches.tolist(), strict=True)
-    return [of(*row) for row in columns]
 
 
 def _no_such(index: Any, count: int) -> IndexError:

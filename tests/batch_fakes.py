@@ -16,6 +16,7 @@ import torch
 import trimesh
 
 from contact.objects import ObjectMesh
+from hand_models import HandPose
 from hand_models.model import PARENTS, HandModel
 from refine.batch.config import BatchConfig
 from refine.config import RefineConfig
@@ -23,6 +24,7 @@ from refine.files.prediction_poses import into_camera_frame
 from refine.files.predictions import Predictions
 from refine.files.status import Status
 from refine.request import Request
+from refine.solve.samples import Samples
 
 SHIFT = torch.tensor([0.01, -0.02, 0.03])
 UNLUCKY, DEADLY_ONCE, DEADLY = 13, 7, 9
@@ -47,8 +49,11 @@ def small_box() -> ObjectMesh:
     return ObjectMesh.from_any(trimesh.creation.box((0.05,) * 3), resolution=8, cache=False)
 
 
-def fake_refine(request: Request) -> SimpleNamespace:
-    """Moves every hand by SHIFT in the object frame; refuses batches with an UNLUCKY hand."""
+def fake_refine(request: Request, samples: int | None = None) -> SimpleNamespace:
+    """Moves every hand by SHIFT in the object frame; refuses batches with an UNLUCKY hand.
+
+    The first sample is the hand as given, the second moved by a metre, and so on.
+    """
     pose = request.pose
     if (pose.betas[:, 0] == UNLUCKY).any():
         raise RuntimeError("unlucky number")
@@ -64,9 +69,20 @@ def fake_refine(request: Request) -> SimpleNamespace:
         status=[Status.REFINED] * size, reason=[""] * size, warnings=[[]] * size,
         object_pose=None if request.camera is None else request.camera.numpy(),
         metrics=measure, steps=np.full(size, 9), score_before=np.zeros(size), score_after=np.ones(size),
+        initial_pose=request.given, holding=np.ones(size),
         uncertainty=torch.full((size, 21), 0.004), faces=tiny_hand().faces.numpy(),
         vertices_after=(tiny_hand().template + pose.transl[:, None]),
+        samples=None if samples is None else fake_samples(request.given, samples),
     )  # fmt: skip
+
+
+def fake_samples(given: HandPose, count: int) -> Samples:
+    """``count`` of each hand, a metre of x apart."""
+    shift = torch.arange(float(count))[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    pose = given.repeat_interleave(count)
+    pose = replace(pose, transl=pose.transl + shift.repeat(len(given), 1))
+    joints = pose.transl.view(len(given), count, 1, 3).repeat(1, 1, 21, 1)
+    return Samples(torch.full((len(given), count), 1 / count), joints, pose)
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,7 @@ class FakeConfig(BatchConfig):
             if (first == DEADLY).any() or ((first == DEADLY_ONCE).any() and not marker.exists()):
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = fake_refine(request)
+            result = fake_refine(request, self.samples)
             with self.log.open("a") as stream:  # betas[1] is the row's number
                 stream.write("".join(f"{number:.0f}\n" for number in pose.betas[:, 1]))
             return result

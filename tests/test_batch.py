@@ -36,7 +36,8 @@ from batch_fakes import (
 from contact.objects import grid_build
 from hand_models import MissingManoError
 from refine.batch import Execution, refine_files, rows
-from refine.batch.manifest import lock
+from refine.batch.manifest import lock, make_manifest, object_hashes
+from refine.batch.shards import give_up
 from refine.batch.tally import Tally
 from refine.batch.workers import ATTEMPTS, plain
 from refine.files import object_files
@@ -186,6 +187,36 @@ def test_meshes_are_written_of_results_that_are_there(tmp_path, no_meshes):
     (folder / "0000000.ply").write_bytes(b"of the other results")
     run(replace(config, seed=1, limit=5, save_mesh=True), file)
     assert (folder / "0000000.ply").read_bytes().startswith(b"ply")
+
+
+@pytest.mark.parametrize("shard_rows", [2, 5])
+def test_samples_lie_beside_the_results_row_by_row(tmp_path, no_meshes, shard_rows):
+    p = with_fate(predictions(5), 2, UNLUCKY)
+    file = write_predictions(tmp_path / "p.npz", p)
+    run(fake_config(tmp_path, shard_rows=shard_rows, samples=3), file)
+    found = np.load(tmp_path / "out" / "p.samples.npz", allow_pickle=False)
+    assert found["probability"].shape == (5, 3)
+    assert found["hand_pose"].shape == (5, 3, 45)
+    assert found["hand_model"] == "open"
+    good = [0, 1, 3, 4]
+    for name in ("probability", "joints", "global_orient", "hand_pose", "betas", "transl"):
+        assert np.isnan(found[name][2]).all()
+        assert np.isfinite(found[name][good]).all()
+    shift = np.arange(3)[:, None] * [1, 0, 0]
+    np.testing.assert_allclose(found["transl"][good], p.transl[good, None] + shift, atol=1e-6)
+    np.testing.assert_allclose(found["joints"][good], found["transl"][good][:, :, None].repeat(21, 2), atol=1e-6)
+    np.testing.assert_allclose(found["hand_pose"][:, 1][good], p.hand_pose.reshape(5, 45)[good], atol=1e-6)
+    run(fake_config(tmp_path), file, out=tmp_path / "bare")
+    assert not (tmp_path / "bare" / "p.samples.npz").exists()
+
+
+def test_rows_whose_worker_died_have_no_samples(tmp_path, no_meshes):
+    hashes = {"input_sha256": "", "config_sha256": ""}
+    manifest = make_manifest(tmp_path / "work", [predictions(3)], object_hashes({}), shard_rows=3, **hashes)
+    give_up(manifest.shards[0], fake_config(tmp_path, samples=2), "it died")
+    joints = np.load(manifest.shards[0].samples_file)["joints"]
+    assert joints.shape == (3, 2, 21, 3)
+    assert np.isnan(joints).all()
 
 
 # Resuming -------------------------------------------------------------------------------------------

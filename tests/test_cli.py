@@ -241,6 +241,8 @@ def test_refine_says_by_its_status_that_rows_failed(workplace, capsys):
         ([*ARGUMENTS, "--batch-size", "0"], "--batch-size"),
         ([*ARGUMENTS, "--limit", "-1"], "--limit"),
         ([*ARGUMENTS, "--steps", "0"], "--steps"),
+        ([*ARGUMENTS, "--samples", "0"], "--samples: got 0; give how many hands to draw"),
+        ([*ARGUMENTS, "--samples", "2", "--method", "contactopt"], "--samples: method 'contactopt' draws none"),
         ([*ARGUMENTS, "--workers", "0"], "--workers"),
         ([*ARGUMENTS, "--address", "auto"], "--engine ray"),
         ([*ARGUMENTS, "--from", "telepathy"], "the formats are grasp"),
@@ -284,6 +286,8 @@ def test_options_reach_the_refiner():
     assert (config.refine.align.iterations, config.refine.contact.iterations) == (2, 2)
     assert config.refine.method == "contactopt"
     assert config.hand_model == "open"
+    assert config.samples is None
+    assert command.batch_config(replace(options, method="regrasp", samples=3)).samples == 3
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch, workplace, capsys):

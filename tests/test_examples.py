@@ -107,6 +107,16 @@ def test_depth_points_bring_the_hand_to_its_depth(capsys: Any) -> None:
 
 
 @pytest.mark.slow
+def test_samples_lie_as_far_apart_as_the_input_may_be_off(capsys: Any) -> None:
+    runpy.run_path(str(EXAMPLES / "09_samples.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    apart = {name: float(along) for name, along in re.findall(r"^ *(tracker|camera) +([\d.]+) mm", out, re.MULTILINE)}
+    assert apart["camera"] > 2 * apart["tracker"]
+    for line in re.findall(r"probabilities ([\d. ]+)", out):
+        assert sum(map(float, line.split())) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
 def test_examples_run(path: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)

@@ -20,6 +20,7 @@ from ..api import refine_request
 from ..config import RefineConfig
 from ..request import Request
 from ..result import RefineResult
+from ..solve.samples import check_samples
 
 _BLOCK = 1 << 20
 LARGEST_SHARD = 512
@@ -49,6 +50,8 @@ class BatchConfig:
     """also write every refined hand as a mesh"""
     report: int | None = None
     """also record every grasp to be looked at, and draw so many of them"""
+    samples: int | None = None
+    """also draw so many plausible hands for each row"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +59,7 @@ class BatchConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: got {value}; give 1 or more.")
+        check_samples(self.samples, self.refine, "--samples")
 
     def rows_a_shard(self, rows: int, workers: int) -> int:
         """Rows of each shard of a file: where nothing else is said, whole batches, four shards a worker, 512 at most.
@@ -73,7 +77,7 @@ class BatchConfig:
 
     def refiner(self) -> Callable[[Request], RefineResult]:
         """`refine_request` with the options bound."""
-        return lambda request: refine_request(request, self.refine, self.seed)
+        return lambda request: refine_request(request, self.refine, self.seed, self.samples)
 
 
 def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:

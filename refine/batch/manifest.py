@@ -77,6 +77,11 @@ class Shard:
         return self.manifest.folder / f"{self.number:05d}.result.npz"
 
     @property
+    def samples_file(self) -> Path:
+        """Samples of the rows, where they are asked for."""
+        return self.manifest.folder / f"{self.number:05d}.samples.npz"
+
+    @property
     def record_file(self) -> Path:
         """What became of them, written after the results."""
         return self.manifest.folder / f"{self.number:05d}.json"

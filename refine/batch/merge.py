@@ -30,6 +30,12 @@ def merge(manifest: Manifest, path: Path) -> Path:
     return write_atomically(path, lambda stream: write(stream, map(read_predictions, results)))
 
 
+def merge_samples(manifest: Manifest, path: Path) -> Path:
+    """Write the samples of all shards, row by row of the results, to ``path`` (.npz); errors as `merge`."""
+    parts = [shard.samples_file for shard in manifest.shards]
+    return write_atomically(path, lambda stream: _merge_npz(stream, parts))
+
+
 def _merge_npz(stream: IO[bytes], results: list[Path]) -> None:
     """A column is one member of the archive, of which each shard's part is read by itself."""
     with zipfile.ZipFile(results[0]) as first:

@@ -27,7 +27,7 @@ from ..files.prediction_files import read_json, read_predictions, write_json
 from .config import BatchConfig, describe, digest, file_sha256
 from .hand_files import write_hands
 from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
-from .merge import merge
+from .merge import merge, merge_samples
 from .ray_engine import run_on_ray
 from .report import Report
 from .shards import ShardRecord, finished, give_up
@@ -109,7 +109,8 @@ def refine_files(
     """Refine every row of every file; outcomes come as files are finished.
 
     ``<name>.refined.npz`` (or .json, .parquet where the input is one) and ``<name>.summary.json`` are written to
-    ``out``, the hands' meshes to ``<name>.meshes/``. Until a file is finished its shards lie in ``<name>.shards/``.
+    ``out``, the hands' meshes to ``<name>.meshes/`` and samples to ``<name>.samples.npz``. Until a file is finished its
+    shards lie in ``<name>.shards/``.
     A file whose results are there, for the same input, options, weights, hand model and meshes, is not done again.
 
     Args:
@@ -298,6 +299,9 @@ class _Run:
         }
         if self._config.report is not None:
             self._report(item, manifest, merged)
+        if self._config.samples is not None:
+            drawn = merge_samples(manifest, manifest.folder / "samples.npz")
+            drawn.replace(self._out / f"{item.name}.samples.npz")
         results = self._results(item)
         merged.replace(results)
         if self._config.save_mesh:

@@ -21,6 +21,7 @@ from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .report import Report
 from .rows import failed_rows, refine_rows
+from .samples import SampleTable
 from .tally import Tally
 
 SCHEMA = "grasp-shard/1"
@@ -47,17 +48,18 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
             rows is recorded with them instead.
     """
     started = time.monotonic()
+    model, samples = _model(config, shard.manifest.config_sha256), _sample_table(shard, config)
     refined = refine_rows(
         read_predictions(shard.rows_file),
         find_objects(config.objects, config.scale),
-        _model(config, shard.manifest.config_sha256),
+        model,
         config.refiner(),
         batch_size=config.batch_size,
         first=shard.rows.start,
         progress=progress,
-        keep=partial(_keep, shard.manifest, config),
+        keep=partial(_keep, shard.manifest, config, samples),
     )
-    return _commit(shard, refined, time.monotonic() - started)
+    return _commit(shard, refined, samples, time.monotonic() - started)
 
 
 @lru_cache(maxsize=1)  # MANO takes as long to load as a small shard to refine
@@ -69,10 +71,18 @@ def _model(config: BatchConfig, sha256: str) -> HandModel:
 def give_up(shard: Shard, config: BatchConfig, reason: str) -> ShardRecord:
     """Record every row of ``shard`` as failed, for ``reason``."""
     model = _model(config, shard.manifest.config_sha256)
-    return _commit(shard, failed_rows(read_predictions(shard.rows_file), model, reason), 0.0)
+    failed = failed_rows(read_predictions(shard.rows_file), model, reason)
+    return _commit(shard, failed, _sample_table(shard, config), 0.0)
 
 
-def _commit(shard: Shard, refined: Predictions, seconds: float) -> ShardRecord:
+def _sample_table(shard: Shard, config: BatchConfig) -> SampleTable | None:
+    """For the samples of the rows of ``shard``, where they are asked for."""
+    return None if config.samples is None else SampleTable(shard.rows, config.samples, config.hand_model)
+
+
+def _commit(shard: Shard, refined: Predictions, samples: SampleTable | None, seconds: float) -> ShardRecord:
+    if samples is not None:
+        samples.write(shard.samples_file)
     whole = file_sha256(write_predictions(shard.result_file, refined))
     record = ShardRecord(shard.number, Tally.of(refined, shard.rows.start), round(seconds, 3), whole)
     document = _origin(shard.manifest) | asdict(record)
@@ -99,7 +109,11 @@ def finished(shard: Shard) -> ShardRecord | None:
     return record if whole and record.tally.rows == len(shard.rows) else None
 
 
-def _keep(manifest: Manifest, config: BatchConfig, numbers: np.ndarray, result: RefineResult) -> None:
+def _keep(
+    manifest: Manifest, config: BatchConfig, samples: SampleTable | None, numbers: np.ndarray, result: RefineResult
+) -> None:
     """What is not a column of the results."""
     if config.report is not None:
         Report(manifest.report).record(numbers, result)
+    if samples is not None:
+        samples.store(numbers, result)

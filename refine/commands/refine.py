@@ -48,8 +48,8 @@ class RefineOptions:
     """The network and optimiser of this package, or ContactOpt's published procedure."""
     weights: Path | None = None
     """Network weights (.safetensors with its card beside it); those that ship when not given."""
-    hypotheses: int | None = None
-    """How many plausible contacts are tried per grasp, the best one kept; 1 when not given."""
+    samples: int | None = None
+    """Also draw so many plausible hands for each row, with their probabilities: <name>.samples.npz."""
     camera: str | None = None
     """True intrinsics, in place of the column cam_K of all rows: fx,fy,cx,cy in pixels, or K.json (.npy) with a 3x3
     matrix or fx, fy, cx and cy. Hands placed under an assumed focal length (hamer, wilor, mediapipe) are moved to where
@@ -163,23 +163,19 @@ def known_of(options: RefineOptions) -> dict[str, Any]:
 
 def batch_config(options: RefineOptions) -> BatchConfig:
     """What is done to each row."""
-    for name in ("steps", "hypotheses"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name}: got {value}; give 1 or more.")
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps: got {options.steps}; give 1 or more.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch finds no such device; install its CUDA build, or use cpu.")
     weights = None if options.weights is None else options.weights.resolve()
     config = RefineConfig(method=options.method, weights=weights, device=options.device)
-    if options.hypotheses is not None:
-        config = replace(config, hypotheses=options.hypotheses)
     if options.steps is not None:
         solves = {name: replace(getattr(config, name), iterations=options.steps) for name in ("align", "contact")}
         config = replace(config, **solves)
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
     if options.report_rows < 0:
         raise ValueError(f"--report-rows: got {options.report_rows}; give 0 or more.")
-    same = {name: getattr(options, name) for name in ("batch_size", "shard_rows", "limit", "save_mesh", "seed")}
+    names = ("batch_size", "shard_rows", "limit", "save_mesh", "samples", "seed")
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
         scale=options.scale,
@@ -187,7 +183,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
         report=options.report_rows if options.report else None,
-        **same,
+        **{name: getattr(options, name) for name in names},
     )
 
 

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
+from torch import Tensor
+
+HOLDS = 0.5
+"""Probability from which on a hand counts as holding."""
+STAYED = 0.001
+"""Metres by which a hand may have moved that counts as kept."""
+
 
 class Status(str, Enum):
     """How refinement of a grasp ended."""
@@ -24,3 +31,26 @@ class Status(str, Enum):
             "came, but for what it sank in; give holding=True where it is known to hold.",
             "failed": "The input cannot be refined, for the reason given with it, and is returned as it came.",
         }[self.value]
+
+
+def statuses(usable: Tensor, holds: Tensor, way: Tensor, touches: Tensor) -> list[Status]:
+    """Status of each row ``(B,)``.
+
+    Args:
+        usable: bool, whether it could be refined.
+        holds: bool, whether the hand is taken to hold the object.
+        way: metres, mean distance of the joints from where they were given.
+        touches: bool, whether the hand touches the object now.
+    """
+
+    def of(usable: bool, holds: bool, way: float, touches: bool) -> Status:
+        if not usable:
+            return Status.FAILED
+        if not holds:
+            return Status.APART
+        if way < STAYED:
+            return Status.KEPT
+        return Status.REFINED if touches else Status.APART
+
+    columns = zip(usable.tolist(), holds.tolist(), way.tolist(), touches.tolist(), strict=True)
+    return [of(*row) for row in columns]

@@ -1,1 +1,1 @@
-"""From noisy hands to refined ones: costs, solves, hypotheses, the score, how sure the result is."""
+"""From noisy hands to refined ones: costs, solves, samples, the score, how sure the result is."""

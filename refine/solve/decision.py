@@ -28,6 +28,7 @@ from ..config import RefineConfig
 from ..evidence.input_error import prior_of
 from .fields import expected_variance
 from .optimize import Solved, soft_tissue
+from .samples import Samples
 from .score import Plausibility, ScoreWeights, plausibility, score
 
 _LEAST_PUSH = 0.01  # of the way out: less is not worth a solve
@@ -58,6 +59,8 @@ class Refined(Record):
     """(B,) evaluations of the solve that gave the result"""
     variance: Tensor
     """(B, 21) square metres per axis: of each joint of the returned hand, uncalibrated"""
+    samples: Samples | None = None
+    """where they were asked for"""
 
 
 @torch.no_grad()

@@ -98,25 +98,6 @@ def predict_field(
     return EncodedGrasps.of(network, model, objects, which, pose).mean()
 
 
-def draw_fields(grasps: EncodedGrasps, mean: ContactField, count: int, seed: int = 0) -> ContactField:
-    """``count`` plausible contact fields for each of ``B`` noisy right hands, in the object frame.
-
-    Args:
-        mean: the mean prediction for them.
-        count: fields per hand.
-        seed: of the latents.
-
-    Returns:
-        ``count · B`` rows, field by field, the first ``B`` being the mean prediction; over all object points
-        if that is all there is, else over the first `DRAWN_POINTS`, which are spread over the object.
-    """
-    if count == 1:
-        return mean
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count - 1, grasps.network.config.latent, generator=generator)
-    return ContactField.cat([mean.at(slice(DRAWN_POINTS)), grasps.draws(noise.to(mean.contact))])
-
-
 def expected_variance(joints: Tensor, field: ContactField) -> Tensor:
     """(B, 21) square metres per axis: how far off the prediction believes ``joints (B, 21, 3)`` to be."""
     assert field.joints is not None

@@ -18,8 +18,8 @@ from hand_models.solver.states import HandState, Term
 from ..config import RefineConfig
 from .decision import Refined, decide
 from .fields import EncodedGrasps, expected_variance, load_weights, weights_path
-from .hypotheses import solve_hypotheses
 from .optimize import Solved, optimise, placed, solved_variance
+from .samples import sample_hands
 from .score import ScoreWeights, load_score, plausibility, score
 
 _NEARLY = Termination(iterations=12, relative_decrease=1e-3)
@@ -36,16 +36,18 @@ def refine_right_hands(
     seed: int = 0,
     evidence: Sequence[Term] = (),
     holding: Tensor | None = None,
+    samples: int | None = None,
 ) -> Refined:
     """Refine ``B`` finite right hands in their objects' frames.
 
-    ``config.hypotheses`` times as many problems are solved, at most ``config.batch_size`` at once.
+    At most ``config.batch_size`` problems are solved at once.
 
     Args:
         which: ``(B,)`` which of the meshes each hand holds.
         evidence: what else is known of the hands, as terms; the method "contactopt" has no use for it.
         holding: ``(B,)`` 1 for hands that are known to hold the object, 0 for those that are known not to, NaN where
             it is to be judged; None to judge it of all.
+        samples: how many plausible hands to draw for each beside; the method "contactopt" draws none.
 
     Raises:
         FileNotFoundError: the weights do not exist.
@@ -60,7 +62,7 @@ def refine_right_hands(
     skin = model.contact_points[: config.skin_points]
     known_holding = torch.full((len(pose),), torch.nan) if holding is None else holding
     parts = []
-    for rows in torch.arange(len(pose)).split(max(1, config.batch_size // config.finalists)):
+    for rows in torch.arange(len(pose)).split(config.batch_size):
         given, index = pose[rows].to(device), which[rows].to(device)
         known = [term[rows].to(device) for term in evidence]
         # The network sees the hand where what is known of it has it: from there it errs least.
@@ -76,16 +78,17 @@ def refine_right_hands(
             held = [meshes[i] for i in which[rows].tolist()]
             best = _descend(model, objects, held, index, given, field, score_weights, seed)
         else:
-            solve = _solve if config.hypotheses == 1 else solve_hypotheses
-            best = solve(grasps, objects, index, start, field, score_weights, config, seed, known)
+            best = _solve(grasps, objects, index, start, field, score_weights, config, known)
         of_input = grasps.observation.spread.square().sum((2, 3)) / 3
         of_input = of_input.masked_fill(grasps.observation.told[:, None] == 0, torch.nan)
-        parts.append(
-            decide(
-                model, objects, index, given, best, field, score_weights, config,
-                stated=stated, known=known_holding[rows].to(device), given_var=of_input,
-            ).to("cpu")
+        decided = decide(
+            model, objects, index, given, best, field, score_weights, config,
+            stated=stated, known=known_holding[rows].to(device), given_var=of_input,
         )  # fmt: skip
+        if samples is not None:
+            drawn = sample_hands(grasps, objects, index, start, field, samples, score_weights, config, seed, known)
+            decided = replace(decided, samples=drawn)
+        parts.append(decided.to("cpu"))
     return Refined.cat(parts)
 
 
@@ -106,7 +109,7 @@ def _placed(state: HandState, evidence: Sequence[Term]) -> tuple[HandPose, Tenso
 
 def _solve(
     grasps: EncodedGrasps, objects: ObjectSet, which: Tensor, pose: HandPose, mean: ContactField,
-    score_weights: ScoreWeights, config: RefineConfig, seed: int, evidence: Sequence[Term],
+    score_weights: ScoreWeights, config: RefineConfig, evidence: Sequence[Term],
 ) -> Solved:  # fmt: skip
     """Solve for the mean prediction."""
     model = grasps.model

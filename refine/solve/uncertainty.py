@@ -1,7 +1,7 @@
 """How far off a joint of the result may be: the posterior of the solved problem, calibrated.
 
-The uncalibrated variance (`refine.solve.hypotheses.solved_variance`) is the posterior's, the spread of the hypotheses
-and the error that the whole prediction shares. One factor, fitted to held-out grasps of the corpus, makes 68 %
+The uncalibrated variance (`refine.solve.optimize.solved_variance`) is the posterior's and that of the error that the
+whole prediction shares. One factor, fitted to held-out grasps of the corpus, makes 68 %
 of joint errors lie within one standard deviation. A hand that was kept has no posterior; what is known of it is
 how far it lies from where the prediction sees it and how sure the prediction is, with a factor of its own. Both
 factors lie in the weights' card.
@@ -13,6 +13,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from contact.weights import read_card
