@@ -69,7 +69,6 @@ def fake_refine(request: Request, samples: int | None = None) -> SimpleNamespace
         status=[Status.REFINED] * size, reason=[""] * size, warnings=[[]] * size,
         object_pose=None if request.camera is None else request.camera.numpy(),
         metrics=measure, steps=np.full(size, 9), score_before=np.zeros(size), score_after=np.ones(size),
-        initial_pose=request.given, holding=np.ones(size),
         uncertainty=torch.full((size, 21), 0.004), faces=tiny_hand().faces.numpy(),
         vertices_after=(tiny_hand().template + pose.transl[:, None]),
         samples=None if samples is None else fake_samples(request.given, samples),
