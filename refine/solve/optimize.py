@@ -20,11 +20,11 @@ from hand_models import HandModel, HandPose
 from hand_models.record import Record
 from hand_models.solver.least_squares import Solution, minimize
 from hand_models.solver.states import HandState, Term
-from hand_models.solver.terms import AnglePrior, Displaced, GaussianJoints, JointLimits, PointTargets
+from hand_models.solver.terms import AnglePrior, GaussianJoints, JointLimits, PointTargets
 
 from ..config import CostConfig, RefineConfig
 
-_NOT_AT_ALL = 1e-10  # square metres
+_FREE = 100.0  # radians: a deviation that says nothing of an angle
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,19 @@ class FieldTerms(Record):
     def terms(self, model: HandModel, config: CostConfig, evidence: Sequence[Term] = ()) -> list[Term]:
         """The field's, the hand's own (near what hands do, within what they can do), and the evidence.
 
-        What the network sees of one hand is off together, by about what it states for a joint. Where evidence says
-        where the hand is, the field's places are weighed with that in mind: together they count as one observation.
+        Where evidence says where the hand is, it says how far the joint angles may be off too.
         """
-        seen: list[Term] = [self.correspondences, self.joints]
-        if (known := placed(evidence, len(self))).any():
-            together = self.joints.covariance.mean(1)
-            nowhere = (_NOT_AT_ALL * torch.eye(3).to(together)).expand_as(together)
-            seen = [Displaced(tuple(seen), torch.where(known[:, None, None], together, nowhere))]
+        known = placed(evidence, len(self))[:, None, None]
+        given = replace(self.given, std=self.given.std.masked_fill(known, _FREE))
         usual = AnglePrior.grasping(model.anatomy, len(self), config.anatomy)
-        limits = JointLimits(model.anatomy, config.limits_std)
-        return [*seen, self.given, usual, limits, *evidence]
+        return [
+            self.correspondences,
+            self.joints,
+            given,
+            usual,
+            JointLimits(model.anatomy, config.limits_std),
+            *evidence,
+        ]
 
 
 def placed(evidence: Sequence[Term], batch: int) -> Tensor:
