@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from contact.field import ContactField
-from contact.input_error import TRACKING, InputError
+from contact.input_error import CAMERA, TRACKING, InputError
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from contact.terms import SkinOnSurface, SpheresOutside
@@ -37,8 +37,12 @@ _HASTE = tuple(6**0.5 * std for std in (TRACKING.translation, TRACKING.rotation,
 """Metres and radians a frame²: what second differences of measured hands are at the least, by how trackers err."""
 _IN_HAND = (0.0013, 0.015, 0.12)
 """Metres and radians a frame: place, turn and joint angles of a hand in the frame of what it holds"""
-_FREE_DEPTH = 0.004
-"""metres of penetration that tell nothing: motions as tracked have them too"""
+_LASTS = level_and_change(0.0)[0]
+"""What a frame counts for of what lasts as long as a drift does: what is wrong with one frame is so with the next."""
+_SHARE = CAMERA.share
+"""How much of an observation of its own each joint is that the network sees: they are off together, finger by finger"""
+_FREE_DEPTH, _DEPTH_STD = 0.006, TRACKING.translation
+"""metres of penetration that tell nothing, and beyond them what counts as one: motions as tracked sink 5 to 10 mm"""
 _EVERY = 3  # frames that one look of the network serves
 _NETWORK_BATCH = 16
 _SETTLED = Termination(iterations=12)
@@ -90,8 +94,8 @@ class Around(Record):
     shift: Tensor
     """(T, 3)"""
     objects: ObjectSet = shared()
-    allowance: float = 0.006
-    std: float = 0.0015
+    allowance: float = _FREE_DEPTH
+    std: float = _DEPTH_STD
 
     def linearize(self, state: HandState) -> list[PointForces]:
         points = state.skin.points @ self.rotation.transpose(1, 2) + self.shift[:, None]
@@ -213,8 +217,8 @@ def _contact(
 ) -> list[Term]:  # fmt: skip
     """Terms of single frames: what the network sees of hands that hold, no penetration, joints within their range.
 
-    What it sees of one frame it sees of the next: its errors last as an input's drift does, and so a frame counts for
-    as little as one of a drift.
+    What it sees of one frame it sees of the next, and joints that are past their range are so for long: a frame counts
+    for as little as one of a drift.
     """
     length, costs = len(pose), config.costs
     skin, which = model.contact_points[: config.skin_points], torch.zeros(len(pose), dtype=torch.long)
@@ -229,18 +233,19 @@ def _contact(
     touch = torch.zeros_like(yields)
     if field is not None:
         latest = (torch.searchsorted(seen, torch.arange(length), right=True) - 1).clamp_min(0)
-        weight = held * level_and_change(0.0)[0]
+        sure = (2 * held - 1).clamp_min(0)  # a hand that may not hold is not drawn to the object
+        weight = sure * _LASTS * _SHARE
         targets = field_terms(model, objects, which[seen], pose[seen], field, config)[latest]
         joints = replace(targets.joints, weight=targets.joints.weight * weight[:, None])
         alike = replace(targets.correspondences, weight=targets.correspondences.weight * weight[:, None])
         together = joints.std.square().mean(1) / weight.clamp_min(1e-6)
         terms.append(Displaced((alike, joints), together))
-        touch = targets.touch * weight[:, None]
+        touch = targets.touch * (sure * _LASTS)[:, None]
     return [
         *terms,
-        SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, costs.penetration_std),
-        SpheresOutside(which, bones, objects.grid, costs.penetration_std),
-        JointLimits(model.anatomy, costs.limits_std),
+        SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, _DEPTH_STD),
+        SpheresOutside(which, bones, objects.grid, _DEPTH_STD),
+        JointLimits(model.anatomy, costs.limits_std / _LASTS**0.5),
     ]
 
 
