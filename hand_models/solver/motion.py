@@ -138,5 +138,5 @@ class MovesWith(_OfSequences):
         gradient[:, 1:] += (ahead @ residual)[..., 0]
         own[:, :-1] += back @ back.transpose(2, 3)
         own[:, 1:] += ahead @ ahead.transpose(2, 3)
-        cost = 0.5 * sum((weight * loss * k.shape[2]).sum((1, 2)) for loss, k in zip(losses, kinds, strict=True))
+        cost = sum((weight * loss * k.shape[2]).sum((1, 2)) for loss, k in zip(losses, kinds, strict=True))
         return [SequenceEquations(cost, gradient, own, back @ ahead.transpose(2, 3))]

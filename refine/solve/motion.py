@@ -240,7 +240,7 @@ def _contact(
         alike = replace(targets.correspondences, weight=targets.correspondences.weight * weight[:, None])
         together = joints.std.square().mean(1) / weight.clamp_min(1e-6)
         terms.append(Displaced((alike, joints), together))
-        touch = targets.touch * (sure * _LASTS)[:, None]
+        touch = targets.touch * weight[:, None]
     return [
         *terms,
         SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, _DEPTH_STD),
