@@ -86,6 +86,12 @@ class SequenceResult:
     def __len__(self) -> int:
         return len(self.status)
 
+    @property
+    def vertices_inside(self) -> Tensor:
+        """(T, V, 3) metres, in the frame of the part that is held."""
+        pose = torch.from_numpy(self.object_poses[:, int(self.part)])
+        return (self.vertices_after - pose[:, None, :3, 3]) @ pose[:, :3, :3]
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in Counter(s.value for s in self.status).items())
         name = self.objects[int(self.part)].name or "an object"
@@ -213,7 +219,9 @@ def _one_hand(
     given = as_hand_pose(hand_poses, model, side)
     length = len(given)
     if length < _SHORTEST:
-        raise ValueError(f"hand_poses: {length} frames; a motion has {_SHORTEST} or more (refine_grasp takes single hands).")
+        raise ValueError(
+            f"hand_poses: {length} frames; a motion has {_SHORTEST} or more (refine_grasp takes single hands)."
+        )
     gone = missing_frames(given, model)
     meshes = list(object_mesh) if isinstance(object_mesh, list) else [object_mesh]
     placed = _part_poses(object_poses, length, len(meshes))

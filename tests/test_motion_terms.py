@@ -64,7 +64,9 @@ def test_derivatives(hand: HandModel, kind: str) -> None:
     (equations,) = term.linearize(state)
     numeric = numeric_gradient(term, state)
     scale = float(numeric.abs().max())
-    torch.testing.assert_close(equations.gradient.flatten(1), numeric, atol=2e-3 * scale if kind == "input" else 1e-6 * scale, rtol=0)
+    torch.testing.assert_close(
+        equations.gradient.flatten(1), numeric, atol=2e-3 * scale if kind == "input" else 1e-6 * scale, rtol=0
+    )
     assert torch.linalg.eigvalsh(dense(equations).hessian).amin() > -1e-6 * float(equations.own.abs().max())
 
 
@@ -113,7 +115,10 @@ def test_a_hand_at_rest_costs_nothing_and_a_step_costs_its_square(hand: HandMode
 
 def test_variances_are_blocks_of_the_inverse(hand: HandModel) -> None:
     state = states(hand)
-    terms = [given(hand, frames(SEQUENCES * LENGTH)), MovesWith(LENGTH, torch.ones(SEQUENCES * LENGTH).double(), 0.01, 0.05, 0.1)]
+    terms = [
+        given(hand, frames(SEQUENCES * LENGTH)),
+        MovesWith(LENGTH, torch.ones(SEQUENCES * LENGTH).double(), 0.01, 0.05, 0.1),
+    ]
     equations = state.assemble([part for term in terms for part in term.linearize(state)])
     inverse = torch.linalg.inv(dense(equations).hessian).view(SEQUENCES, LENGTH, 51, LENGTH, 51)
     expected = torch.stack([inverse[:, t, :, t] for t in range(LENGTH)], 1)

@@ -20,7 +20,9 @@ SCENE = motion_scene()
 IMAGE = PROTOCOLS["image"]
 
 
-def refined(pose: HandPose, mesh: object = SCENE.mesh, poses: object = SCENE.object_poses, **options: object) -> SequenceResult:
+def refined(
+    pose: HandPose, mesh: object = SCENE.mesh, poses: object = SCENE.object_poses, **options: object
+) -> SequenceResult:
     result = refine_sequence(pose, mesh, poses, **options)  # type: ignore[arg-type]
     assert isinstance(result, SequenceResult)
     return result
@@ -46,7 +48,9 @@ def test_noise_goes_and_gaps_are_filled(noisy: HandPose, result: SequenceResult)
     assert after[[5, 6, 30, 40]].max() < before.mean()
     filled = [k for k, status in enumerate(result.status) if status is Status.FILLED]
     assert filled == [5, 6, 30, 40]
-    haste = [np.abs(np.diff(SCENE.model.joints(p).numpy(), n=2, axis=0)).mean() for p in (noisy, result.pose, SCENE.pose)]
+    haste = [
+        np.abs(np.diff(SCENE.model.joints(p).numpy(), n=2, axis=0)).mean() for p in (noisy, result.pose, SCENE.pose)
+    ]
     assert haste[1] - haste[2] < 0.2 * (haste[0] - haste[2])
     assert result.joints_before[[5, 6, 30]].isnan().all()
 
@@ -57,7 +61,9 @@ def test_it_knows_when_the_hand_holds(result: SequenceResult) -> None:
     found = result.holding > 0.5
     overlap = 2 * (found & held).sum() / (found.sum() + held.sum())
     assert overlap > 0.85
-    assert result.contact[~held].float().sum(1).max() < 0.2 * result.contact[HELD].float().sum(1).mean()
+    away = torch.ones(LENGTH, dtype=torch.bool)
+    away[HELD.start - 5 : HELD.stop + 5] = False  # a little before and after the skin is less than 3 mm away
+    assert result.contact[away].float().sum(1).max() < 0.2 * result.contact[HELD].float().sum(1).mean()
 
 
 def test_results_are_read_back_to_the_bit(result: SequenceResult, tmp_path: Path) -> None:
@@ -92,7 +98,9 @@ def test_a_drift_of_which_nothing_is_known_is_left_alone() -> None:
 def test_a_left_hand_is_a_right_one_in_the_mirror(noisy: HandPose) -> None:
     flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     right = refined(noisy[:24], poses=SCENE.object_poses[:24], input_error=IMAGE)
-    left = refined(noisy[:24].mirrored(), SCENE.mesh.mirrored(), flip @ SCENE.object_poses[:24] @ flip, input_error=IMAGE)
+    left = refined(
+        noisy[:24].mirrored(), SCENE.mesh.mirrored(), flip @ SCENE.object_poses[:24] @ flip, input_error=IMAGE
+    )
     torch.testing.assert_close(left.pose.mirrored().transl, right.pose.transl, atol=2e-4, rtol=0)
     torch.testing.assert_close(left.holding, right.holding, atol=1e-3, rtol=0)
 
@@ -121,28 +129,47 @@ def test_parts_and_two_hands() -> None:
     assert int(first.part) == 1
     assert first.pose.side, second.pose.side == ("right", "left")
     truth = SCENE.model.joints(SCENE.pose[:count])
-    assert (first.joints_after - truth).norm(dim=2).mean() < 0.8 * (SCENE.model.joints(right) - truth).norm(dim=2).mean()
+    assert (first.joints_after - truth).norm(dim=2).mean() < 0.8 * (SCENE.model.joints(right) - truth).norm(
+        dim=2
+    ).mean()
     assert (second.joints_after - second.joints_before).norm(dim=2).max() < 0.001
     assert first.object_poses.shape == (count, 2, 4, 4)
 
 
 def test_a_hand_does_not_enter_a_part_that_it_does_not_hold() -> None:
-    from refine.solve.motion import Around
     from contact.objects.object_set import ObjectSet
     from hand_models.solver.least_squares import minimize
     from hand_models.solver.states import HandState
+    from refine.solve.motion import Around
 
     model = SCENE.model
     skin = model.contact_points[:200]
     pose = SCENE.inside[HELD.start + 5 : HELD.start + 6]
-    deep = HandPose(pose.side, pose.global_orient, pose.hand_pose, pose.betas, pose.transl - torch.tensor([0.0, 0.01, 0.0]))
+    deep = HandPose(
+        pose.side, pose.global_orient, pose.hand_pose, pose.betas, pose.transl - torch.tensor([0.0, 0.01, 0.0])
+    )
     turn = exp_so3(torch.tensor([[0.0, 0.7, 0.0]]))
     # The box, as seen from a body that is turned about it: the same place by another way.
-    term = Around(turn, torch.zeros(1, 3), ObjectSet.of([ObjectMesh.from_any(SCENE.mesh.trimesh.copy().apply_transform(
-        np.block([[turn[0].numpy(), np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])), resolution=32, cache=False)]))
+    term = Around(
+        turn,
+        torch.zeros(1, 3),
+        ObjectSet.of(
+            [
+                ObjectMesh.from_any(
+                    SCENE.mesh.trimesh.copy().apply_transform(
+                        np.block([[turn[0].numpy(), np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
+                    ),
+                    resolution=32,
+                    cache=False,
+                )
+            ]
+        ),
+    )
     state = HandState.of(deep, model, skin)
     found = minimize(state, [term]).state
-    depth = [float(SCENE.mesh.grid.query(s.skin.points, torch.zeros(1, dtype=torch.long))[0].amin()) for s in (state, found)]
+    depth = [
+        float(SCENE.mesh.grid.query(s.skin.points, torch.zeros(1, dtype=torch.long))[0].amin()) for s in (state, found)
+    ]
     assert depth[0] < -0.009
     assert depth[1] > -0.0075
 

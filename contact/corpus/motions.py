@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from hand_models.atomic import write_atomically
 from hand_models.record import Record
 from hand_models.rotations import exp_so3, log_so3
 
-from .corpus import held_out_files, object_files, read_arrays
+from .corpus import object_files, read_arrays
 
 FPS = 30.0
 _POSE = ("global_orient", "hand_pose", "betas", "transl")
@@ -105,9 +105,7 @@ def _retreat(model: HandModel, grasp: HandPose, middle: Tensor, up: Tensor, rng:
     return direction / direction.norm() * float(rng.uniform(0.12, 0.35))
 
 
-def _object_path(
-    at: Tensor, onset: int, release: int, up: Tensor, middle: Tensor, rng: np.random.Generator
-) -> Tensor:
+def _object_path(at: Tensor, onset: int, release: int, up: Tensor, middle: Tensor, rng: np.random.Generator) -> Tensor:
     """(T, 4, 4) object to camera: at rest until it is held, used, and put down."""
     view = exp_so3(torch.from_numpy(rng.normal(0, 1.5, 3)).float())
     use = str(rng.choice(_USES))
@@ -121,7 +119,9 @@ def _object_path(
         shift = axis * float(rng.uniform(0.1, 0.35))
     if use in ("tilt", "pour"):
         turn = axis * float(rng.uniform(0.3, 0.7) if use == "tilt" else rng.uniform(1.0, 1.8))
-    strokes = (way > 0.5) * torch.sin(2 * torch.pi * rng.uniform(0.8, 1.6) * (at - onset) / FPS) * minimum_jerk(2 * way - 1)
+    strokes = (
+        (way > 0.5) * torch.sin(2 * torch.pi * rng.uniform(0.8, 1.6) * (at - onset) / FPS) * minimum_jerk(2 * way - 1)
+    )
     moved, turned = way[:, None] * shift, way[:, None] * turn
     if use == "along":
         moved = moved + strokes[:, None] * axis * float(rng.uniform(0.02, 0.06))
@@ -162,7 +162,9 @@ def build_motions(corpus: Path, config: MotionConfig = MotionConfig()) -> str:
     """
     manifest, text = corpus / "motions.json", json.dumps(vars(config), indent=1, sort_keys=True)
     if manifest.exists() and manifest.read_text() != text:
-        raise ValueError(f"motions: {corpus} holds motions made with another recipe; remove motions.json and motions_*.")
+        raise ValueError(
+            f"motions: {corpus} holds motions made with another recipe; remove motions.json and motions_*."
+        )
     write_atomically(manifest, lambda file: file.write(text.encode()))
     model, digest = load_open_hand(), hashlib.sha256()
     for path, _ in object_files(corpus):
@@ -195,9 +197,3 @@ def load_motions(path: Path) -> list[Motion]:
     whole = Motion(pose, torch.from_numpy(arrays["object_pose"]), torch.from_numpy(arrays["holding"]))
     ends = np.cumsum(arrays["length"])
     return [whole[slice(int(end - n), int(end))] for end, n in zip(ends, arrays["length"], strict=True)]
-
-
-def held_out_motions(corpus: Path, count: int, config: MotionConfig = MotionConfig()) -> list[tuple[Path, Motion]]:
-    """One motion of each of the first ``count`` held-out objects, with the object's file, made on the spot."""
-    model, one = load_open_hand(), replace(config, count=1)
-    return [(path, motions_of(path, one, model)[0]) for path in held_out_files(corpus)[:count]]

@@ -102,7 +102,6 @@ class SequenceEquations(Record):
                 curved[:, reach:] += (block.transpose(2, 3) @ s[:, :-reach, :, None])[..., 0]
         return -((self.gradient + 0.5 * curved) * s).sum((1, 2))
 
-
     def variances(self) -> Tensor:
         """Covariance ``(B, T, D, D)`` of each frame's unknowns, the others free: diagonal blocks of the inverse.
 
@@ -125,9 +124,7 @@ class SequenceEquations(Record):
         return blocks[:, : self.gradient.shape[1]]
 
 
-def _pairs(
-    own: Tensor, following: Tensor | None, after: Tensor | None, right: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _pairs(own: Tensor, following: Tensor | None, after: Tensor | None, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The banded system by pairs of frames: diagonal and upper blocks, and the right side ``(B, pairs, 2 D, 1)``."""
     batch, length, dim = right.shape
     odd = length % 2
@@ -148,9 +145,7 @@ def _pairs(
     return main, side, right.reshape(batch, count, 2 * dim, 1)
 
 
-def _factored(
-    main: Tensor, side: Tensor, right: Tensor | None
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def _factored(main: Tensor, side: Tensor, right: Tensor | None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Block Cholesky: of each pair its factor C, C⁻¹ times the block beside it, and C⁻¹ times what is left of right."""
     factors, sides, found = [], [], []
     count = main.shape[1]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from typing import Any
 from torch import Tensor
 
 from contact import weights as shipped
+from contact.objects import ObjectMesh
 from hand_models import HandModel, load_hand_model
 
 from ..api import refine_request
 from ..config import RefineConfig
+from ..files.predictions import Predictions
 from ..request import Request
 from ..result import RefineResult
+from ..sequence import SequenceResult
+from .motions import refine_motion
 
 _BLOCK = 1 << 20
 _PLACES = ("objects", "mano_dir", "device", "weights")
@@ -45,6 +50,10 @@ class BatchConfig:
     """only so many rows of each file"""
     save_mesh: bool = False
     """also write every refined hand as a mesh"""
+    sequences: bool = True
+    """rows of one `sequence_id`, object and side are refined as a motion"""
+    fps: float = 30.0
+    """frames a second of motions"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +69,12 @@ class BatchConfig:
     def refiner(self) -> Callable[[Request], RefineResult]:
         """`refine_request` with the options bound."""
         return lambda request: refine_request(request, self.refine, self.seed)
+
+    def motion_refiner(self) -> Callable[[Predictions, ObjectMesh, HandModel], SequenceResult] | None:
+        """`refine_motion` with the options bound; None where motions are not refined as such."""
+        if not self.sequences or self.refine.method != "regrasp":
+            return None
+        return partial(refine_motion, config=self.refine, fps=self.fps)
 
 
 def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:

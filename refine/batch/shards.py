@@ -19,6 +19,7 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
 from ..result import RefineResult
+from ..sequence import SequenceResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .rows import failed_rows, refine_rows
@@ -57,6 +58,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         first=shard.rows.start,
         progress=progress,
         keep=partial(_write_meshes, shard.manifest.meshes) if config.save_mesh else None,
+        refine_motion=config.motion_refiner(),
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -100,10 +102,11 @@ def finished(shard: Shard) -> ShardRecord | None:
     return record if whole and record.tally.rows == len(shard.rows) else None
 
 
-def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult) -> None:
+def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult | SequenceResult) -> None:
     """The refined hands as binary .ply in their object's frame, named by their row."""
     folder.mkdir(exist_ok=True)
-    for number, vertices, status in zip(numbers, result.vertices_after, result.status, strict=True):
+    skin = result.vertices_inside if isinstance(result, SequenceResult) else result.vertices_after
+    for number, vertices, status in zip(numbers, skin, result.status, strict=True):
         if status == "failed":
             continue
         mesh = trimesh.Trimesh(vertices.cpu().numpy(), result.faces, process=False)

@@ -62,8 +62,13 @@ class RefineOptions:
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
     """Rows refined together: more is faster and takes more memory."""
-    shard_rows: int = 512
-    """Rows written together: the most that is done again after an interruption."""
+    shard_rows: int | None = None
+    """Rows written together: the most that is done again after an interruption, and the longest motion that is solved
+    whole; 4096 when not given, 512 with --no-sequences."""
+    sequences: bool = True
+    """Rows of one sequence_id, object and side are frames of a motion, and solved for together."""
+    fps: float = 30.0
+    """Frames a second of motions."""
     seed: int = 0
     """Same seed, same results."""
     limit: int | None = None
@@ -142,13 +147,18 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         solves = {name: replace(getattr(config, name), iterations=options.steps) for name in ("align", "contact")}
         config = replace(config, **solves)
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
-    same = {name: getattr(options, name) for name in ("batch_size", "shard_rows", "limit", "save_mesh", "seed")}
+    if not 1 <= options.fps <= 1000:
+        raise ValueError(f"--fps: got {options.fps}; give the frames a second, such as 30.")
+    names = ("batch_size", "limit", "save_mesh", "seed", "sequences", "fps")
+    same = {name: getattr(options, name) for name in names}
+    shard_rows = (4096 if options.sequences else 512) if options.shard_rows is None else options.shard_rows
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
         scale=options.scale,
         refine=config,
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
+        shard_rows=shard_rows,
         **same,
     )
 

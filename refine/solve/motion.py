@@ -129,7 +129,7 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     pose = solve(smooth, [replace(still, robust=100.0)])  # convex first: from far away all steps look like outliers
     pose = solve(pose, [still])
     held = _holding(pose, std, shares, motion, objects, model)
-    seen = (held > 0.05).nonzero()[:: _EVERY, 0]
+    seen = (held > 0.05).nonzero()[::_EVERY, 0]
     field = _look(objects, model, pose[seen], config) if len(seen) else None
     contact = PerFrame(tuple(_contact(pose, held, seen, field, objects, model, config) + [*motion.others]), 1, length)
     last = [_in_hand(held, motion.rate), contact]
@@ -169,7 +169,9 @@ def input_over_time(motion: MotionInput, model: HandModel) -> tuple[CorrelatedIn
         for k in (0, 1)
     )
     factor = turned.mT @ factor * motion.known[:, None, None]
-    term = CorrelatedInput(length, pose, factor, level, change, model.joints(pose), across * motion.known[:, None, None])
+    term = CorrelatedInput(
+        length, pose, factor, level, change, model.joints(pose), across * motion.known[:, None, None]
+    )
     return term, shares, max(of_groups[0], 1e-8) ** 0.5
 
 
