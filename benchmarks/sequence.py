@@ -24,6 +24,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def one_euro(points: np.ndarray, cutoff: float, fps: float = 30.0, slope: float 
         return 1 / (1 + fps / (2 * np.pi * frequency))
 
     found, speed = [points[0]], np.zeros_like(points[0])
-    for before, now in zip(points[:-1], points[1:], strict=True):
+    for before, now in pairwise(points):
         speed = speed + share(1.0) * ((now - before) * fps - speed)
         found.append(found[-1] + share(cutoff + slope * np.abs(speed)) * (now - found[-1]))
     return np.stack(found)

@@ -1,4 +1,4 @@
-"""Rows of a prediction file that are frames of one motion: which belong together, and as `refine_sequence` takes them."""
+"""Rows of a prediction file that are frames of a motion: which belong together, and as `refine_sequence` takes them."""
 
 from __future__ import annotations
 

@@ -108,8 +108,7 @@ class Predictions:
     )
     corner_order: Maybe = _column("str", "whether to believe the 'given' order of the 8 corners or to 'search' for it")
     status: Maybe = _result(
-        "str",
-        "'refined', 'nudged' (moved a little), 'kept' (returned as it came), 'filled' (a frame of a motion that was missing) or 'failed'",
+        "str", "'refined', 'nudged' (moved a little), 'kept' (returned as it came), 'filled' (was missing) or 'failed'"
     )
     reason: Maybe = _result("str", "why a row failed")
     warnings: Maybe = _result("str", "what is suspicious of a row that did not fail, and what to check; '; ' between")

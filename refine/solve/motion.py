@@ -131,7 +131,8 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     held = _holding(pose, std, shares, motion, objects, model)
     seen = (held > 0.05).nonzero()[::_EVERY, 0]
     field = _look(objects, model, pose[seen], config) if len(seen) else None
-    contact = PerFrame(tuple(_contact(pose, held, seen, field, objects, model, config) + [*motion.others]), 1, length)
+    of_frames = [*_contact(pose, held, seen, field, objects, model, config), *motion.others]
+    contact = PerFrame(tuple(of_frames), 1, length)
     last = [_in_hand(held, motion.rate), contact]
     pose = solve(pose, last)
     state = SequenceState(HandState.of(pose, model, skin), length)
