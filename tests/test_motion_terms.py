@@ -31,6 +31,10 @@ def states(hand: HandModel, size: float = 0.1) -> SequenceState:
     return SequenceState(HandState.of(frames(SEQUENCES * LENGTH, size), hand), LENGTH)
 
 
+def everywhere() -> Tensor:
+    return torch.eye(3, dtype=torch.float64).repeat(SEQUENCES * LENGTH, 1, 1)
+
+
 def given(hand: HandModel, mean: HandPose, missing: int | None = None) -> CorrelatedInput:
     rows = len(mean)
     generator = torch.Generator().manual_seed(7)
@@ -60,7 +64,9 @@ def test_derivatives(hand: HandModel, kind: str) -> None:
         term = given(hand, base, missing=2)
     else:
         weight = torch.rand(SEQUENCES * LENGTH, generator=torch.Generator().manual_seed(1)).double()
-        term = MovesWith(LENGTH, weight, 0.01, 0.05, 0.1)
+        generator = torch.Generator().manual_seed(2)
+        onto = torch.nn.functional.normalize(torch.randn(len(weight), 3, generator=generator).double(), dim=1)
+        term = MovesWith(LENGTH, weight, onto[:, :, None] * onto[:, None], 0.01, 0.05, 0.1)
     (equations,) = term.linearize(state)
     numeric = numeric_gradient(term, state)
     scale = float(numeric.abs().max())
@@ -105,7 +111,7 @@ def test_a_hand_at_rest_costs_nothing_and_a_step_costs_its_square(hand: HandMode
     pose = random_pose(1).repeat_interleave(SEQUENCES * LENGTH)
     state = SequenceState(HandState.of(pose, hand), LENGTH)
     weight = torch.ones(SEQUENCES * LENGTH, dtype=torch.float64)
-    term = MovesWith(LENGTH, weight, 0.01, 0.05, 0.1, robust=100.0)
+    term = MovesWith(LENGTH, weight, everywhere(), 0.01, 0.05, 0.1, robust=100.0)
     assert term.linearize(state)[0].cost.abs().max() < 1e-12
     move = torch.zeros(SEQUENCES, LENGTH, 51, dtype=torch.float64)
     move[1, 2:, 0] = 0.02  # two standard deviations, once
@@ -117,7 +123,7 @@ def test_variances_are_blocks_of_the_inverse(hand: HandModel) -> None:
     state = states(hand)
     terms = [
         given(hand, frames(SEQUENCES * LENGTH)),
-        MovesWith(LENGTH, torch.ones(SEQUENCES * LENGTH).double(), 0.01, 0.05, 0.1),
+        MovesWith(LENGTH, torch.ones(SEQUENCES * LENGTH).double(), everywhere(), 0.01, 0.05, 0.1),
     ]
     equations = state.assemble([part for term in terms for part in term.linearize(state)])
     inverse = torch.linalg.inv(dense(equations).hessian).view(SEQUENCES, LENGTH, 51, LENGTH, 51)

@@ -103,6 +103,8 @@ class MovesWith(_OfSequences):
 
     weight: Tensor
     """(B · T,) of the step from a frame to the next; that of the last frame has no meaning"""
+    counts: Tensor
+    """(B · T, 3, 3) projection of the place's step onto the directions in which it counts"""
     place: float = shared()
     """standard deviation of a step whose weight is 1, metres a frame and axis"""
     turn: float = shared()
@@ -129,7 +131,10 @@ class MovesWith(_OfSequences):
         scale = (weight * share).sqrt() / std  # (B, T - 1, D)
         rows = torch.eye(dim).to(step).repeat(*shape, 1, 1)  # of unknowns by residuals
         rows[..., :3] = joints.dense()[..., KNUCKLES].mean(3).unflatten(0, shape)
+        onto = self.counts.unflatten(0, shape)[:, :-1]
+        step[..., :3] = (onto @ step[..., :3, None])[..., 0]
         ahead, back = rows[:, 1:].clone(), rows[:, :-1].clone()
+        ahead[..., :3], back[..., :3] = ahead[..., :3] @ onto, back[..., :3] @ onto
         ahead[..., 3:6, 3:6], back[..., 3:6, 3:6] = inverse.transpose(2, 3), inverse
         ahead, back = ahead * scale[:, :, None], -back * scale[:, :, None]
         residual = (step * scale)[..., None]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from contact.field import ContactField
 from contact.input_error import CAMERA, TRACKING, InputError
@@ -41,7 +42,7 @@ _LASTS = level_and_change(0.0)[0]
 """What a frame counts for of what lasts as long as a drift does: what is wrong with one frame is so with the next."""
 _SHARE = CAMERA.share
 """How much of an observation of its own each joint is that the network sees: they are off together, finger by finger"""
-_FREE_DEPTH, _DEPTH_STD = 0.006, TRACKING.translation
+_FREE_DEPTH, _DEPTH_STD = 0.0075, TRACKING.translation
 """metres of penetration that tell nothing, and beyond them what counts as one: motions as tracked sink 5 to 10 mm"""
 _EVERY = 3  # frames that one look of the network serves
 _NETWORK_BATCH = 16
@@ -125,7 +126,7 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
 
     smooth = solve(motion.pose, [])
     held = _holding(smooth, std, shares, motion, objects, model)
-    still = _in_hand(held, motion.rate)
+    still = _in_hand(held, motion)
     pose = solve(smooth, [replace(still, robust=100.0)])  # convex first: from far away all steps look like outliers
     pose = solve(pose, [still])
     held = _holding(pose, std, shares, motion, objects, model)
@@ -133,7 +134,7 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     field = _look(objects, model, pose[seen], config) if len(seen) else None
     of_frames = [*_contact(pose, held, seen, field, objects, model, config), *motion.others]
     contact = PerFrame(tuple(of_frames), 1, length)
-    last = [_in_hand(held, motion.rate), contact]
+    last = [_in_hand(held, motion), contact]
     pose = solve(pose, last)
     state = SequenceState(HandState.of(pose, model, skin), length)
     equations = state.assemble([part for term in [*terms, *last] for part in term.linearize(state)])
@@ -182,10 +183,19 @@ def _acceleration(shares: ErrorInTime, rate: float) -> Acceleration:
     return Acceleration(*(std / rate**2 / max(share, 1e-4) ** 0.5 for std, share in parts))
 
 
-def _in_hand(held: Tensor, rate: float) -> MovesWith:
-    """A hand that holds stays in the object's frame: between two frames in both of which it does."""
-    weight = torch.cat([held[:-1] * held[1:], held[-1:]])
-    return MovesWith(len(held), weight, *(std * rate**-0.5 for std in _IN_HAND))
+def _in_hand(held: Tensor, motion: MotionInput) -> MovesWith:
+    """A hand that holds stays in the object's frame: between two frames in both of which it does.
+
+    Where the picture shows where the hand is across the view, its steps count along the view alone. Across it they
+    would say one thing only: the nearer a hand is to where it seems to turn about, the less it seems to move, and
+    small errors of the object's turns pass for a depth.
+    """
+    place, turn, bend = (std * motion.rate**-0.5 for std in _IN_HAND)
+    counts = torch.eye(3).repeat(len(held), 1, 1)
+    if isinstance(motion.error, InputError) and motion.error.along is not None:
+        between = normalize(motion.view + torch.cat([motion.view[1:], motion.view[-1:]]), dim=1)
+        counts = between[:, :, None] * between[:, None]
+    return MovesWith(len(held), torch.cat([held[:-1] * held[1:], held[-1:]]), counts, place, turn, bend)
 
 
 def _holding(
