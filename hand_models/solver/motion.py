@@ -121,7 +121,8 @@ class MovesWith(_OfSequences):
         middle = joints.points[:, KNUCKLES].mean(1).unflatten(0, shape)
         turned = log_so3(rotation[:, 1:] @ rotation[:, :-1].transpose(2, 3))
         inverse = torch.linalg.inv(left_jacobian(turned))  # by the later rotation; transposed by the earlier one
-        step = torch.cat([middle.diff(dim=1), turned, bend.diff(dim=1)], 2)
+        onto = self.counts.unflatten(0, shape)[:, :-1]
+        step = torch.cat([(onto @ middle.diff(dim=1)[..., None])[..., 0], turned, bend.diff(dim=1)], 2)
         std = step.new_tensor([self.place] * 3 + [self.turn] * 3 + [self.bend] * bend.shape[2])
         # Robust for each of the three kinds by itself: a hand that re-grips goes far in a few frames.
         kinds = (step / std).split([3, 3, step.shape[2] - 6], 2)
@@ -131,8 +132,6 @@ class MovesWith(_OfSequences):
         scale = (weight * share).sqrt() / std  # (B, T - 1, D)
         rows = torch.eye(dim).to(step).repeat(*shape, 1, 1)  # of unknowns by residuals
         rows[..., :3] = joints.dense()[..., KNUCKLES].mean(3).unflatten(0, shape)
-        onto = self.counts.unflatten(0, shape)[:, :-1]
-        step[..., :3] = (onto @ step[..., :3, None])[..., 0]
         ahead, back = rows[:, 1:].clone(), rows[:, :-1].clone()
         ahead[..., :3], back[..., :3] = ahead[..., :3] @ onto, back[..., :3] @ onto
         ahead[..., 3:6, 3:6], back[..., 3:6, 3:6] = inverse.transpose(2, 3), inverse
