@@ -42,8 +42,10 @@ _LASTS = level_and_change(0.0)[0]
 """What a frame counts for of what lasts as long as a drift does: what is wrong with one frame is so with the next."""
 _SHARE = CAMERA.share
 """How much of an observation of its own each joint is that the network sees: they are off together, finger by finger"""
-_FREE_DEPTH, _DEPTH_STD = 0.0075, TRACKING.translation
-"""metres of penetration that tell nothing, and beyond them what counts as one: motions as tracked sink 5 to 10 mm"""
+_FREE_DEPTH = 0.004
+"""metres of penetration that tell nothing: motions as tracked have them too"""
+_DEPTH_STD = 0.0015 / _LASTS**0.5
+"""metres beyond them that count as one: a hand that is too deep in one frame is so in the next"""
 _EVERY = 3  # frames that one look of the network serves
 _NETWORK_BATCH = 16
 _SETTLED = Termination(iterations=12)
@@ -130,7 +132,7 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     pose = solve(smooth, [replace(still, robust=100.0)])  # convex first: from far away all steps look like outliers
     pose = solve(pose, [still])
     held = _holding(pose, std, shares, motion, objects, model)
-    seen = (held > 0.05).nonzero()[::_EVERY, 0]
+    seen = (held > 0.05).nonzero()[::_EVERY, 0].contiguous()
     field = _look(objects, model, pose[seen], config) if len(seen) else None
     of_frames = [*_contact(pose, held, seen, field, objects, model, config), *motion.others]
     contact = PerFrame(tuple(of_frames), 1, length)
