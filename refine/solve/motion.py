@@ -258,8 +258,14 @@ def _contact(
         touch = targets.touch * weight[:, None]
     return [
         *terms,
-        SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, _DEPTH_STD),
-        SpheresOutside(which, bones, objects.grid, _DEPTH_STD),
+        # A hand and its object, as tracked, lie a little off one another: that is not for the fingers to make up for.
+        Displaced(
+            (
+                SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, _DEPTH_STD),
+                SpheresOutside(which, bones, objects.grid, _DEPTH_STD),
+            ),
+            torch.full((length,), TRACKING.translation**2 / _LASTS),
+        ),
         JointLimits(model.anatomy, costs.limits_std / _LASTS**0.5),
     ]
 
