@@ -17,6 +17,7 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
 from ..result import RefineResult
+from ..sequence import SequenceResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .report import Report
@@ -56,6 +57,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         first=shard.rows.start,
         progress=progress,
         keep=partial(_keep, shard.manifest, config),
+        refine_motion=config.motion_refiner(),
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -99,7 +101,9 @@ def finished(shard: Shard) -> ShardRecord | None:
     return record if whole and record.tally.rows == len(shard.rows) else None
 
 
-def _keep(manifest: Manifest, config: BatchConfig, numbers: np.ndarray, result: RefineResult) -> None:
+def _keep(
+    manifest: Manifest, config: BatchConfig, numbers: np.ndarray, result: RefineResult | SequenceResult
+) -> None:
     """What is not a column of the results."""
-    if config.report is not None:
+    if config.report is not None and isinstance(result, RefineResult):  # the pages are of single grasps
         Report(manifest.report).record(numbers, result)

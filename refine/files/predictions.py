@@ -107,7 +107,9 @@ class Predictions:
         "float", "metres, measured on the skin that is seen, frame of the hand; NaN-padded", (-1, 3)
     )
     corner_order: Maybe = _column("str", "whether to believe the 'given' order of the 8 corners or to 'search' for it")
-    status: Maybe = _result("str", "'refined', 'nudged' (moved a little), 'kept' (returned as it came) or 'failed'")
+    status: Maybe = _result(
+        "str", "'refined', 'nudged' (moved a little), 'kept' (returned as it came), 'filled' (was missing) or 'failed'"
+    )
     reason: Maybe = _result("str", "why a row failed")
     warnings: Maybe = _result("str", "what is suspicious of a row that did not fail, and what to check; '; ' between")
     steps: Maybe = _result("int", "optimiser steps taken")
