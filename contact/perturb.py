@@ -29,6 +29,9 @@ PROTOCOLS = {
 
 Sources: `contactopt`: Perturbed ContactPose (Grady et al., CVPR 2021); `toch-*`: TOCH (Zhou et al., ECCV 2022)."""
 
+WALK = 0.95
+"""Correlation of noise from one frame to the next where it drifts, as that of estimators does."""
+
 
 def protocol(name: str) -> InputError:
     """The protocol called ``name``; ``ValueError`` lists the names when there is none."""
@@ -45,6 +48,7 @@ def perturb(
     scale: Tensor | None = None,
     model: HandModel | None = None,
     view: Tensor | None = None,
+    correlation: float = 0.0,
 ) -> HandPose:
     """Add a protocol's noise to every hand, wrists turning about the root joint, which stays where it is by that.
 
@@ -54,14 +58,19 @@ def perturb(
         scale: ``(B,)`` optional factor on all the noise of each hand.
         model: right hand, needed for camera noise.
         view: ``(B, 3)`` unit vectors along the line of sight, for camera noise; random when None.
+        correlation: of the noise of a hand with that of the next, for hands that are frames of a motion: every number
+            is then an AR(1) process, whose standard deviation is the protocol's as ever. 0 for independent noise
+            (``iid``), `WALK` for a drift (``walk``).
 
     Raises:
-        ValueError: the protocol is unknown, or ``scale`` is not ``(B,)``.
+        ValueError: the protocol is unknown, ``scale`` is not ``(B,)``, or ``correlation`` not in [0, 1).
     """
     noise = protocol(noise) if isinstance(noise, str) else noise
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     batch = len(pose)
     draw = torch.randn(batch, 51, generator=generator)
+    if correlation:
+        draw = _walk(draw, correlation)
     if scale is not None:
         if scale.shape != (batch,):
             raise ValueError(f"scale: got shape {tuple(scale.shape)}; expected ({batch},), a factor for each hand.")
@@ -78,6 +87,17 @@ def perturb(
         pose.betas,
         pose.transl + draw[:, :3] * noise.translation,
     )
+
+
+def _walk(draw: Tensor, correlation: float) -> Tensor:
+    """AR(1) processes of unit variance along the first dimension of standard normal ``draw``."""
+    if not 0 <= correlation < 1:
+        raise ValueError(f"correlation: got {correlation}; give 0 for independent noise, or less than 1.")
+    new = (1 - correlation**2) ** 0.5
+    rows = [draw[0]] if len(draw) else []
+    for row in draw[1:]:
+        rows.append(correlation * rows[-1] + new * row)
+    return torch.stack(rows) if rows else draw
 
 
 def _seen_by_camera(

@@ -16,21 +16,24 @@ if TYPE_CHECKING:
     from .config import RefineConfig
     from .files.status import Status
     from .result import RefineResult, TwoHandResult
+    from .sequence import SequenceResult, refine_sequence
 
 __all__ = [
     "HandPose",
     "ObjectMesh",
     "RefineConfig",
     "RefineResult",
+    "SequenceResult",
     "Status",
     "TwoHandResult",
     "load_hand_model",
     "refine_grasp",
+    "refine_sequence",
 ]
 
 _HOME = {
     "refine_grasp": "refine.api", "RefineConfig": "refine.config", "RefineResult": "refine.result",
-    "TwoHandResult": "refine.result",
+    "TwoHandResult": "refine.result", "refine_sequence": "refine.sequence", "SequenceResult": "refine.sequence",
     "Status": "refine.files.status", "ObjectMesh": "contact.objects", "HandPose": "hand_models",
     "load_hand_model": "hand_models",
 }  # fmt: skip

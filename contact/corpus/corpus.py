@@ -59,6 +59,8 @@ class CorpusConfig:
     resolution: int = 64
     """cells of the distance grid along the longest side"""
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    motions: int = 0
+    """also make so many motions from the grasps of every object, see `contact.corpus.motions`"""
 
 
 def object_path(folder: Path, index: int) -> Path:
@@ -129,7 +131,7 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
     from tqdm import tqdm
 
     config.out.mkdir(parents=True, exist_ok=True)
-    recipe = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "objects")}
+    recipe = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "objects", "motions")}
     manifest = config.out / "recipe.json"
     text = json.dumps(recipe, indent=1, sort_keys=True, default=str)
     if manifest.exists() and manifest.read_text() != text:

@@ -40,7 +40,7 @@ class SequenceState(Record):
         return len(self.frames) // self.length
 
     def __getitem__(self, index: Any) -> SequenceState:
-        return replace(self, frames=self.frames[_rows(index, len(self), self.length)])
+        return replace(self, frames=self.frames[frames_of(index, len(self), self.length)])
 
     def where(self, mask: Tensor, other: SequenceState) -> SequenceState:
         return replace(self, frames=self.frames.where(mask.repeat_interleave(self.length), other.frames))
@@ -52,7 +52,7 @@ class SequenceState(Record):
         return SequenceEquations.total(list(parts))
 
 
-def _rows(index: Any, count: int, length: int) -> Tensor:
+def frames_of(index: Any, count: int, length: int) -> Tensor:
     """Frames of the sequences ``index`` of ``count``."""
     frames = torch.arange(count * length).view(count, length)
     return frames[index.cpu() if isinstance(index, Tensor) else index].flatten()
@@ -102,9 +102,30 @@ class SequenceEquations(Record):
                 curved[:, reach:] += (block.transpose(2, 3) @ s[:, :-reach, :, None])[..., 0]
         return -((self.gradient + 0.5 * curved) * s).sum((1, 2))
 
+    def variances(self) -> Tensor:
+        """Covariance ``(B, T, D, D)`` of each frame's unknowns, the others free: diagonal blocks of the inverse.
 
-def _solve(own: Tensor, following: Tensor | None, after: Tensor | None, right: Tensor) -> Tensor:
-    """``(B, T, D)`` solving the banded system for ``right (B, T, D)``, by Cholesky of pairs of frames."""
+        By the recursion of selected inversion (Takahashi et al. 1973), from the last pair of frames to the first.
+        """
+        diagonal = torch.diagonal(self.own, dim1=2, dim2=3)
+        firm = self.own + torch.diag_embed(1e-6 * diagonal + 1e-9)
+        main, side, _ = _pairs(firm, self.next, self.after, self.gradient)
+        factors, sides, _ = _factored(main, side, None)
+        found: list[Tensor] = []
+        for k in reversed(range(len(factors))):
+            inner = torch.eye(main.shape[2]).to(main).expand_as(factors[k])
+            if found:
+                inner = inner + sides[k] @ found[-1] @ sides[k].transpose(1, 2)
+            half = torch.linalg.solve_triangular(factors[k].transpose(1, 2), inner, upper=True)
+            found.append(torch.linalg.solve_triangular(factors[k].transpose(1, 2), half.transpose(1, 2), upper=True))
+        dim = self.gradient.shape[2]
+        both = torch.stack(found[::-1], 1)  # (B, pairs, 2 D, 2 D)
+        blocks = torch.stack([both[..., :dim, :dim], both[..., dim:, dim:]], 2).flatten(1, 2)
+        return blocks[:, : self.gradient.shape[1]]
+
+
+def _pairs(own: Tensor, following: Tensor | None, after: Tensor | None, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The banded system by pairs of frames: diagonal and upper blocks, and the right side ``(B, pairs, 2 D, 1)``."""
     batch, length, dim = right.shape
     odd = length % 2
     zeros = own.new_zeros(batch, max(length - 1, 0), dim, dim)
@@ -121,19 +142,39 @@ def _solve(own: Tensor, following: Tensor | None, after: Tensor | None, right: T
     side = own.new_zeros(batch, count - 1, 2 * dim, 2 * dim)
     side[..., :dim, :dim], side[..., dim:, dim:] = after[:, ::2], after[:, 1::2]
     side[..., dim:, :dim] = following[:, 1::2]
-    right = right.reshape(batch, count, 2 * dim, 1)
+    return main, side, right.reshape(batch, count, 2 * dim, 1)
+
+
+def _factored(main: Tensor, side: Tensor, right: Tensor | None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Block Cholesky: of each pair its factor C, C⁻¹ times the block beside it, and C⁻¹ times what is left of right."""
     factors, sides, found = [], [], []
+    count = main.shape[1]
     for k in range(count):
-        block, value = main[:, k], right[:, k]
+        block = main[:, k]
+        columns = [] if right is None else [right[:, k]]
         if k:
             block = torch.baddbmm(block, sides[-1].transpose(1, 2), sides[-1], alpha=-1)
-            value = torch.baddbmm(value, sides[-1].transpose(1, 2), found[-1], alpha=-1)
+            if right is not None:
+                columns = [torch.baddbmm(right[:, k], sides[-1].transpose(1, 2), found[-1], alpha=-1)]
         factor, _ = torch.linalg.cholesky_ex(block)
-        both = value if k + 1 == count else torch.cat([side[:, k], value], 2)
-        both = torch.linalg.solve_triangular(factor, both, upper=False)
         factors.append(factor)
-        sides.append(both[..., :-1])
-        found.append(both[..., -1:])
+        if k + 1 < count:
+            columns.insert(0, side[:, k])
+        if not columns:
+            break
+        both = torch.linalg.solve_triangular(factor, torch.cat(columns, 2), upper=False)
+        sides.append(both[..., : side.shape[2]])
+        if right is not None:
+            found.append(both[..., -1:])
+    return factors, sides, found
+
+
+def _solve(own: Tensor, following: Tensor | None, after: Tensor | None, right: Tensor) -> Tensor:
+    """``(B, T, D)`` solving the banded system for ``right (B, T, D)``, by Cholesky of pairs of frames."""
+    batch, length, dim = right.shape
+    main, side, right = _pairs(own, following, after, right)
+    count = main.shape[1]
+    factors, sides, found = _factored(main, side, right)
     for k in reversed(range(count)):
         value = found[k] if k + 1 == count else torch.baddbmm(found[k], sides[k], found[k + 1], alpha=-1)
         found[k] = torch.linalg.solve_triangular(factors[k].transpose(1, 2), value, upper=True)
@@ -150,7 +191,7 @@ class PerFrame:
     length: int
 
     def __getitem__(self, index: Any) -> PerFrame:
-        rows = _rows(index, self.count, self.length)
+        rows = frames_of(index, self.count, self.length)
         return PerFrame(tuple(term[rows] for term in self.terms), len(rows) // self.length, self.length)
 
     def linearize(self, state: SequenceState) -> list[SequenceEquations]:

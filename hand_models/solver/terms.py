@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -163,3 +163,33 @@ class ShapePrior(Common):
         residual = self.weight * state.pose.betas
         rows = self.weight * torch.eye(residual.shape[1]).to(residual).expand(len(residual), -1, -1)
         return [NormalEquations.of(residual, rows).embedded(state.dim, TANGENT_DIM)]
+
+
+@dataclass(frozen=True, eq=False)
+class Displaced(Record):
+    """Terms about places that are all off by one and the same unknown displacement, which is solved for beside them.
+
+    A translation of the hand takes all of its points along, so the displacement enters the terms' equations as the
+    translation does, with the other sign; it is eliminated from them (Schur complement). What is left says how the
+    places lie to one another in full, and where they lie together only as surely as the displacement is small.
+    """
+
+    terms: tuple[Term, ...]
+    covariance: Tensor
+    """(B, 3, 3) square metres, of the displacement"""
+
+    def __getitem__(self, index: Any) -> Displaced:
+        return Displaced(tuple(term[index] for term in self.terms), self.covariance[index])
+
+    def linearize(self, state: HandState) -> list[NormalEquations]:
+        whole = state.assemble([part for term in self.terms for part in term.linearize(state)])
+        apart = torch.linalg.inv(self.covariance)
+        gain = torch.linalg.inv(whole.hessian[:, :3, :3] + apart)
+        rows, pull = whole.hessian[:, :, :3], whole.gradient[:, :3, None]
+        return [
+            NormalEquations(
+                whole.cost - 0.5 * (pull.transpose(1, 2) @ gain @ pull)[:, 0, 0],
+                whole.gradient - (rows @ (gain @ pull))[..., 0],
+                whole.hessian - rows @ gain @ rows.transpose(1, 2),
+            )
+        ]

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ from typing import Any
 from torch import Tensor
 
 from contact import weights as shipped
+from contact.objects import ObjectMesh
 from hand_models import HandModel, load_hand_model
 
 from ..api import refine_request
 from ..config import RefineConfig
+from ..files.predictions import Predictions
 from ..request import Request
 from ..result import RefineResult
+from ..sequence import SequenceResult
 from ..solve.samples import check_samples
+from .motions import refine_motion
 
 _BLOCK = 1 << 20
-LARGEST_SHARD = 512
+LARGEST_SHARD, _OF_MOTIONS = 512, 4096
 _PLACES = ("objects", "mano_dir", "device", "weights", "save_mesh")
 """Options of `BatchConfig` and `RefineConfig` that say where things lie or are done, not what becomes of a row."""
 
@@ -52,6 +57,10 @@ class BatchConfig:
     """also record every grasp to be looked at, and draw so many of them"""
     samples: int | None = None
     """also draw so many plausible hands for each row"""
+    sequences: bool = False
+    """rows of one `sequence_id`, object and side are refined as a motion"""
+    fps: float = 30.0
+    """frames a second of motions"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,8 +75,8 @@ class BatchConfig:
 
         The last worker at work then leaves the others idle for about a quarter of their time at most.
         """
-        if self.shard_rows is not None:
-            return self.shard_rows
+        if self.shard_rows is not None or self.sequences:
+            return self.shard_rows or _OF_MOTIONS
         batches = math.ceil(rows / (4 * workers * self.batch_size))
         return max(self.batch_size, min(batches * self.batch_size, LARGEST_SHARD))
 
@@ -78,6 +87,12 @@ class BatchConfig:
     def refiner(self) -> Callable[[Request], RefineResult]:
         """`refine_request` with the options bound."""
         return lambda request: refine_request(request, self.refine, self.seed, self.samples)
+
+    def motion_refiner(self) -> Callable[[Predictions, ObjectMesh, HandModel], SequenceResult] | None:
+        """`refine_motion` with the options bound; None where motions are not refined as such."""
+        if not self.sequences or self.refine.method != "regrasp":
+            return None
+        return partial(refine_motion, config=self.refine, fps=self.fps)
 
 
 def describe(config: BatchConfig, model: HandModel) -> dict[str, Any]:

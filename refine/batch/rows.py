@@ -16,6 +16,8 @@ from ..files.object_files import ObjectEntry, OneObject, load_object, no_mesh
 from ..files.predictions import COLUMNS, SEPARATOR, Predictions, groups, has_pose, pose_columns, row_problems
 from ..request import Request
 from ..result import RefineResult
+from ..sequence import SequenceResult
+from .motions import motions
 
 _log = logging.getLogger(__name__)
 _LONGEST_REASON, _LONGEST_WARNINGS = 300, 600
@@ -32,6 +34,7 @@ def refine_rows(
     first: int = 0,
     progress: Callable[[int], Any] | None = None,
     keep: Callable[[np.ndarray, Any], Any] | None = None,
+    refine_motion: Callable[[Predictions, ObjectMesh, HandModel], SequenceResult] | None = None,
 ) -> Predictions:
     """The rows with refined poses and result columns, in their order; those that fail keep their input pose.
 
@@ -43,7 +46,8 @@ def refine_rows(
         batch_size: most rows in one call of ``refine``.
         first: place of the first row in its file, from which rows are numbered in reasons.
         progress: called with the number of rows just done.
-        keep: called with the numbers of the rows of a batch and their `RefineResult`, for what is not a column.
+        keep: called with the numbers of the rows of a batch and their result, for what is not a column.
+        refine_motion: what becomes of the frames of a motion, `refine.batch.motions`; None to take them one by one.
     """
     progress = progress or (lambda count: None)
     if isinstance(objects, OneObject):  # which needs no name
@@ -51,10 +55,20 @@ def refine_rows(
         predictions = replace(predictions, object_id=named)
     table = _ResultTable(predictions, model, first)
     problems = row_problems(predictions)
+    done: set[int] = set()
+    for rows in motions(predictions, problems) if refine_motion is not None else ():
+        result = _motion(predictions.take(rows), objects, model, refine_motion)
+        if result is not None:
+            table.store_motion(rows, result)
+            if keep is not None:
+                keep(first + rows, result)
+            done |= set(rows.tolist())
+            progress(len(rows))
+    problems = {row: reason for row, reason in problems.items() if row not in done}
     for row, reason in problems.items():
         table.fail([row], f"row {first + row}{reason.removeprefix(f'row {row}')}")
     progress(len(problems))
-    good = np.setdiff1d(np.arange(len(predictions)), list(problems))
+    good = np.setdiff1d(np.arange(len(predictions)), [*problems, *done])
     for object_id, parts in groups(predictions, good).items():
         for rows in parts:
             side = str(predictions.side[rows[0]])
@@ -74,6 +88,20 @@ def refine_rows(
                         keep(first + part, result)
                 progress(len(batch))
     return table.finish()
+
+
+def _motion(
+    frames: Predictions, objects: dict[str, ObjectEntry], model: HandModel,
+    refine: Callable[[Predictions, ObjectMesh, HandModel], SequenceResult],
+) -> SequenceResult | None:  # fmt: skip
+    """The frames as a motion; None where that cannot be, so that each is taken by itself, which says why."""
+    try:
+        return refine(frames, load_object(objects[str(frames.object_id[0])], str(frames.side[0])), model)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever one motion sets off, the others must still go through
+        _log.warning("motion %s: taken frame by frame: %s", frames.sequence_id[0], error)
+        return None
 
 
 def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Predictions:
@@ -154,6 +182,15 @@ class _ResultTable:
         for name, value in found.items():
             if name in self._columns:
                 self._columns[name][rows] = np.asarray(value)
+
+    def store_motion(self, rows: np.ndarray, result: SequenceResult) -> None:
+        status = np.array([s.value for s in result.status])
+        self._columns["status"][rows] = status
+        new = (status != "kept") | ~self._posed[rows]  # a kept row stays to the letter what it was
+        for name, value in result.pose.as_arrays().items():
+            self._columns[name][rows[new]] = value[new]
+        self._hand_model[rows[new]] = self.model.name
+        self._columns["uncertainty"][rows] = result.uncertainty
 
     def finish(self) -> Predictions:
         """The rows with what was filled in."""

@@ -17,6 +17,7 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
 from ..result import RefineResult
+from ..sequence import SequenceResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .report import Report
@@ -58,6 +59,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         first=shard.rows.start,
         progress=progress,
         keep=partial(_keep, shard.manifest, config, samples),
+        refine_motion=config.motion_refiner(),
     )
     return _commit(shard, refined, samples, time.monotonic() - started)
 
@@ -110,9 +112,12 @@ def finished(shard: Shard) -> ShardRecord | None:
 
 
 def _keep(
-    manifest: Manifest, config: BatchConfig, samples: SampleTable | None, numbers: np.ndarray, result: RefineResult
-) -> None:
+    manifest: Manifest, config: BatchConfig, samples: SampleTable | None, numbers: np.ndarray,
+    result: RefineResult | SequenceResult,
+) -> None:  # fmt: skip
     """What is not a column of the results."""
+    if isinstance(result, SequenceResult):  # pages and samples are of single grasps
+        return
     if config.report is not None:
         Report(manifest.report).record(numbers, result)
     if samples is not None:

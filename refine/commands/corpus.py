@@ -6,6 +6,7 @@ import time
 
 from contact.corpus import CorpusConfig, build_corpus, corpus_hash
 from contact.corpus.corpus import count_grasps
+from contact.corpus.motions import MotionConfig, build_motions
 
 __all__ = ["CorpusConfig", "corpus"]
 
@@ -21,4 +22,6 @@ def corpus(config: CorpusConfig) -> int:
         rate = (sum(grasps) - sum(before)) / minutes
         print(f"{len(grasps) - len(before)} objects made in {minutes:.1f} min, {rate:,.0f} grasps a minute")
     print(f"SHA-256 {corpus_hash(config.out)}")
+    if config.motions:
+        print(f"motions, {config.motions} an object: SHA-256 {build_motions(config.out, MotionConfig(config.motions))}")
     return 0

@@ -20,6 +20,7 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_predictions
 from ..files.predictions import Predictions
 from ..measure.evaluate import evaluate_predictions
+from ..measure.sequences import evaluate_sequences
 from .hands import HandOptions
 from .tables import aligned, write_figures
 
@@ -51,7 +52,8 @@ def evaluate(options: EvalOptions) -> int:
             f"--reference {options.reference}: no row has the frame, object and side of a row of {options.file}."
         )
     objects = find_objects(options.objects, options.scale)
-    figures = evaluate_predictions(predictions.take(here), reference.take(there), objects, options.hands.load())
+    model, pair = options.hands.load(), (predictions.take(here), reference.take(there))
+    figures = evaluate_predictions(*pair, objects, model) | evaluate_sequences(*pair, objects, model)
     figures = {"rows": len(here), "rows_without_reference": len(predictions) - len(here)} | figures
     rows = [(name, f"{x:.4g}" if isinstance(x, float) else str(x)) for name, x in figures.items()]
     print("\n".join(aligned(rows)))

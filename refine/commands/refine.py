@@ -71,8 +71,12 @@ class RefineOptions:
     batch_size: int = 16
     """Rows refined together: more is faster and takes more memory."""
     shard_rows: int | None = None
-    """Rows written together: the most that is done again after an interruption. Chosen by rows and workers when not
-    given, 512 at most."""
+    """Rows written together: the most that is done again after an interruption, and the longest motion that is solved
+    whole. Chosen by rows and workers when not given, 512 at most; 4096 with --sequences."""
+    sequences: bool = False
+    """Rows of one sequence_id, object and side are frames of a motion, and solved for together."""
+    fps: float = 30.0
+    """Frames a second of motions."""
     seed: int = 0
     """Same seed, same results."""
     limit: int | None = None
@@ -175,7 +179,9 @@ def batch_config(options: RefineOptions) -> BatchConfig:
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
     if options.report_rows < 0:
         raise ValueError(f"--report-rows: got {options.report_rows}; give 0 or more.")
-    names = ("batch_size", "shard_rows", "limit", "save_mesh", "samples", "seed")
+    if not 1 <= options.fps <= 1000:
+        raise ValueError(f"--fps: got {options.fps}; give the frames a second, such as 30.")
+    names = ("batch_size", "shard_rows", "limit", "save_mesh", "samples", "seed", "sequences", "fps")
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
         scale=options.scale,

@@ -108,7 +108,9 @@ class Predictions:
     )
     holding: Maybe = _column("float", "whether the hand holds the object: 1, 0, or NaN where that is to be judged")
     corner_order: Maybe = _column("str", "whether to believe the 'given' order of the 8 corners or to 'search' for it")
-    status: Maybe = _result("str", "'refined', 'kept' (moved by less than 1 mm), 'apart' (holds nothing) or 'failed'")
+    status: Maybe = _result(
+        "str", "'refined', 'kept' (moved by less than 1 mm), 'apart' (holds nothing), 'filled' (was missing), 'failed'"
+    )
     reason: Maybe = _result("str", "why a row failed")
     warnings: Maybe = _result("str", "what is suspicious of a row that did not fail, and what to check; '; ' between")
     steps: Maybe = _result("int", "optimiser steps taken")

@@ -18,6 +18,7 @@ class Status(str, Enum):
     REFINED = "refined"
     KEPT = "kept"
     APART = "apart"
+    FILLED = "filled"
     FAILED = "failed"
 
     @property
@@ -29,6 +30,7 @@ class Status(str, Enum):
             "RefineConfig(gate=False).",
             "apart": "The hand does not hold the object, or moved and touches nothing. One that does not hold is as it "
             "came, but for what it sank in; give holding=True where it is known to hold.",
+            "filled": "A frame of a motion was missing or garbage, and is filled in from those around it.",
             "failed": "The input cannot be refined, for the reason given with it, and is returned as it came.",
         }[self.value]
 

@@ -1,0 +1,146 @@
+"""Terms of sequences of hands: an input whose error is correlated in time, and a hand that moves with what it holds.
+
+Both reach from one frame to the next, so that the banded solve of `hand_models.solver.sequence` takes them as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..pose import HandPose
+from ..record import Record, shared
+from ..rotations import exp_so3, left_jacobian, log_so3
+from .sequence import SequenceEquations, SequenceState, frames_of
+from .terms import pseudo_huber
+
+KNUCKLES = [5, 9, 13, 17]
+"""Joints of the palm's far end, which fingers do not move, nearest to what is held."""
+
+
+@dataclass(frozen=True, eq=False)
+class _OfSequences(Record):
+    """Base of terms that hold a row for every frame, ``B · T``, and of which whole sequences are selected."""
+
+    length: int
+    """T"""
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(frames_of(index, len(self) // self.length, self.length))
+
+
+@dataclass(frozen=True, eq=False)
+class CorrelatedInput(_OfSequences):
+    """Hands near those given, whose error keeps from frame to frame what `change` says it keeps.
+
+    The error of a frame, in units of its standard deviation, costs ``level`` times its square, and that of two
+    successive frames ``change`` times the square of their difference. Of an AR(1) process of coefficient ρ and unit
+    variance this is exact with level (1 − ρ)/(1 + ρ) and change ρ/(1 − ρ²), but for its two ends (Rue & Held,
+    Gaussian Markov Random Fields, 2005, ch. 1.1); independent errors have level 1 and change 0.
+    """
+
+    mean: HandPose
+    """``B · T`` hands as they were given"""
+    factor: Tensor
+    """(B · T, 51, 51) F, the precision of a frame's error being F Fᵀ; zero of frames not given"""
+    level: Tensor
+    """(B · T, 51)"""
+    change: Tensor
+    """(B · T, 51) between a frame and the next; that of the last frame has no meaning"""
+    joints: Tensor
+    """(B · T, 21, 3) of the hands as they were given"""
+    seen: Tensor
+    """(B · T, 3, 3) what weighs the errors of their joints: a projection across the view over its standard deviation,
+    where pictures show the joints; zero elsewhere"""
+
+    def linearize(self, state: SequenceState) -> list[SequenceEquations]:
+        """With the derivative of turns at the mean, which is exact for all but large rotations."""
+        pose, mean, shape = state.frames.pose, self.mean, (len(state), state.length)
+        turn = log_so3(exp_so3(pose.global_orient) @ exp_so3(mean.global_orient).transpose(1, 2))
+        bend = (pose.hand_pose - mean.hand_pose).flatten(1)
+        off = torch.cat([pose.transl - mean.transl, turn, bend], 1)
+        error = (self.factor.transpose(1, 2) @ off[..., None])[..., 0]
+        rows, level, change = self.factor, self.level, self.change
+        if (self.seen != 0).any():
+            joints = state.frames.joints
+            on_picture = (joints.points - self.joints) @ self.seen
+            error = torch.cat([error, on_picture.flatten(1)], 1)
+            moved = torch.einsum("bdcj,bce->bdje", joints.dense(), self.seen).flatten(2)
+            rows = torch.cat([rows, moved], 2)
+            level, change = (torch.cat([t, t[:, :1].expand(-1, moved.shape[2])], 1) for t in (level, change))
+        error, rows, level, change = (t.unflatten(0, shape) for t in (error, rows, level, change))
+        given = (self.factor != 0).any(2).any(1).view(shape)
+        change = change[:, :-1] * (given[:, 1:] & given[:, :-1])[..., None]
+        level = level * given[..., None]
+        step = error.diff(dim=1)
+        pull, stiff = level * error, level.clone()
+        pull[:, :-1] -= change * step
+        pull[:, 1:] += change * step
+        stiff[:, :-1] += change
+        stiff[:, 1:] += change
+        transposed = rows.transpose(2, 3)
+        return [
+            SequenceEquations(
+                0.5 * ((level * error.square()).sum((1, 2)) + (change * step.square()).sum((1, 2))),
+                (rows @ pull[..., None])[..., 0],
+                (rows * stiff[:, :, None]) @ transposed,
+                -(rows[:, :-1] * change[:, :, None]) @ transposed[:, 1:],
+            )
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class MovesWith(_OfSequences):
+    """Hands that hold an object stay as they are in its frame, but for a random walk.
+
+    What walks is the middle of the knuckles, the turn (the rotation vector from one frame to the next, in the world's
+    axes) and the joint angles: of a hand that is turned about the object it holds, the wrist goes farther than the
+    grip.
+    """
+
+    weight: Tensor
+    """(B · T,) of the step from a frame to the next; that of the last frame has no meaning"""
+    counts: Tensor
+    """(B · T, 3, 3) projection of the place's step onto the directions in which it counts"""
+    place: float = shared()
+    """standard deviation of a step whose weight is 1, metres a frame and axis"""
+    turn: float = shared()
+    """radians"""
+    bend: float = shared()
+    """of joint angles, radians"""
+    robust: float = shared(default=1.0)
+    """standard deviations, root mean square, above which a step costs no more than in proportion"""
+
+    def linearize(self, state: SequenceState) -> list[SequenceEquations]:
+        shape, dim = (len(state), state.length), state.frames.dim
+        _, rotation, bend = (t.unflatten(0, shape) for t in state.frames.motion)
+        joints = state.frames.joints
+        middle = joints.points[:, KNUCKLES].mean(1).unflatten(0, shape)
+        turned = log_so3(rotation[:, 1:] @ rotation[:, :-1].transpose(2, 3))
+        inverse = torch.linalg.inv(left_jacobian(turned))  # by the later rotation; transposed by the earlier one
+        onto = self.counts.unflatten(0, shape)[:, :-1]
+        step = torch.cat([(onto @ middle.diff(dim=1)[..., None])[..., 0], turned, bend.diff(dim=1)], 2)
+        std = step.new_tensor([self.place] * 3 + [self.turn] * 3 + [self.bend] * bend.shape[2])
+        # Robust for each of the three kinds by itself: a hand that re-grips goes far in a few frames.
+        kinds = (step / std).split([3, 3, step.shape[2] - 6], 2)
+        shares, losses = zip(*(pseudo_huber(k.square().mean(2, keepdim=True), self.robust) for k in kinds), strict=True)
+        share = torch.cat([s.expand_as(k) for s, k in zip(shares, kinds, strict=True)], 2)
+        weight = self.weight.unflatten(0, shape)[:, :-1, None]
+        scale = (weight * share).sqrt() / std  # (B, T - 1, D)
+        rows = torch.eye(dim).to(step).repeat(*shape, 1, 1)  # of unknowns by residuals
+        rows[..., :3] = joints.dense()[..., KNUCKLES].mean(3).unflatten(0, shape)
+        ahead, back = rows[:, 1:].clone(), rows[:, :-1].clone()
+        ahead[..., :3], back[..., :3] = ahead[..., :3] @ onto, back[..., :3] @ onto
+        ahead[..., 3:6, 3:6], back[..., 3:6, 3:6] = inverse.transpose(2, 3), inverse
+        ahead, back = ahead * scale[:, :, None], -back * scale[:, :, None]
+        residual = (step * scale)[..., None]
+        gradient, own = step.new_zeros(*shape, dim), step.new_zeros(*shape, dim, dim)
+        gradient[:, :-1] += (back @ residual)[..., 0]
+        gradient[:, 1:] += (ahead @ residual)[..., 0]
+        own[:, :-1] += back @ back.transpose(2, 3)
+        own[:, 1:] += ahead @ ahead.transpose(2, 3)
+        cost = sum((weight * loss * k.shape[2]).sum((1, 2)) for loss, k in zip(losses, kinds, strict=True))
+        return [SequenceEquations(cost, gradient, own, back @ ahead.transpose(2, 3))]

@@ -1,0 +1,352 @@
+"""`refine_sequence`: a motion of noisy hands and an object in, a motion that is smooth and in contact out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contact.input_error import InputError, line_of_sight
+from contact.objects import ObjectMesh
+from contact.objects.object_set import ObjectSet
+from hand_models import HandModel, HandPose, load_hand_model
+from hand_models.arguments import as_floats
+
+from .config import RefineConfig
+from .evidence.error_in_time import judged_error
+from .evidence.gaps import filled_in, missing_frames
+from .evidence.input_error import input_error as named_error
+from .evidence.inputs import as_hand_pose, as_object_pose, is_pair
+from .evidence.pose_prior import PosePrior
+from .evidence.stated import Stated
+from .files.prediction_poses import into_camera_frame
+from .files.result_arrays import (
+    SavedArrays,
+    from_arrays,
+    hand_model_arrays,
+    hand_model_from_arrays,
+    object_arrays,
+    object_from_arrays,
+    write_arrays,
+)
+from .files.status import Status
+from .request import Request
+from .solve.motion import Around, MotionInput, MotionSolved, solve_motion
+
+_KEPT = 0.001  # metres, mean of the joints: less is no change worth the name
+_FILE = "sequence.npz"
+_SHORTEST = 3
+_TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var", "part")
+_ARRAYS = ("uncertainty", "object_poses", "faces")
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """A refined motion of ``T`` frames of one hand, in the frame that it came in."""
+
+    pose: HandPose
+    """``T`` hands"""
+    initial_pose: HandPose
+    """the input, NaN where it was"""
+    vertices_after: Tensor
+    """(T, V, 3) metres"""
+    joints_before: Tensor
+    """(T, 21, 3) metres, OpenPose order; NaN in frames that were missing"""
+    joints_after: Tensor
+    """(T, 21, 3)"""
+    holding: Tensor
+    """(T,) probability that the hand holds the object"""
+    contact: Tensor
+    """(T, n) float16, expected contact value of each of the ``points`` of the part that is held, 0 to 1"""
+    contact_var: Tensor
+    """(T, n) float16"""
+    status: list[Status]
+    """(T,) refined; kept, moved by less than a millimetre; filled, in the place of a frame that was missing or
+    garbage"""
+    uncertainty: np.ndarray
+    """(T, 21) metres: standard deviation of each joint along an axis, from the posterior of the solved motion"""
+    objects: tuple[ObjectMesh, ...]
+    """the parts of the object, each in its own frame"""
+    object_poses: np.ndarray
+    """(T, P, 4, 4) each part to the frame of the hands"""
+    part: Tensor
+    """() which part the hand holds, if any"""
+    faces: np.ndarray
+    """(F, 3) triangles of the hand, closed at the wrist, outward"""
+    hand_model: HandModel
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def vertices_inside(self) -> Tensor:
+        """(T, V, 3) metres, in the frame of the part that is held."""
+        pose = torch.from_numpy(self.object_poses[:, int(self.part)])
+        return (self.vertices_after - pose[:, None, :3, 3]) @ pose[:, :3, :3]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {name}" for name, n in Counter(s.value for s in self.status).items())
+        name = self.objects[int(self.part)].name or "an object"
+        return (
+            f"{type(self).__name__}: {len(self)} frames of a {self.pose.side} hand at {name}: {counts}; "
+            f"holding in {int((self.holding > 0.5).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
+        )
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Write ``sequence.npz`` and ``part_<k>.npz`` (no pickle) into ``folder``, made when absent; returns it."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for k, mesh in enumerate(self.objects):
+            write_arrays(target / f"part_{k}.npz", object_arrays(mesh))
+        arrays = {
+            **self.pose.as_arrays(),
+            **{f"initial_{name}": value for name, value in self.initial_pose.as_arrays().items()},
+            **{name: getattr(self, name).numpy() for name in _TENSORS},
+            **{name: getattr(self, name) for name in _ARRAYS},
+            **hand_model_arrays(self.hand_model),
+            "side": np.array(self.pose.side),
+            "status": np.array([s.value for s in self.status], np.str_),
+            "fps": np.array(self.fps),
+        }
+        write_arrays(target / _FILE, arrays)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str], *, hand_model: HandModel | None = None) -> SequenceResult:
+        """What `save` wrote, equal to the bit.
+
+        Args:
+            hand_model: the one that the hands were refined with; None to load it by its name.
+
+        Raises:
+            FileNotFoundError: nothing was saved there.
+            ValueError: a file is damaged, or ``hand_model`` is another than it was made with.
+        """
+        target = Path(folder)
+        if not (target / _FILE).is_file():
+            raise FileNotFoundError(f"folder: no motion was saved in {str(target)!r}; check the path.")
+        arrays = SavedArrays(target / _FILE)
+        parts = arrays["object_poses"].shape[1]
+        return cls(
+            pose=from_arrays(HandPose, arrays),
+            initial_pose=from_arrays(HandPose, arrays, "initial_", side=str(arrays["side"])),
+            status=[Status(text) for text in arrays["status"].tolist()],
+            objects=tuple(object_from_arrays(SavedArrays(target / f"part_{k}.npz")) for k in range(parts)),
+            hand_model=hand_model_from_arrays(arrays, hand_model),
+            fps=float(arrays["fps"]),
+            **{name: torch.from_numpy(arrays[name]) for name in _TENSORS},
+            **{name: arrays[name] for name in _ARRAYS},
+        )
+
+
+def refine_sequence(
+    hand_poses: Any,
+    object_mesh: Any,
+    object_poses: Any = None,
+    *,
+    fps: float = 30.0,
+    side: str | None = None,
+    camera: Any = None,
+    keypoints_2d: Any = None,
+    confidence: Any = None,
+    keypoint_sigma: Any = None,
+    depth_points: Any = None,
+    input_error: Any = None,
+    scale: float | None = None,
+    config: RefineConfig | None = None,
+    hand_model: HandModel | None = None,
+) -> SequenceResult | tuple[SequenceResult, SequenceResult]:
+    """Make a motion of roughly right hands right: smooth, in contact when it is in contact.
+
+    All frames are solved for at once. The error of the input may be new in every frame, or last (an estimator
+    drifts); which of the two is judged from the motion. Hands that hold move with what they hold; hands that do not
+    are not drawn to it.
+
+    Args:
+        hand_poses: as ``hand_pose`` of `refine_grasp`, ``T`` rows in time; a list of a right and a left hand for two,
+            of as many frames. Rows of NaN are missing, and are filled in, as is garbage: single frames whose hand is
+            somewhere else than before and after.
+        object_mesh: a mesh as in `refine_grasp`, or a list of ``P`` parts of an articulated object.
+        object_poses: ``(T, 4, 4)``, or ``(T, P, 4, 4)`` for parts: object to the frame of the hands. None when both
+            share a frame.
+        fps: frames a second.
+        input_error: how the hands may be off, by name, as `InputError` or as a covariance ``(51, 51)`` in the frame
+            of the hands, as in `refine_grasp`. None or "unknown": what the motion shows to be noise is taken for
+            that; of drifts, which look like motions, nothing is known and nothing is mended.
+        camera, keypoints_2d, confidence, keypoint_sigma, depth_points, side, scale, config, hand_model: as in
+            `refine_grasp`, a row for each frame; for two hands lists of two.
+
+    Returns:
+        A `SequenceResult`; for two hands one of each, in the order they were given.
+
+    Raises:
+        ValueError: an argument is of the wrong kind, shape, unit or frame; no frame can be used.
+        FileNotFoundError: a mesh path or the weights do not exist.
+    """
+    if config is not None and not isinstance(config, RefineConfig):
+        raise ValueError(f"config: got {type(config).__name__}; pass a RefineConfig.")
+    if not isinstance(fps, int | float) or not 1 <= fps <= 1000:
+        raise ValueError(f"fps: got {fps!r}; give the frames a second, such as 30.")
+    config, model = config or RefineConfig(), hand_model or load_hand_model("open")
+    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points)
+
+    def one(hands: Any, known: Stated) -> SequenceResult:
+        return _one_hand(hands, object_mesh, object_poses, known, fps, side, scale, config, model)
+
+    if not is_pair(hand_poses):
+        return one(hand_poses, stated)
+    first, second = (one(hand, stated.of_hand(k)) for k, hand in enumerate(hand_poses))
+    if len(first) != len(second):
+        raise ValueError(
+            f"hand_poses: {len(first)} frames of a {first.pose.side} and {len(second)} of a {second.pose.side} hand; "
+            "give as many of either, NaN where one is missing."
+        )
+    return first, second
+
+
+def _one_hand(
+    hand_poses: Any, object_mesh: Any, object_poses: Any, stated: Stated, fps: float, side: str | None,
+    scale: float | None, config: RefineConfig, model: HandModel,
+) -> SequenceResult:  # fmt: skip
+    given = as_hand_pose(hand_poses, model, side)
+    length = len(given)
+    if length < _SHORTEST:
+        raise ValueError(
+            f"hand_poses: {length} frames; a motion has {_SHORTEST} or more (refine_grasp takes single hands)."
+        )
+    gone = missing_frames(given, model)
+    meshes = list(object_mesh) if isinstance(object_mesh, list) else [object_mesh]
+    placed = _part_poses(object_poses, length, len(meshes))
+    in_frame = None if object_poses is None else placed
+    before = filled_in(given, gone)  # ends and jumps in the frame of the hands: seen from there, none is far
+    readings = replace(stated, input_error=None)
+    requests = [
+        Request.make(
+            before, mesh, None if in_frame is None else in_frame[:, k], model=model, stated=readings, scale=scale
+        )
+        for k, mesh in enumerate(meshes)
+    ]
+    part = _nearest(requests, model)
+    request = requests[part]
+    rotation, shift = placed[:, part, :3, :3], placed[:, part, :3, 3]
+    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0]) if request.mirrored else torch.ones(3))
+    pose = request.pose.mirrored() if request.mirrored else request.pose
+    right = request.right_model()
+    motion = MotionInput(
+        pose,
+        ~gone,
+        _error(stated.input_error, before[~gone], object_poses is not None),
+        flip @ rotation @ flip,
+        line_of_sight(pose, right, placed[:, part] @ torch.block_diag(flip, torch.eye(1))),
+        fps / 30,
+        tuple(e.mirrored() if request.mirrored else e for e in request.evidence if not isinstance(e, PosePrior)),
+        tuple(
+            Around(
+                flip @ placed[:, k, :3, :3].mT @ rotation @ flip,
+                ((shift - placed[:, k, :3, 3])[:, None] @ placed[:, k, :3, :3])[:, 0] @ flip,
+                ObjectSet.of([requests[k].scene()]),
+            )
+            for k in range(len(meshes))
+            if k != part
+        ),
+    )
+    solved = solve_motion(motion, request.scene(), right, config)
+    return _result(given, gone, solved, [r.object for r in requests], placed, part, request, fps)
+
+
+def _result(
+    given: HandPose, gone: Tensor, solved: MotionSolved, objects: list[ObjectMesh], placed: Tensor, part: int,
+    request: Request, fps: float,
+) -> SequenceResult:  # fmt: skip
+    """What was solved for, back in the frame that it came in."""
+    model, length = request.model, len(given)
+    inside = solved.pose.mirrored() if request.mirrored else solved.pose
+    pose = into_camera_frame(inside, request.camera, model)
+    hand, joints_before = model(pose), model.joints(given)
+    moved = (hand.joints - joints_before).norm(dim=2).mean(1)
+
+    def status(frame: int) -> Status:
+        if gone[frame]:
+            return Status.FILLED
+        return Status.KEPT if moved[frame] < _KEPT else Status.REFINED
+
+    points = len(objects[part].points)
+    contact, spread = torch.zeros(length, points, dtype=torch.float16), torch.zeros(length, points, dtype=torch.float16)
+    if solved.field is not None:
+        latest = (torch.searchsorted(solved.seen, torch.arange(length), right=True) - 1).clamp_min(0)
+        contact = (solved.holding[:, None] * solved.field.contact[latest]).half()
+        spread = solved.field.contact_var[latest].half()
+    return SequenceResult(
+        pose=pose,
+        initial_pose=given,
+        vertices_after=hand.vertices,
+        joints_before=joints_before,
+        joints_after=hand.joints,
+        holding=solved.holding,
+        contact=contact,
+        contact_var=spread,
+        status=[status(frame) for frame in range(length)],
+        uncertainty=solved.variance.sqrt().numpy(),
+        objects=tuple(objects),
+        object_poses=placed.numpy(),
+        part=torch.tensor(part),
+        faces=model.faces_for(pose.side).numpy(),
+        hand_model=model,
+        fps=float(fps),
+    )
+
+
+def _part_poses(value: Any, length: int, parts: int) -> Tensor:
+    """``(T, P, 4, 4)`` part to the frame of the hands."""
+    if value is None:
+        return torch.eye(4).expand(length, parts, 4, 4)
+    poses = as_floats("object_poses", value).cpu()
+    if poses.ndim == 3:
+        poses = poses[:, None]
+    if poses.shape != (length, parts, 4, 4):
+        raise ValueError(
+            f"object_poses: got shape {tuple(poses.shape)}; expected ({length}, 4, 4), one a frame of hand_poses, or "
+            f"({length}, {parts}, 4, 4) for {parts} parts."
+        )
+    try:
+        return torch.stack([as_object_pose(poses[:, k], length) for k in range(parts)], 1)
+    except ValueError as error:
+        raise ValueError(str(error).replace("object_pose:", "object_poses:", 1)) from None
+
+
+def _nearest(requests: Sequence[Request], model: HandModel) -> int:
+    """The part whose surface the hand is nearest to, by the tenth of the frames in which it is nearest."""
+    if len(requests) == 1:
+        return 0
+    near = [torch.cdist(model.joints(r.pose), r.object.points[None]).amin((1, 2)).quantile(0.1) for r in requests]
+    return int(torch.stack(near).argmin())
+
+
+def _error(stated: Any, pose: HandPose, before_camera: bool) -> InputError | Tensor:
+    """How the motion may be off, stated or judged from its known frames in the frame that they came in."""
+    error = named_error(stated) if isinstance(stated, str) else stated
+    if error is None:
+        return judged_error(pose)
+    if not isinstance(error, InputError):
+        covariance = as_floats("input_error", error, torch.float64)
+        if covariance.shape != (51, 51):
+            raise ValueError(
+                f"input_error: got shape {tuple(covariance.shape)}; pass a name such as 'camera', an InputError, or a "
+                "covariance (51, 51), the same for all frames."
+            )
+        if not covariance.isfinite().all() or torch.linalg.cholesky_ex(covariance)[1].any():
+            raise ValueError("input_error: not positive definite; pass a covariance in metres and radians.")
+        return covariance
+    if error.along is not None and not before_camera:
+        raise ValueError(
+            "input_error: 'camera' is along the line of sight; give object_poses, the object's poses before the camera."
+        )
+    return error
