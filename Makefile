@@ -64,7 +64,7 @@ format: $(STAMP)
 # The site fetches nothing: what mkdocs-material would load from elsewhere is switched off.
 docs: $(STAMP_DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo 'open build/site/index.html'
+	@echo 'open build/site/index.html; to search it, too: python3 -m http.server -d build/site'
 
 bench: $(STAMP)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --quick; done
