@@ -110,8 +110,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def _figure_rows(groups: Mapping[str, Sequence[Line]]) -> list[list[object]]:
     head = ["group", "name", "unit", "grasps", "mean_before", "mean_after", "median_before", "median_after", "improved"]
     lines = ((group, line) for group, members in groups.items() for line in members)
-    values = [[g, x.name, x.unit, x.count, *map(_blank, (*x.mean, *x.median, x.improved))] for g, x in lines]
-    return [head, *values]
+    values: list[list[object]] = [
+        [g, x.name, x.unit, x.count, *map(_blank, (*x.mean, *x.median, x.improved))] for g, x in lines
+    ]
+    return [[*head], *values]
 
 
 def _grasp_rows(report: Report, rows: Predictions) -> list[list[object]]:

@@ -70,7 +70,10 @@ def histogram_figure(report: Report) -> Figure:
     """How errors, depth and volume are spread over the grasps; dashed lines are medians."""
     figure, all_axes = _figure(9.0, 6.0, 2, 2)
     for axes, (column, label) in zip(all_axes, _HISTOGRAMS, strict=True):
-        before, after = report.values(column) if column in report.after else (None, np.zeros(0))
+        if column not in report.after:
+            axes.set_visible(False)
+            continue
+        before, after = report.values(column)
         sides = [(s, c, n) for s, c, n in ((before, BEFORE, "before"), (after, AFTER, "after")) if s is not None]
         together = np.concatenate([side for side, _, _ in sides])
         # One grasp far off would leave the others a single bar.
@@ -152,8 +155,8 @@ def _bars(lines: Sequence[Line], title: str, width: float, *, counts: bool = Fal
     for number, (side, colour, name) in enumerate(shown):
         centre = place + (number - (len(shown) - 1) / 2) * wide
         axes.bar(centre, means[:, side], wide * 0.94, color=colour, label=f"{name}, mean")
-        axes.hlines(medians[:, side], centre - wide * 0.47, centre + wide * 0.47, color="black", lw=1.6,
-                    label="median" if number == len(shown) - 1 else None)  # fmt: skip
+        strokes = axes.hlines(medians[:, side], centre - wide * 0.47, centre + wide * 0.47, color="black", lw=1.6)
+        strokes.set_label("median" if side else "")  # once in the legend
     names = [f"{line.name}\nn = {line.count}" if counts else line.name.replace("_", " ") for line in lines]
     slanted = len(lines) > 8
     axes.set_xticks(place, names, rotation=40 if slanted else 0, ha="right" if slanted else "center", fontsize=9)

@@ -126,6 +126,9 @@ def make_report(
         before: what ``predictions`` were refined from; row ``i`` is the same hand in all three.
 
     Other arguments and errors: `refine.measure.evaluate.evaluate_predictions`.
+
+    Raises:
+        ValueError: no grasp can be measured both before and after.
     """
     metrics = (*METRICS, JOINT_ERROR)
     after = measure_rows(predictions, reference, objects, model, metrics)
@@ -134,7 +137,10 @@ def make_report(
         measured = measure_rows(before, reference, objects, model, metrics)
         first = {name: values for name, values in measured.items() if not name.startswith("reference_")}
     std = predictions.uncertainty
-    return Report(predictions.object_id, after, first, None if std is None else 1000 * std.astype(np.float64))
+    report = Report(predictions.object_id, after, first, None if std is None else 1000 * std.astype(np.float64))
+    if not len(report.values(JOINT_ERROR.column)[1]):
+        raise ValueError("before: no row has a usable hand here, in the predictions and in the reference.")
+    return report
 
 
 def coverage(errors: Array, std: Array, levels: np.ndarray = _LEVELS) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +175,7 @@ def error_by_stated(errors: Array, std: Array, bins: int = _BINS) -> tuple[np.nd
 
 def _known(values: np.ndarray) -> np.ndarray:
     """Grasps (N,) whose value, or all of whose joints' values, are finite."""
-    return np.isfinite(values.reshape(len(values), -1)).all(1)
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(1))
 
 
 def _line(
