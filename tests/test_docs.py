@@ -20,6 +20,7 @@ import trimesh
 import yaml
 
 from contact.objects.box import box_corners
+from contact.perturb import PROTOCOLS
 from hand_models import HandPose, load_open_hand
 from refine.commands import cli
 from refine.measure.published import PUBLISHED
@@ -263,6 +264,20 @@ def test_the_comparison_has_every_published_figure():
         assert f"| {figure.data} |" in row
         assert f"`{figure.noise}`" in row or not figure.noise
         assert figure.paper in page
+
+
+def test_the_protocols_are_those_of_the_code():
+    page = (DOCS / "protocols.md").read_text(encoding="utf-8")
+    rows = [re.split(r" *\| *", line)[1:] for line in page.splitlines() if line.startswith("| `")]
+    assert [row[0].strip("`") for row in rows] == list(PROTOCOLS)
+    for row in rows:
+        noise = PROTOCOLS[row[0].strip("`")]
+        if row[1] != "the same":
+            along = [] if noise.along is None else [1000 * noise.along]
+            assert [float(n) for n in re.findall(r"[\d.]+", row[1])] == pytest.approx(
+                [1000 * noise.translation, *along]
+            )
+            assert (float(row[2]), float(row[3])) == pytest.approx((noise.rotation, noise.pose))
 
 
 def test_the_origin_of_every_binary_is_said():

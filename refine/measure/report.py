@@ -137,10 +137,11 @@ def make_report(
         measured = measure_rows(before, reference, objects, model, metrics)
         first = {name: values for name, values in measured.items() if not name.startswith("reference_")}
     std = predictions.uncertainty
-    report = Report(predictions.object_id, after, first, None if std is None else 1000 * std.astype(np.float64))
-    if not len(report.values(JOINT_ERROR.column)[1]):
-        raise ValueError("before: no row has a usable hand here, in the predictions and in the reference.")
-    return report
+    errors = [side.get(JOINT_ERROR.column) for side in (after, first) if side is not None]
+    if any(e is None for e in errors) or not np.all([_known(e) for e in errors if e is not None], axis=0).any():
+        name = "predictions" if before is None else "before"
+        raise ValueError(f"{name}: no row has a usable hand here and in what it is compared with.")
+    return Report(predictions.object_id, after, first, None if std is None else 1000 * std.astype(np.float64))
 
 
 def coverage(errors: Array, std: Array, levels: np.ndarray = _LEVELS) -> tuple[np.ndarray, np.ndarray]:
