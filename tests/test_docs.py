@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 OWN = ("refine", "regrasp", "contact", "hand_models", "pose_graph")
-ELSEWHERE = {"ray", "git", "cd"}
+ELSEWHERE = {"cd", "cp", "git", "ray"}
 """Commands of other programs."""
 NOT_RUN = {
     ("formats.md", "keep"): "lines for another program's script; a test of the format runs them",

@@ -168,6 +168,10 @@ def test_mistakes_are_told_before_anything_is_written(folder, tmp_path, capsys):
     write_predictions(tmp_path / "other.npz", other)
     assert run(folder, "--report", str(out), "--before", str(tmp_path / "other.npz")) == 2
     assert "no row has the frame, object and side" in capsys.readouterr().err
+    twice = read_predictions(folder / "before.npz").take(np.array([0, 1, 2, 3, 0]))
+    write_predictions(tmp_path / "twice.npz", twice)
+    assert run(folder, "--report", str(out), "--before", str(tmp_path / "twice.npz")) == 2
+    assert "--before: rows 0 and 4 are the same hand" in capsys.readouterr().err
     broken = read_predictions(folder / "before.npz")
     write_predictions(tmp_path / "nan.npz", replace(broken, transl=np.full((4, 3), np.nan, np.float32)))
     assert run(folder, "--report", str(out), "--before", str(tmp_path / "nan.npz")) == 2
