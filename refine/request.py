@@ -26,6 +26,7 @@ from .evidence.suspicions import Grasps, other_readings, suspicions
 from .files.prediction_poses import hand_poses, into_camera_frame, into_object_frame, joints_fitted, object_poses
 from .files.predictions import Predictions, point_forms
 from .measure.contact import contact_ratio, penetration_depth
+from .measure.crossing import crossing_depth
 from .measure.picture import reprojection_error
 from .measure.volumes import intersection_volume
 from .result import RefineResult, statuses
@@ -220,7 +221,7 @@ class Request:
         )
 
     def _measure(self, before: Hand, after: Hand, moved: Tensor, config: RefineConfig) -> dict[str, np.ndarray]:
-        """Penetration depth, intersection volume, contact and, given keypoints, reprojection error before and after."""
+        """Penetration, crossing, shared volume, contact and, given keypoints, reprojection error before and after."""
         faces = self.model.faces_for(self.pose.side)
         picture = next((term for term in self.evidence if isinstance(term, Reprojection)), None)
         result: dict[str, np.ndarray] = {}
@@ -231,6 +232,7 @@ class Request:
             hands, rows = hand.vertices[changed], changed.numpy()
             values = {
                 "penetration_mm": 1000 * penetration_depth(hands, self.object),
+                "crossing_mm": 1000 * crossing_depth(hand.joints[changed], hands, self.object),
                 "contact_ratio": contact_ratio(hands, self.object),
             }
             if config.volumes:

@@ -20,6 +20,7 @@ from hand_models.atomic import write_atomically
 from hand_models.pose import check_side
 from hand_models.record import Index
 
+from .files.prediction_poses import into_object_frame
 from .files.predictions import SEPARATOR
 from .files.result_arrays import (
     SavedArrays,
@@ -32,13 +33,15 @@ from .files.result_arrays import (
     write_arrays,
 )
 from .files.status import Status
-from .view.appearance import spread
-from .view.page import write_page
+from .view.grasp import grasp_view
 from .view.pictures import GraspView
-from .view.summary import Measure, Summary
+from .view.summary import Measure, Summary, data_frame
+from .view.texture import ContactTexture, contact_texture
+from .view.viewable import Viewable
 
 _SHOWN = {
     "penetration_mm": "penetration depth (mm)",
+    "crossing_mm": "passed through the surface (mm)",
     "contact_ratio": "contact ratio",
     "volume_cm3": "intersection volume (cm³)",
     "reprojection_px": "reprojection error (px)",
@@ -54,7 +57,7 @@ _PAIR_FILE = "pair.npz"
 
 
 @dataclass(frozen=True)
-class RefineResult:
+class RefineResult(Viewable):
     """``B`` refined grasps on one object.
 
     Poses are in the frame the input came in (the camera's, when ``object_pose`` was given); vertices and joints
@@ -77,8 +80,8 @@ class RefineResult:
     contact: ContactField
     """predicted contact with its uncertainty"""
     metrics: dict[str, np.ndarray]
-    """(B,) each: penetration_mm, volume_cm3, contact_ratio and, where keypoints were given, reprojection_px (mean
-    distance of the joints from them on the picture); with ``_before`` and ``_after``"""
+    """(B,) each: penetration_mm, crossing_mm, volume_cm3, contact_ratio and, where keypoints were given,
+    reprojection_px (mean distance of the joints from them on the picture); with ``_before`` and ``_after``"""
     status: list[Status]
     reason: list[str]
     """(B,) why a row failed, and what to mend; empty elsewhere"""
@@ -235,48 +238,63 @@ class RefineResult:
             **columns,
         )
 
-    def to_html(self, path: str | PathLike[str], index: int = 0) -> Path:
-        """One self-contained page of grasp ``index``: before and after, contact maps, metrics.
+    def to_dataframe(self) -> Any:
+        """A pandas table of a row a grasp: side, object, status, reason, warnings, measures, scores, and the standard
+        deviation of the joints in millimetres (mean and largest). Raises ``ImportError`` without pandas."""
+        return data_frame({
+            "object": self.object.name,
+            "side": self.pose.side,
+            "status": [status.value for status in self.status],
+            "reason": self.reason,
+            "warnings": [SEPARATOR.join(texts) for texts in self.warnings],
+            **self.metrics,
+            **{name: getattr(self, name) for name in ("score_before", "score_after", "steps")},
+            "uncertainty_mm": 1e3 * self.uncertainty.mean(1),
+            "largest_uncertainty_mm": 1e3 * self.uncertainty.max(1),
+        })  # fmt: skip
+
+    def contact_uv(self, size: int = 256, *, uv: np.ndarray | None = None) -> ContactTexture:
+        """Predicted contact of every grasp on the hand's own map, with its variance; see `contact_texture`."""
+        return contact_texture(self.hand_model, self.contact, size, uv)
+
+    def view(self, index: int = 0, *, title: str | None = None, truth: HandPose | None = None) -> GraspView:
+        """What is shown of grasp ``index`` on its page, in pictures and films, in the object's frame.
+
+        Args:
+            title: its name; object and number when not given.
+            truth: the true hands, one for each grasp, in the frame of the input.
 
         Raises:
             IndexError: there is no such grasp.
-            ValueError: the grasp failed, so that there is nothing to show.
-        """
-        if 0 <= index < len(self) and self.status[index] is Status.FAILED:
-            raise ValueError(f"index: grasp {index} failed and has no page: {self.reason[index]}")
-        return write_page(self.view(index), path)
-
-    def view(self, index: int = 0, *, title: str | None = None) -> GraspView:
-        """What is shown of grasp ``index`` on its page and in pictures.
-
-        Raises:
-            IndexError: there is no such grasp.
+            ValueError: the grasp failed, or ``truth`` has not as many hands as there are grasps.
         """
         if not 0 <= index < len(self.status):
             raise _no_such(index, len(self))
-        model, after = self.hand_model, self.vertices_after[index].numpy()
-        template = model.template.numpy()
+        if self.status[index] is Status.FAILED:
+            raise ValueError(f"index: grasp {index} failed and cannot be shown: {self.reason[index]}")
+        hands = {"before": self.vertices_before[index], "after": self.vertices_after[index]}
+        if truth is not None:
+            if len(truth) != len(self):
+                raise ValueError(f"truth: {len(truth)} hands for {len(self)} grasps; give one for each.")
+            frame = None if self.object_pose is None else torch.from_numpy(self.object_pose)
+            hands["truth"] = self.hand_model(into_object_frame(truth, frame, self.hand_model)).vertices[index]
         values = {**self.metrics, "score_before": self.score_before, "score_after": self.score_after}
-        return GraspView(
+        return grasp_view(
+            self.object,
+            self.hand_model,
+            self.faces,
+            self.contact[index],
+            hands,
+            self.joints_after[index],
+            self.uncertainty[index],
             title=title or f"{self.object.name} · grasp {index}".removeprefix(" · "),
-            object_vertices=self.object.vertices.numpy(),
-            object_faces=self.object.faces.numpy(),
-            hand_faces=self.faces,
-            before=self.vertices_before[index].numpy(),
-            after=after,
-            object_points=self.object.points.numpy(),
-            object_normals=self.object.normals.numpy(),
-            object_contact=self.contact.contact[index].numpy(),
-            hand_contact=spread(template[model.contact_points], self.contact.hand_contact[index], template),
-            uncertainty=spread(self.joints_after[index], self.uncertainty[index], after, radius=0.02),
-            parts=model.part_of_vertex.numpy(),
-            open_faces=len(model.faces),
             metrics={
                 label: (float(values[f"{name}_before"][index]), float(values[f"{name}_after"][index]))
                 for name, label in _SHOWN.items()
                 if f"{name}_after" in values
             },
             status=self.status[index].value,
+            explanation=self.status[index].explanation,
             warnings=self.warnings[index],
         )
 

@@ -24,6 +24,7 @@ from refine.evidence.pose_prior import PosePrior
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
 from refine.measure.contact import contact_ratio, penetration_depth
+from refine.measure.crossing import crossing_depth
 from refine.measure.joints import mpjpe
 from refine.measure.volumes import intersection_volume
 from refine.result import statuses
@@ -128,12 +129,12 @@ def test_the_result_is_whole_and_fits_together(model, hands, can, result):
 
 def test_metrics_are_those_of_the_metrics_module(hands, can, always):
     result = refine_grasp(hands[:2], can, config=replace(always, volumes=True))
-    assert set(result.metrics) == {
-        f"{n}_{w}" for n in ("penetration_mm", "volume_cm3", "contact_ratio") for w in ("before", "after")
-    }
+    names = ("penetration_mm", "crossing_mm", "volume_cm3", "contact_ratio")
+    assert set(result.metrics) == {f"{name}_{when}" for name in names for when in ("before", "after")}
     for when, vertices in (("before", result.vertices_before), ("after", result.vertices_after)):
         expected = {
             "penetration_mm": 1e3 * penetration_depth(vertices, can),
+            "crossing_mm": 1e3 * crossing_depth(getattr(result, f"joints_{when}"), vertices, can),
             "volume_cm3": 1e6 * intersection_volume(vertices, result.faces, can),
             "contact_ratio": contact_ratio(vertices, can),
         }

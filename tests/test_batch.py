@@ -39,9 +39,11 @@ from refine.batch import Execution, refine_files, rows
 from refine.batch.manifest import lock
 from refine.batch.tally import Tally
 from refine.batch.workers import ATTEMPTS, plain
+from refine.files import object_files
 from refine.files.input_files import find_inputs, pieces
-from refine.files.object_files import find_objects
+from refine.files.object_files import find_objects, load_object
 from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.prediction_poses import hand_poses
 from refine.files.predictions import Predictions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,6 +110,50 @@ def test_limit_is_of_each_file(tmp_path, no_meshes):
     assert [len(read_predictions(o.results)) for o in outcomes] == [4, 4]
 
 
+def test_a_limit_never_replaces_fuller_results(tmp_path, no_meshes):
+    file = write_predictions(tmp_path / "p.npz", predictions(7))
+    config = fake_config(tmp_path)
+    (whole_file,) = run(config, file)
+    before = whole_file.results.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"--limit 4: .*p\.refined\.npz holds the results of 7 rows"):
+            run(replace(config, limit=4), file, overwrite=overwrite)
+    assert whole_file.results.read_bytes() == before
+    (fuller,) = run(replace(config, limit=9), file)
+    assert fuller.summary["rows"] == 7
+
+
+@pytest.mark.parametrize(
+    ("rows_of_file", "workers", "size"), [(300, 1, 80), (300, 4, 32), (5, 4, 16), (100_000, 4, 512), (0, 2, 16)]
+)
+def test_every_worker_gets_shards(tmp_path, rows_of_file, workers, size):
+    assert fake_config(tmp_path).rows_a_shard(rows_of_file, workers) == size
+    assert fake_config(tmp_path, shard_rows=7).rows_a_shard(rows_of_file, workers) == 7
+    assert size % 16 == 0
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_shards_are_of_the_size_that_suits_the_rows(tmp_path, no_meshes, suffix):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    file = write_predictions(tmp_path / f"p{suffix}", predictions(11))
+    (outcome,) = run(fake_config(tmp_path, batch_size=1), file)
+    assert outcome.summary["shards"] == 4  # of three rows, and two
+    assert_same(read_predictions(outcome.results), whole(predictions(11), fake_config(tmp_path)))
+
+
+def test_how_many_rows_are_to_be_expected_is_said_first(tmp_path, no_meshes):
+    files = [write_predictions(tmp_path / f"{name}.npz", predictions(count)) for name, count in (("a", 4), ("b", 7))]
+    said: list[tuple[str, int]] = []
+    for _ in range(2):  # the second time all is there already
+        said.clear()
+        run(fake_config(tmp_path), *files, progress=lambda n: said.append(("done", n)),
+            expect=lambda n: said.append(("expected", n)))  # fmt: skip
+        totals = np.cumsum([[n * (word == "expected"), n * (word == "done")] for word, n in said], axis=0)
+        assert (totals[:, 0] >= totals[:, 1]).all()
+        assert totals[-1].tolist() == [11, 11]
+
+
 def test_tallies_add_up(tmp_path, no_meshes):
     out = whole(with_fate(predictions(9), 5, UNLUCKY), fake_config(tmp_path))
     parts = [Tally.of(out.take(slice(a, b)), a) for a, b in ((0, 2), (2, 7), (7, 9))]
@@ -120,9 +166,26 @@ def test_meshes_are_the_refined_hands(tmp_path, no_meshes):
     run(fake_config(tmp_path, shard_rows=2, save_mesh=True), file)
     found = sorted((tmp_path / "out" / "p.meshes").iterdir())
     assert [f.name for f in found] == [f"{row:07d}.ply" for row in (0, 1, 3, 4)]
+    results = read_predictions(tmp_path / "out" / "p.refined.npz")
+    skin = tiny_hand()(hand_poses(results, [3], tiny_hand())).vertices[0].numpy()
     mesh = trimesh.load(found[2], process=False)
-    inverse = p.transl[3] - p.object_pose[3, :3, 3]  # object_pose has no rotation
-    np.testing.assert_allclose(mesh.vertices, tiny_hand().template.numpy() + inverse, atol=1e-5)
+    np.testing.assert_allclose(mesh.vertices, skin - p.object_pose[3, :3, 3], atol=1e-6)  # object_pose does not turn
+
+
+def test_meshes_are_written_of_results_that_are_there(tmp_path, no_meshes):
+    """Nothing is refined again, and meshes of other results are not taken for theirs."""
+    file = write_predictions(tmp_path / "p.npz", predictions(5))
+    config, folder = fake_config(tmp_path), tmp_path / "out" / "p.meshes"
+    run(config, file)
+    (outcome,) = run(replace(config, save_mesh=True), file)
+    assert (outcome.fresh, len(list(folder.iterdir())), config.refined()) == (False, 5, [*range(5)])
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    run(replace(config, save_mesh=True), file)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    run(replace(config, seed=1, limit=5), file)  # other results, without meshes
+    (folder / "0000000.ply").write_bytes(b"of the other results")
+    run(replace(config, seed=1, limit=5, save_mesh=True), file)
+    assert (folder / "0000000.ply").read_bytes().startswith(b"ply")
 
 
 # Resuming -------------------------------------------------------------------------------------------
@@ -349,14 +412,15 @@ def test_senseless_executions_are_refused(options, words):
 def test_objects_are_opened_once_until_they_change(tmp_path, monkeypatch):
     opened = []
 
-    def load(entry, side):
-        opened.append(f"{entry.object_id} {side}")
+    def load(path, side, *, name, scale):
+        opened.append(f"{name} {side}")
         return small_box()
 
-    monkeypatch.setattr(rows, "load_object", load)
+    monkeypatch.setattr(object_files, "object_for", load)
     file = write_predictions(tmp_path / "p.npz", predictions(12))
     config = fake_config(tmp_path, shard_rows=2)
     run(config, file)
+    load_object(find_objects(config.objects)["mug"])  # as `regrasp eval` does
     assert opened == ["mug right", "box right", "mug left", "box left"]
     trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / "meshes" / "mug.ply")
     run(config, file)
@@ -477,6 +541,32 @@ def test_an_error_that_cannot_be_sent_is_told_as_it_is(tmp_path):
 class NamelessConfig(FakeConfig):
     def refiner(self) -> Callable[..., Any]:
         raise nameless()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guarded", [True, False])
+def test_the_script_of_the_docs_runs(tmp_path, guarded):
+    """As it stands; without its guard it says what is missing, rather than to buy memory."""
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    code = page.split("## From Python")[1].split("```python\n")[1].split("```")[0]
+    assert "workers=8" in code
+    code = code.replace("workers=8", "workers=2")  # which take seconds to start, each
+    guard = 'if __name__ == "__main__":'
+    assert guard in code
+    (tmp_path / "sequences").mkdir()
+    fake_config(tmp_path)  # which makes the meshes
+    write_predictions(tmp_path / "sequences" / "p.npz", predictions(0))
+    (tmp_path / "script.py").write_text(code if guarded else code.replace(guard, "if True:"))
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    if guarded:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("p {")
+        assert (tmp_path / "refined" / "p.refined.npz").is_file()
+    else:
+        assert "put what it does under `if __name__" in done.stderr
 
 
 @pytest.mark.slow

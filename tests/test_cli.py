@@ -217,8 +217,10 @@ def test_refine_says_by_its_status_that_rows_failed(workplace, capsys):
         ([*ARGUMENTS, "--address", "auto"], "--engine ray"),
         ([*ARGUMENTS, "--from", "telepathy"], "the formats are grasp"),
         ([*ARGUMENTS[:5], "gone.safetensors", *ARGUMENTS[6:]], "weights: "),
-        ([*ARGUMENTS, "--side", "left"], "'side' does not apply to format 'grasp'"),
+        ([*ARGUMENTS, "--layout", "pose"], "'layout' does not apply to format 'grasp'"),
         ([*ARGUMENTS[:-1], "p.npz"], "p.npz"),
+        ([*ARGUMENTS[:-1], "p.npz/below"], "--out p.npz/below: cannot be written to"),
+        ([*ARGUMENTS[:-1], "/proc/nothing"], "--out /proc/nothing: cannot be written to"),
         (["polish"], "no command 'polish'"),
     ],
 )
@@ -311,6 +313,7 @@ def test_interruption_and_debugging(workplace, monkeypatch, capsys):
 
     monkeypatch.setattr(shards, "refine_rows", interrupt)
     assert cli.main(ARGUMENTS) == 130
+    assert "the same command, without --overwrite, goes on where it was" in capsys.readouterr().err
     monkeypatch.setenv("REGRASP_DEBUG", "1")
     assert cli.main(["refine", "gone.npz", *ARGUMENTS[2:]]) == 2
     assert "Traceback" in capsys.readouterr().err
@@ -362,7 +365,7 @@ def test_demo_table_has_means():
         for w in ("before", "after")
     }
     result = SimpleNamespace(metrics=metrics, status=[Status.REFINED, Status.KEPT])
-    text = demo.table([demo.Case("mug", result, 0, (20.0, 5.0)), demo.Case("box", result, 1, (10.0, 5.0))])
+    text = demo.table([demo.Case("mug", result, 0, (20.0, 5.0), None), demo.Case("box", result, 1, (10.0, 5.0), None)])
     lines = text.splitlines()
     assert len(lines) == 5
     assert "15.0 →    5.0" in lines[-1]

@@ -31,7 +31,7 @@ from refine.measure.metrics import METRICS
 from refine.measure.volumes import intersection_volume
 
 ROWS = 6
-PHYSICAL = ("penetration_mm", "volume_cm3", "contact_ratio")
+PHYSICAL = ("penetration_mm", "crossing_mm", "volume_cm3", "contact_ratio")
 
 
 @pytest.fixture(scope="module")

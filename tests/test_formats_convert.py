@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from test_formats_keypoints import mediapipe_forms
 from refine.commands import cli, convert, format_options, refine
 from refine.files import formats
 from refine.files.formats import BUILT_IN, all_formats, get_format, read_any, read_with, sniff, write_with
-from refine.files.formats.files import read_yaml, rigid
+from refine.files.formats.files import read_yaml
 from refine.files.formats.format import options_of
+from refine.files.formats.known import KNOWN
+from refine.files.formats.object_poses import poses_of_rows
 from refine.files.input_files import pieces
 from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import COLUMNS, Predictions, row_problems
@@ -54,7 +57,7 @@ def test_every_format_keeps_to_the_protocol(name, tmp_path):
     with pytest.raises(ValueError, match="'speed' does not apply"):
         read_with(form, tmp_path / "a.txt", speed=3)
     if name != "grasp":
-        source = __import__(f"refine.files.formats.{name}", fromlist=["__doc__"]).__doc__
+        source = sys.modules[form.read.__module__].__doc__
         assert re.search(r"Sources? of truth|Nobody's format|Ours,", source)
 
 
@@ -86,6 +89,30 @@ def test_grasp_itself(tmp_path, suffix):
     np.testing.assert_array_equal(read_any(path).keypoints_3d, predictions().keypoints_3d)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".parquet"])
+def test_what_a_table_lacks_can_be_said(tmp_path, suffix):
+    columns = {name: np.zeros((2, *shape)) for name, shape in (("global_orient", (3,)), ("hand_pose", (15, 3)))}
+    columns |= {"transl": np.ones((2, 3))}
+    path = tmp_path / f"bare{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **columns)
+        assert sniff(path) == "grasp"
+    elif suffix == ".json":
+        rows = [{name: value[k].tolist() for name, value in columns.items()} for k in range(2)]
+        path.write_text(json.dumps({"schema": "grasp/1", "rows": rows}))
+    else:
+        pyarrow = pytest.importorskip("pyarrow.parquet")
+        import pyarrow as pa
+
+        pyarrow.write_table(pa.table({n: v.reshape(2, -1).tolist() for n, v in columns.items()}), path)
+    with pytest.raises(ValueError, match="'object_id' is missing"):
+        read_any(path, source="grasp", side="left")
+    p = read_any(path, source="grasp", object_id="mug", side="left")
+    assert (p.object_id.tolist(), p.side.tolist()) == (["mug"] * 2, ["left"] * 2)
+    named = write_predictions(tmp_path / "named.npz", predictions())
+    assert read_any(named, object_id="cup").object_id.tolist() == predictions().object_id.tolist()
+
+
 def test_messages_begin_with_the_file(tmp_path):
     path = text(tmp_path / "a.csv", "1," * 62 + "1\n")
     with pytest.raises(ValueError, match="unit") as error:
@@ -104,11 +131,11 @@ def test_object_poses_from_files(tmp_path, form):
         path.write_text(json.dumps(poses[:, :3].tolist()))
     else:
         np.savetxt(path, poses.reshape(2, 16), delimiter="," if form == "csv" else " ")
-    np.testing.assert_array_equal(rigid(path, 2), poses)
-    with pytest.raises(ValueError, match="got shape"):
-        rigid(path, 3)
+    np.testing.assert_array_equal(poses_of_rows(path, predictions(2)), poses)
+    with pytest.raises(ValueError, match=r"got shape \(2, 4, 4\).*\(3, 4, 4\)"):
+        poses_of_rows(path, predictions(3))
     with pytest.raises(FileNotFoundError):
-        rigid(tmp_path / "none.npy", 2)
+        poses_of_rows(tmp_path / "none.npy", predictions(2))
 
 
 def test_yaml_as_datasets_write_it(tmp_path):
@@ -163,7 +190,7 @@ def test_another_package_brings_a_format(tmp_path, distribution, capsys):
     assert sniff(path) == "foreign"
     np.testing.assert_allclose(read_any(path, hz=25.0).keypoints_3d, predictions().keypoints_3d, atol=1e-6)
     assert list(all_formats()) == [*BUILT_IN, "foreign"]
-    with pytest.raises(ValueError, match="graph, foreign"):
+    with pytest.raises(ValueError, match="hawor, foreign"):
         get_format("smpl")
     assert cli.main(["convert", str(path), str(tmp_path / "b.csv"), "--to", "keypoints", "--hz", "25"]) == 0
     with pytest.raises(SystemExit):
@@ -204,9 +231,9 @@ def test_formats_agree_on_what_an_option_is():
 def test_refine_and_convert_offer_what_formats_understand():
     readers = {name for form in all_formats().values() for name in options_of(form.read)}
     writers = {name for form in all_formats().values() for name in options_of(form.write)}
-    refine_takes = {f.name for f in fields(refine._OF_FORMATS.constructor_factory())} | {"mano_dir", "camera", "focal"}
-    assert refine_takes == readers
-    assert {f.name for f in fields(convert._OF_FORMATS.constructor_factory())} == readers | writers
+    own = {"mano_dir", "camera", "focal", "input_error", "object_poses"}
+    assert {f.name for f in fields(refine._OF_FORMATS.constructor_factory())} | own == readers | {*KNOWN}
+    assert {f.name for f in fields(convert._OF_FORMATS.constructor_factory())} == readers | writers | {*KNOWN}
     for form in all_formats().values():
         for name in options_of(form.read):
             assert format_options._meaning(form.read, name), f"{form.name}: {name} is not in the docstring"
@@ -266,7 +293,7 @@ def test_convert_to_what_others_read(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.npz", "b.npz", "--focal", "600"], "--focal: neither grasp takes it when read nor grasp"),
+        (["a.npz", "b.npz", "--order", "mano"], "--order: neither grasp takes it when read nor grasp"),
         (["a.npz", "a.npz"], "is the input"),
         (["a.npz", "b.npz", "--to", "hamer"], "is only read"),
         (["a.npz", "b.npz", "--from", "smpl"], "'smpl' is not known"),
@@ -304,3 +331,13 @@ def test_docs_list_every_format():
     assert set(others) <= set(rows)
     for name in others:
         assert bool(rows[name][2]) == (get_format(name).write is not None), name
+
+
+def test_every_form_in_the_docs_has_its_test():
+    section = DOCS.read_text().partition("## Forms that are read")[2].partition("\n## ")[0]
+    named = re.findall(r"^\|.*\| `(\w+)` \|$", section, re.M)
+    tests = Path(__file__).parent.glob("test_*.py")
+    defined = {name for file in tests for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)}
+    assert len(named) > 30
+    assert [name for name in named if name not in defined] == []
+    assert len(named) == len([line for line in section.splitlines() if line.startswith("| ")]) - 1

@@ -122,13 +122,125 @@ def test_what_is_no_hand_is_never_passed_over(tmp_path, tree):
         read_any(saved(tmp_path / "a.pkl", tree), source="hamer")
 
 
-def test_object_poses_may_be_one_a_frame(tmp_path, sample):
-    frames = [each(output(sample))[:2], {}, each(output(sample))[2:]]
-    poses = np.tile(np.eye(4), (3, 1, 1))
-    poses[:, 2, 3] = [1, 2, 3]
-    path = saved(tmp_path / "video.pkl", [*frames, {}])
-    p = read_any(path, source="hamer", object_pose=np.concatenate([poses, np.eye(4)[None]]))
-    assert p.object_pose[:, 2, 3].tolist() == [1, 1, 3]
+def test_a_file_an_image(tmp_path, sample):
+    """Frames keep the numbers of their files, together and alone; 7 had no hand."""
+    folder, content = tmp_path / "out", each(output(sample))
+    folder.mkdir()
+    bare = [{k: v for k, v in hand.items() if k not in ("imgname",)} for hand in content]
+    saved(folder / "frame_6.pkl", bare[:2])
+    saved(folder / "frame_7.pkl", [])
+    saved(folder / "frame_10.pkl", bare[2:])
+    p = read_any(folder, source="hamer", object_pose=placed(12))
+    assert p.frame_index.tolist() == [6, 6, 10]
+    assert p.frame_id.tolist() == ["frame_6", "frame_6", "frame_10"]
+    assert p.object_pose[:, 2, 3].tolist() == [6, 6, 10]
+    alone = read_any(folder / "frame_10.pkl", source="hamer", object_pose=placed(12))
+    assert (alone.frame_index[0], alone.object_pose[0, 2, 3]) == (10, 10)
+    (folder / "frame_6.pkl").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="frame_6"):
+        read_any(folder, source="hamer")
+
+
+def placed(count: int) -> np.ndarray:
+    """Poses of so many frames, which tell their number."""
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, 2, 3] = np.arange(count)
+    return poses
+
+
+VIDEOS = [
+    ["AB", "", "C"],
+    ["AB", None, "C", ""],
+    ["", "A", "BC"],
+    {"0": "AB", "3": "C"},
+    {"x.jpg": "A", "y.jpg": "", "z.jpg": "BC"},
+]
+"""Which of three hands is in which frame."""
+
+
+@pytest.mark.parametrize("frames", VIDEOS)
+@pytest.mark.parametrize("option", ["object_pose", "object_poses"])
+def test_object_poses_may_be_one_a_frame(tmp_path, sample, frames, option):
+    hand = dict(zip("ABC", each(output(sample)), strict=True))
+
+    def content(letters: str | None) -> Any:
+        return None if letters is None else [hand[letter] for letter in letters] or {}
+
+    if isinstance(frames, dict):
+        tree: Any = {name: content(letters) for name, letters in frames.items()}
+        numbers = [int(name) if name.isdigit() else place for place, name in enumerate(frames)]
+        wanted = [n for n, letters in zip(numbers, frames.values(), strict=True) for _ in letters]
+    else:
+        tree = [content(letters) for letters in frames]
+        wanted = [n for n, letters in enumerate(frames) for _ in letters or ""]
+    p = read_any(saved(tmp_path / "video.pkl", tree), source="hamer", **{option: placed(4)})
+    assert p.frame_index.tolist() == wanted
+    assert p.object_pose[:, 2, 3].tolist() == wanted
+
+
+def test_object_poses_in_every_form(tmp_path, sample):
+    one = each(output(sample))
+    path = saved(tmp_path / "video.pkl", [one[:2], {}, one[2:]])
+    poses, wanted = placed(3), [0, 0, 2]
+    folder = tmp_path / "ob_in_cam"
+    folder.mkdir()
+    for k, pose in enumerate(poses):
+        np.savetxt(folder / f"{k:04d}.txt", pose)
+    forms = {
+        "frames": poses, "3x4": poses[:, :3], "numbers": poses.reshape(3, 16),
+        "list": [poses[0].tolist(), None, poses[2]],
+        "by number": {0: poses[0], 2: poses[2]}, "by text": {"0": poses[0], "1": None, "2": poses[2].tolist()},
+        "folder": folder, "npy": tmp_path / "p.npy", "npz": tmp_path / "p.npz", "json": tmp_path / "p.json",
+        "pkl": saved(tmp_path / "p.pkl", {"poses": poses}), "text": tmp_path / "p.txt",
+    }  # fmt: skip
+    np.save(forms["npy"], poses)
+    np.savez(forms["npz"], object_poses=poses)
+    np.savetxt(forms["text"], poses.reshape(3, 16))
+    saved(forms["json"], [poses[0].tolist(), None, poses[2].tolist()])
+    for name, form in forms.items():
+        assert read_any(path, source="hamer", object_poses=form).object_pose[:, 2, 3].tolist() == wanted, name
+    rows = read_any(path, source="hamer", object_poses=np.stack([poses[1], poses[1], poses[2]]))
+    assert rows.object_pose[:, 2, 3].tolist() == [1, 1, 2]  # one a row, as those of the first frame agree
+    assert read_any(path, source="hamer", object_poses=poses[1]).object_pose[:, 2, 3].tolist() == [1, 1, 1]
+    lacking = read_any(path, source="hamer", object_id="mug", object_poses={0: poses[0]})
+    assert list(row_problems(lacking)) == [2]
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\).*for the rows, or one for each frame from 0 to 2"):
+        read_any(path, source="hamer", object_poses=poses[:2])
+    with pytest.raises(ValueError, match="give one of the two"):
+        read_any(path, source="hamer", object_poses=poses, object_pose=poses[0])
+
+
+def test_rows_that_count_no_frames_take_no_poses_of_frames(tmp_path):
+    np.save(tmp_path / "joints.npy", np.random.default_rng(0).normal(size=(3, 21, 3)))
+    with pytest.raises(ValueError, match=r"expected \(4, 4\), or \(3, 4, 4\) for the rows, or a mapping"):
+        read_any(tmp_path / "joints.npy", object_poses=placed(4))
+
+
+def test_a_damaged_record_is_an_empty_row(tmp_path, sample):
+    one = each(output(sample))
+    one[1] = one[1] | {"hand_pose": np.zeros((1, 14, 3, 3))}
+    path = saved(tmp_path / "video.pkl", [[one[0]], [one[1]], [one[2]]])
+    with pytest.warns(UserWarning, match=r"1 of 3 records .* item 1, item 0: field 'hand_pose'"):
+        p = read_any(path, source="hamer", object_id="mug", object_pose=np.eye(4))
+    assert p.frame_index.tolist() == [0, 1, 2]
+    assert list(row_problems(p)) == [1]
+    same(p.take([0, 2]), read_any(saved(tmp_path / "two.pkl", [[one[0]], [one[2]]]), source="hamer"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "HTML page.*download the file itself"),
+        (b"", "is empty"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".pkl"])
+@pytest.mark.parametrize("source", [None, "hamer"])
+def test_what_stands_for_a_file_is_named(tmp_path, content, message, suffix, source):
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_any(tmp_path / f"a{suffix}", source=source)
 
 
 def test_torch_files_run_no_code(tmp_path):
@@ -140,6 +252,15 @@ def test_torch_files_run_no_code(tmp_path):
         read_any(tmp_path / "cut.pth", source="hamer")
     torch.save(output(hands(3)), tmp_path / "named.pkl")
     assert len(read_any(tmp_path / "named.pkl", source="hamer")) == 3
+
+
+def test_a_pickle_that_only_is_called_pth_says_what_is_in_it(tmp_path):
+    """As joblib's files of tensors are, HaWoR's world_space_res.pth among them."""
+    path = saved(tmp_path / "numpy.pkl", output(hands(3))).rename(tmp_path / "numpy.pth")
+    assert len(read_any(path, source="hamer")) == 3
+    (tmp_path / "tensors.pth").write_bytes(pickle.dumps([torch.zeros(2, 3, 3)] * 5))
+    with pytest.raises(ValueError, match=r"tensors with \.cpu\(\)\.numpy\(\)"):
+        read_any(tmp_path / "tensors.pth", source="hawor")
 
 
 # Cameras --------------------------------------------------------------------------------------------

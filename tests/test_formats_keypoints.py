@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,57 @@ def test_npy_and_opengl(tmp_path, joints):
     assert len(read_any(tmp_path / "one.npy")) == 1
 
 
+def pickled_joints(joints: np.ndarray) -> dict[str, Any]:
+    return {
+        "a list with frames without a hand": [joints[0], None, joints[1]],
+        "a list of lists": [joints[0].tolist(), [], joints[1].tolist()],
+        "by frame": {0: joints[0], 2: joints[1]},
+        "records": [{"joint_pos": joints[0], "frame_index": 0}, {"joint_pos": joints[1], "frame_index": 2}],
+        "beside a description": {"meta_data": {"fps": 30}, "data": [joints[0], None, joints[1]]},
+        "under a name": {"joints": [joints[0], None, joints[1]]},
+        "by side": {"right": [joints[0], None, joints[1]]},
+        "an array": {"keypoints_3d": joints[:2], "frame_index": np.array([0, 2])},
+    }
+
+
+@pytest.mark.parametrize("name", list(pickled_joints(np.zeros((2, 21, 3)))))
+def test_joints_as_people_pickle_them(tmp_path, joints, name):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(pickled_joints(joints)[name]))
+    p = read_any(tmp_path / "a.pkl", source="keypoints")
+    np.testing.assert_allclose(p.keypoints_3d, joints[:2], atol=1e-7)
+    assert p.frame_index.tolist() == [0, 2]
+    assert set(p.side) == {"right"}
+    if name == "an array":
+        np.savez(tmp_path / "a.npz", **pickled_joints(joints)[name])
+        assert sniff(tmp_path / "a.npz") == "keypoints"
+        np.testing.assert_allclose(read_any(tmp_path / "a.npz").keypoints_3d, joints[:2], atol=1e-7)
+
+
+def test_a_damaged_hand_among_joints_fails_alone(tmp_path, joints):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([joints[0], joints[1][:20], joints[2]]))
+    with pytest.warns(UserWarning, match=r"1 of 3 hands .* item 1: points has shape \(20, 3\)"):
+        p = read_any(tmp_path / "a.pkl", source="keypoints", object_id="cup", object_pose=np.eye(4))
+    assert list(row_problems(p)) == [1]
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"qpos": [1.0] * 22}))
+    with pytest.raises(ValueError, match="21 joints, such as 'keypoints'; it has qpos"):
+        read_any(tmp_path / "b.pkl", source="keypoints")
+
+
+def test_a_folder_of_joints(tmp_path, joints):
+    folder, poses = tmp_path / "hand_pose", tmp_path / "object_pose"
+    folder.mkdir()
+    poses.mkdir()
+    for k, points in zip((2, 9, 10), joints, strict=True):
+        np.save(folder / f"joints_{k}.npy", points)
+        np.save(folder / f"global_{k}.npy", np.zeros((16, 4, 4)))
+        np.save(poses / f"{k}.npy", np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3) * k)
+    assert sniff(folder) == "keypoints"
+    p = read_any(folder, object_poses=poses)
+    assert p.frame_index.tolist() == [2, 9, 10]
+    assert p.object_pose[:, 0, 3].tolist() == [2, 9, 10]
+    np.testing.assert_allclose(p.keypoints_3d, joints, atol=1e-7)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_out_and_in_again_through_the_surface(tmp_path, poses, joints, suffix):
     model = load_open_hand()
@@ -218,8 +271,10 @@ def test_hands_as_records_or_alone(tmp_path, joints):
         np.testing.assert_allclose(p.transl, wanted.transl, atol=1e-6)
     np.testing.assert_allclose(p.confidence, 0.5)
     del records[0]["hands"][0]["handedness"]
-    with pytest.raises(ValueError, match="handedness"):
-        read_any(text(tmp_path / "c.json", json.dumps(records)), source="mediapipe", image_size=SIZE)
+    with pytest.warns(UserWarning, match="1 of 3 frames .* frame 0: handedness"):
+        p = read_any(text(tmp_path / "c.json", json.dumps(records)), source="mediapipe", image_size=SIZE)
+    assert p.frame_index.tolist() == [0, 1, 2]
+    assert 0 in row_problems(p)
 
 
 def test_the_true_camera_places_hands(tmp_path, joints):
@@ -245,6 +300,61 @@ def test_left_hands_and_empty_frames(tmp_path, joints):
     assert p.frame_index.tolist() == [0, 2, 3]
     np.testing.assert_allclose(p.keypoints_3d, mirror, atol=1e-4)
     assert read_any(path, image_size=SIZE, mirrored=True).side.tolist() == ["right"] * 3
+
+
+def more_forms(joints: np.ndarray) -> dict[str, Any]:
+    """Two frames, each with the first hand, as right hands; the middle one of three without a hand."""
+    r = results(joints[[0, 0]])
+    hand = [
+        {"landmarks": landmarks(f["image"]), "worldLandmarks": landmarks(f["world"]), "handedness": "Right"} for f in r
+    ]
+    image, world = (np.stack([f[k] for f in r]) for k in ("image", "world"))
+    nothing = np.full((1, 21, 3), np.nan)
+    legacy = {"rightHandLandmarks": landmarks(image[0]), "leftHandLandmarks": None, "faceLandmarks": [{"x": 0.0}]}
+    tasks = {
+        "right_hand_landmarks": [landmarks(image[0])], "right_hand_world_landmarks": [landmarks(world[0])],
+        "left_hand_landmarks": [], "left_hand_world_landmarks": [], "pose_landmarks": [],
+    }  # fmt: skip
+    return {
+        "lists of lists": [[hand[0]], [], [hand[1]]],
+        "None": [hand[0], None, hand[1]],
+        "by frame": {"0": [hand[0]], "1": [], "2": [hand[1]]},
+        "by side": [{"Right": hand[0]}, {}, {"right": hand[1], "left": None}],
+        "holistic tasks": [tasks, {}, tasks],
+        "holistic legacy": [legacy, {}, legacy],
+        "image alone": [{k: v for k, v in h.items() if k != "worldLandmarks"} for h in (hand[0], {}, hand[1])],
+        "arrays": {
+            "hand_landmarks": np.stack([image[0], nothing[0], image[1]]), "handedness": "Right",
+            "hand_world_landmarks": np.stack([world[0], nothing[0], world[1]]),
+        },
+        "arrays of two hands": {
+            "landmarks": np.stack([np.stack([i, nothing[0]]) for i in (image[0], nothing[0], image[1])]),
+            "world_landmarks": np.stack([np.stack([i, nothing[0]]) for i in (world[0], nothing[0], world[1])]),
+            "handedness": np.array([["Right", "Left"]] * 3),
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(more_forms(np.ones((1, 21, 3)))))
+def test_more_forms_of_mediapipe(tmp_path, joints, name):
+    form = more_forms(joints)[name]
+    if "arrays" in name:
+        np.savez(path := tmp_path / "hands.npz", **form)
+    elif name == "lists of lists":
+        (path := tmp_path / "hands.pkl").write_bytes(pickle.dumps(form))
+    else:
+        path = text(tmp_path / "hands.json", json.dumps(form))
+    coarse = name in ("holistic legacy", "image alone")
+    with pytest.warns(UserWarning, match="no world landmarks") if coarse else nullcontext():
+        p = read_any(path, source="mediapipe", image_size=SIZE, focal=FOCAL, object_poses={0: np.eye(4), 2: np.eye(4)})
+    assert p.side.tolist() == ["right"] * 2
+    assert p.frame_index.tolist() == [0, 2]
+    assert p.frame_id.tolist() == ["0", "2"]
+    assert np.isfinite(p.object_pose).all()
+    if coarse:  # flat, as the landmarks are here, and so at the place of the hand but not in its pose
+        assert np.linalg.norm(p.keypoints_3d.mean(1) - joints[0].mean(0), axis=-1).max() < 0.15
+    else:
+        np.testing.assert_allclose(p.keypoints_3d, joints[[0, 0]], atol=1e-4)
 
 
 def change(frames: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:

@@ -34,17 +34,18 @@ from format_files import hands, hands_in_span, principal, text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mano_file import write_mano
+from record_forms import Form, content, forms, mano_read_once, reads, with_damage
 from test_formats_datasets import arctic, contactpose, fhab, forms48, grab
 from test_formats_dexycb import dataset as dexycb
 from test_formats_hamer import output as hamer
 from test_formats_ho3d import dataset as ho3d
 from test_formats_ho3d import pred
 from test_formats_images import demo_mesh
-from test_formats_keypoints import json_forms, mediapipe_forms
+from test_formats_keypoints import json_forms, mediapipe_forms, more_forms
+from test_formats_parameters import fhab_fits, graspxl, hawor_arrays, hoi4d, hot3d, interhand, oakink2
 
-from hand_models import HandPose, MissingManoError, load_open_hand, mano, safe_pickle
+from hand_models import HandPose, MissingManoError, load_open_hand, safe_pickle
 from refine.files.formats import BUILT_IN, read_any
-from refine.files.formats import hands as format_hands
 from refine.files.object_files import find_objects
 from refine.files.prediction_files import write_predictions
 from refine.files.predictions import Predictions, row_problems
@@ -145,13 +146,37 @@ def samples(root: Path, mano_dir: Path) -> list[Sample]:
     add("arctic", parameters, mano_dir=mano_dir, view=1)
     add("arctic", parameters.with_name("box_grab_01.object.npy"), parameters, mano_dir=mano_dir)
     add("arctic", root / "arctic/meta/misc.json", parameters, mano_dir=mano_dir, view=2)
-    for name, content in forms48(hand).items():
+    for name, fields in forms48(hand).items():
         path = root / name
         if path.suffix == ".npz":
-            np.savez(path, **content)
+            np.savez(path, **fields)
         else:
-            path.write_bytes(json.dumps(content).encode() if path.suffix == ".json" else pickle.dumps(content))
+            path.write_bytes(json.dumps(fields).encode() if path.suffix == ".json" else pickle.dumps(fields))
         add("pose48", path, mano_dir=mano_dir)
+    made_by = root / "parameters"
+    add("interhand", interhand(made_by), mano_dir=mano_dir)
+    posed = hoi4d(made_by)
+    add("hoi4d", posed / "4.pickle")
+    add("hoi4d", posed / "4.pickle", posed)
+    add("oakink2", oakink2(made_by), mano_dir=mano_dir, object_id="O02@01")
+    add("hot3d", hot3d(made_by)[0], mano_dir=mano_dir)
+    add("graspxl", graspxl(made_by), mano_dir=mano_dir)
+    np.savez(root / "hawor.npz", **hawor_arrays())
+    add("hawor", root / "hawor.npz", mano_dir=mano_dir)
+    add("fhab", fhab_fits(made_by))
+    recording = labels.parent / "pose.npz"
+    np.savez(recording, pose_m=np.ones((3, 1, 51)), pose_y=np.ones((3, 2, 7)))
+    add("dexycb", recording, mano_dir=mano_dir)
+    (root / "joints.pkl").write_bytes(pickle.dumps([joints[0], None, joints[1]]))
+    add("keypoints", root / "joints.pkl")
+    np.save(root / "61.npy", np.c_[hand.orient, hand.pose.reshape(3, 45), hand.betas, hand.transl])
+    add("pose48", root / "61.npy", layout="pose,betas,transl", mano_dir=mano_dir)
+    for name, form in more_forms(joints[:1]).items():
+        if name.startswith(("arrays", "holistic tasks")):
+            np.savez(root / f"{name}.npz", **form) if "arrays" in name else text(
+                root / f"{name}.json", json.dumps(form)
+            )
+            add("mediapipe", root / (name + (".npz" if "arrays" in name else ".json")), image_size=(640, 480))
     (root / "objects").mkdir()
     trimesh.creation.box((60, 50, 80)).export(root / "objects/mug.obj")
     corners = np.array(list(itertools.product((-0.03, 0.03), (-0.025, 0.025), (0.56, 0.64))))
@@ -181,11 +206,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sample]]:
     root = tmp_path_factory.mktemp("fuzz")
     write_mano(root / "mano")
     write_mano(root / "mano", "left")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MANO_DIR", raising=False)
-        patch.setenv("XDG_DATA_HOME", str(root / "nothing"))
-        patch.setattr(format_hands, "_mano", functools.cache(format_hands._mano))
-        patch.setattr(format_hands, "load_mano_pca", functools.cache(mano.load_mano_pca))
+    with mano_read_once():
         yield samples(root, root / "mano")
 
 
@@ -282,9 +303,12 @@ def wrapped(value: Any) -> np.ndarray:
 def damage_tree(sample: Sample, path: list[int], odd: Any) -> bytes:
     """The file with one value in it replaced; the file itself stays readable. Texts lose a line instead."""
     suffix, stream = sample.path.suffix, io.BytesIO()
+    if suffix == ".jsonl":
+        lines = [json.loads(line) for line in sample.content.splitlines()]
+        return "\n".join(map(json.dumps, map(plain, damage_value(lines, path, plain(odd))))).encode("utf-8", "replace")
     if suffix == ".json":
         return json.dumps(damage_value(json.loads(sample.content), path, plain(odd))).encode("utf-8", "replace")
-    if suffix == ".pkl":
+    if suffix in (".pkl", ".pickle"):
         return pickle.dumps(damage_value(pickle.loads(sample.content), path, odd))
     if suffix == ".npz":
         with np.load(io.BytesIO(sample.content), allow_pickle=True) as archive:
@@ -431,31 +455,68 @@ def test_unpickler_of_formats_is_the_guarded_one():
 
 
 @pytest.mark.slow
-def test_many_files(cases, capsys):
-    """As many damaged files as FUZZ_FILES says, spread over the formats; none takes more than five seconds."""
-    total, done, slowest, kinds = int(os.environ.get("FUZZ_FILES", "10000")), 0, 0.0, {}
+def test_many_files(cases, tmp_path):
+    """As many damaged files as FUZZ_FILES says, spread over the formats; none takes more than five seconds.
+
+    A quarter has one damaged record of several, and must have as many rows as records, or be refused. The counts are
+    written to FUZZ_REPORT (`benchmarks/fuzz_readers.py`).
+    """
+    total, slowest, kinds = int(os.environ.get("FUZZ_FILES", "10000")), 0.0, {}
     rng = np.random.default_rng(int(os.environ.get("FUZZ_SEED", "0")))
-    while done < total:
-        case = cases[done % len(cases)]
-        if rng.random() < 0.5:
-            changes = [
-                (KINDS[rng.integers(len(KINDS))], float(rng.random()), int(rng.integers(256)))
-                for _ in range(rng.integers(1, 5))
-            ]
-            damaged = damage_bytes(case.content, changes)
-        else:
-            path = rng.integers(0, 40, rng.integers(1, 7)).tolist()
-            damaged = damage_tree(case, path, copy.deepcopy(ODD[rng.integers(len(ODD))]))
+    records, lost = [form for form in forms(tmp_path).values() if form.suffix != ".npz"], 0
+    for done in range(total):
         started = time.process_time()
-        try:
-            kind = check(case, damaged)
-        except Exception as error:  # all of them are wanted, not the first
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            kind = f"{UNFORESEEN} {case.name} {case.path.name}: {error!r} at {where.filename}:{where.lineno}"[:400]
+        if done % 4 == 3:
+            kind = _one_damaged_record(records[done // 4 % len(records)], rng, tmp_path)
+            lost += kind == "lost"
+        else:
+            kind = _one_damaged_file(cases[done % len(cases)], rng)
         seconds = time.process_time() - started
-        assert seconds < MOST_SECONDS, f"{case.name}: {seconds:.1f} s"
-        slowest, done = max(slowest, seconds), done + 1
+        slowest = max(slowest, seconds)
         kinds[kind] = kinds.get(kind, 0) + 1
-    with capsys.disabled():
-        print(f"\n{done} files: {kinds}; slowest {slowest:.2f} s")
-    assert set(kinds) <= {"read", "ValueError", "UnsafePickleError", "FileNotFoundError", "MissingManoError"}
+    report = {"files": total, "slowest_s": round(slowest, 2), "lost": lost, "kinds": kinds}
+    if path := os.environ.get("FUZZ_REPORT"):
+        Path(path).write_text(json.dumps(report))
+    assert set(kinds) <= {"read", "ValueError", "UnsafePickleError", "FileNotFoundError", "MissingManoError"}, report
+    assert slowest < MOST_SECONDS
+
+
+def _one_damaged_file(case: Sample, rng: np.random.Generator) -> str:
+    if rng.random() < 0.5:
+        changes = [
+            (KINDS[rng.integers(len(KINDS))], float(rng.random()), int(rng.integers(256)))
+            for _ in range(rng.integers(1, 5))
+        ]
+        damaged = damage_bytes(case.content, changes)
+    else:
+        path = rng.integers(0, 40, rng.integers(1, 7)).tolist()
+        damaged = damage_tree(case, path, copy.deepcopy(ODD[rng.integers(len(ODD))]))
+    try:
+        return check(case, damaged)
+    except Exception as error:  # all of them are wanted, not the first
+        return _unforeseen(case.name, error)
+
+
+def _one_damaged_record(form: Form, rng: np.random.Generator, folder: Path) -> str:
+    path = folder / f"file{form.suffix}"
+    odd = [value for value in ODD if not _is_no_hand(value)]  # which is no damage, but a frame without a hand
+    path.write_bytes(content(form, with_damage(form, rng, copy.deepcopy(odd[rng.integers(len(odd))]))))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return "read" if len(reads(form)(path)) == form.rows else "lost"
+    except OUR_ERRORS as error:
+        return type(error).__name__
+    except Exception as error:
+        return _unforeseen(form.source, error)
+
+
+def _is_no_hand(value: Any) -> bool:
+    """Whether it is what stands for nothing: None, an empty list or dictionary, or a list of those."""
+    value = value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value
+    return value is None or (isinstance(value, list | dict) and all(map(_is_no_hand, value)))
+
+
+def _unforeseen(name: str, error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{UNFORESEEN} {name}: {error!r} at {where.filename}:{where.lineno}"[:400]

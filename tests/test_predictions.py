@@ -83,7 +83,7 @@ def model() -> HandModel:
 
 
 def test_every_column_is_a_field():
-    assert [f.name for f in fields(Predictions)] == list(COLUMNS)
+    assert [f.name for f in fields(Predictions) if f.metadata] == list(COLUMNS)
 
 
 def test_defaults_are_filled_and_single_values_repeated():
@@ -493,7 +493,8 @@ def test_the_wrist_stays_where_betas_are_left_out(side, tmp_path, monkeypatch):
     torch.testing.assert_close(pose.transl[[1, 3]], given.transl[[1, 3]], atol=0, rtol=0)
     monkeypatch.setenv("MANO_DIR", str(tmp_path / "gone"))
     with pytest.warns(UserWarning, match="may move by some millimetres"):
-        assert torch.equal(hand_poses(p, slice(None), ours).transl, given.transl)
+        moved = hand_poses(p, slice(None), ours).transl
+    torch.testing.assert_close(moved, given.transl, atol=1e-6, rtol=0)
 
 
 def test_one_side_at_a_time(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
 from enum import Enum
@@ -358,3 +359,24 @@ def test_status_is_told_as_its_word(result):
     """Not as Python's name of the constant."""
     assert all(isinstance(status, Enum) for status in result.status)
     assert "Status." not in repr(result) + result._repr_html_()
+
+
+def test_a_table_of_grasps(result):
+    pandas = pytest.importorskip("pandas")
+    table = result.to_dataframe()
+    assert isinstance(table, pandas.DataFrame)
+    assert len(table) == len(result)
+    assert table["status"].tolist() == [status.value for status in result.status]
+    np.testing.assert_array_equal(table["penetration_mm_after"], result.metrics["penetration_mm_after"])
+    np.testing.assert_allclose(table["uncertainty_mm"], 1e3 * result.uncertainty.mean(1), rtol=1e-6)
+
+
+def test_a_table_without_pandas_says_what_to_install(result, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"pip install 'regrasp\[pandas\]'"):
+        result.to_dataframe()
+
+
+def test_contact_on_the_hands_own_map(result):
+    texture = result.contact_uv(32)
+    assert texture.mean.shape == texture.variance.shape == (len(result), 32, 64)

@@ -12,6 +12,7 @@ import trimesh
 
 from contact.network import ContactNet, NetworkConfig
 from contact.objects import ObjectMesh
+from contact.objects.solid import closed_solid
 from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.inner_spheres import Spheres
@@ -19,7 +20,6 @@ from refine import RefineConfig, Status, refine_grasp
 from refine.config import CostConfig
 from refine.evidence.inputs import is_pair
 from refine.measure.joints import mpjpe
-from refine.measure.volumes import closed_solid
 from refine.result import TwoHandResult
 from refine.solve.two_hands import decide
 

@@ -6,6 +6,8 @@ from itertools import combinations
 
 import igl
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from .grid_build import is_closed
 from .surface_points import face_vectors
@@ -36,19 +38,23 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
     vertices, faces = _merged(vertices, faces)
     if len(faces) == 0:
         raise ValueError("object_mesh: all of its faces are degenerate (zero area): pass a mesh with a surface")
-    directed = faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1)
-    if len(np.unique(directed)) < len(directed):  # an edge is run along twice in one direction
-        import trimesh
-
-        mesh = trimesh.Trimesh(vertices, faces, process=False)
-        trimesh.repair.fix_winding(mesh)
-        faces = np.array(mesh.faces, dtype=np.int64)
-    body = igl.facet_components(faces)[1]
+    directed = np.sort(faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1))
+    if (directed[1:] == directed[:-1]).any():  # an edge is run along twice in one direction
+        faces = igl.bfs_orient(faces)[0]
+    body = _bodies(faces)
     faces = _outward(vertices, faces, body)
     closed = is_closed(faces)
     if closed and body.max() > 0:
         vertices, faces = _united(vertices, faces, body)
     return np.ascontiguousarray(vertices), np.ascontiguousarray(faces), closed
+
+
+def _bodies(faces: np.ndarray) -> np.ndarray:
+    """Number (F,) of the body that each face is part of: faces that share a vertex are of one."""
+    start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
+    count = int(faces.max()) + 1
+    joined = coo_matrix((np.ones(len(start), dtype=bool), (start, end)), shape=(count, count))
+    return connected_components(joined, directed=False)[1][faces[:, 0]]
 
 
 def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,19 +86,25 @@ def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     A mesh that is closed as it comes is left alone: merging could only weld bodies that touch.
     """
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
-    diagonal = np.linalg.norm(np.ptp(vertices[faces], axis=(0, 1))) if len(faces) else 0.0
+    vertices, faces = _compact(vertices, faces)
+    diagonal = np.linalg.norm(np.ptp(vertices, axis=0)) if len(faces) else 0.0
     if diagonal == 0:
         return vertices, faces[:0]
     if is_closed(faces):
-        return _compact(vertices, faces)
-    key = np.round((vertices - vertices.min(axis=0)) / (MERGE * diagonal)).astype(np.int64)
-    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        return vertices, faces
+    x, y, z = np.round((vertices - vertices.min(axis=0)) / (MERGE * diagonal)).astype(np.int64).T
+    key = (x * (y.max() + 1) + y) * (z.max() + 1) + z  # below 2⁶³, as each is below 10⁶
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     keep = np.sort(first)  # the order of first appearance, so that a clean mesh stays as it was
     place = np.empty(len(first), dtype=np.int64)
     place[np.argsort(first)] = np.arange(len(first))
     vertices, faces = vertices[keep], place[inverse.reshape(-1)][faces]
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
-    faces = faces[np.sort(np.unique(np.sort(faces, axis=1), axis=0, return_index=True)[1])]
+    corners = np.sort(faces, axis=1)
+    order = np.lexsort(corners.T)
+    corners = corners[order]
+    repeated = np.concatenate([[False], (corners[1:] == corners[:-1]).all(axis=1)])
+    faces = faces[np.sort(order[~repeated])]
     area = np.linalg.norm(face_vectors(vertices, faces), axis=1)
     solid = area > 1e-12 * diagonal**2
     # A needle without area may be what closes the mesh: dropping it there would open a seam.
@@ -103,8 +115,9 @@ def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Without the vertices that no face uses."""
-    used, renumbered = np.unique(faces, return_inverse=True)
-    return vertices[used], renumbered.reshape(-1, 3)
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    return vertices[used], (np.cumsum(used) - 1)[faces]
 
 
 def _outward(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> np.ndarray:

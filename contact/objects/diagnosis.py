@@ -20,20 +20,28 @@ def not_a_mesh(path: Path) -> str | None:
     """
     with path.open("rb") as stream:
         start = stream.read(512)
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not start:
-        return "is empty (0 bytes): an interrupted download or export? Fetch or export it again"
-    if text.startswith(_LFS):
-        return "is a Git LFS pointer, a note of where the mesh is: run 'git lfs pull' in its repository to fetch it"
-    if text.startswith(_HTML):
-        return (
-            "is an HTML page saved under a mesh's name, such as a login or error page: open the link in a browser"
-            " (on GitHub take the 'raw' one) and download the mesh itself"
-        )
+    if placeholder := stands_for(start, "mesh"):
+        return placeholder
     if start.startswith(_OLD_TORCH) or _is_torch_archive(path):
         return f"is a file of torch.save: load it with torch.load(path, weights_only=True) and {_TRIANGLES}"
     if start.startswith(b"\x93NUMPY"):
         return f"is a NumPy array: load it with numpy.load and {_TRIANGLES}"
+    return None
+
+
+def stands_for(start: bytes, what: str) -> str | None:
+    """What a file that begins with ``start`` is in place of ``what``, such as "mesh", and the mend; None if neither
+    nothing, nor a Git LFS pointer, nor a web page."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "is empty (0 bytes): an interrupted download or export? Fetch or export it again"
+    if text.startswith(_LFS):
+        return f"is a Git LFS pointer, a note of where the {what} is: run 'git lfs pull' in its repository to fetch it"
+    if text.startswith(_HTML):
+        return (
+            f"is an HTML page saved under a {what}'s name, such as a login or error page: open the link in a browser"
+            f" (on GitHub take the 'raw' one) and download the {what} itself"
+        )
     return None
 
 

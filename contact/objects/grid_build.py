@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from scipy import ndimage
 
 from hand_models.atomic import write_atomically
 
+from .decimation import Original
 from .grid import SignedDistanceGrid
+from .surface_points import normals_at
 
 BAND = 2.5
 """Every node within this many cells of the surface is computed exactly; more than √3 keeps the signs right."""
@@ -27,13 +29,22 @@ HALF_BAND = 6.0
 FORMAT = 1
 """Raised whenever the values that the builder writes change, so that older cached grids are not used."""
 CACHE_LIMIT_BYTES = 2_000_000_000
-"""The oldest cached grids are deleted beyond this."""
+"""The cached grids that were used longest ago are deleted beyond this."""
+SHARP = 5e-4
+"""Metres from the surface within which a decimated mesh's distances are the original's."""
 ABANDONED_SECONDS = 3600.0
 """A temporary file of this age belongs to a writer that was killed."""
 
 
 def build_grid(
-    vertices: Any, faces: Any, resolution: int = 96, margin: float = 0.02, *, cache: bool = True
+    vertices: Any,
+    faces: Any,
+    resolution: int = 96,
+    margin: float = 0.02,
+    *,
+    closed: bool | None = None,
+    original: Original | None = None,
+    cache: bool = True,
 ) -> SignedDistanceGrid:
     """Signed-distance grid of a triangle mesh.
 
@@ -53,6 +64,9 @@ def build_grid(
         resolution: the number of nodes is about ``resolution ** 3``; the longest side of the box gets at
             least ``resolution`` cells, more when the box is flat or elongated.
         margin: metres of free space around the mesh that the box includes.
+        closed: whether the mesh, or its original, is watertight with one orientation; looked at when None.
+        original: the mesh that this one was decimated from: in all cells that come as near to its surface as
+            `SHARP`, distances are those from it.
         cache: keep the result in the user's cache folder and look there first.
 
     Returns:
@@ -69,11 +83,14 @@ def build_grid(
         raise ValueError(f"resolution must be at least 4, got {resolution}")
     if not margin >= 0:
         raise ValueError(f"margin must be 0 or more metres, got {margin}")
-    path = _cache_path(vertices, faces, resolution, margin) if cache else None
+    closed = is_closed(faces) if closed is None else closed
+    from_mesh = [vertices, faces] if original is None else [vertices, faces, original.vertices, original.faces]
+    path = _cache_path(from_mesh, resolution, margin) if cache else None
     found = None if path is None else _read(path)
     if found is None:
-        origin, spacing, shape = _layout(vertices, resolution, margin)
-        found = _fill(vertices, faces, origin.astype(np.float64), spacing, shape), origin, spacing
+        origin, spacing, shape = _layout(from_mesh[0 if original is None else 2], resolution, margin)
+        values = _fill(vertices, faces, origin.astype(np.float64), spacing, shape, closed, original)
+        found = values, origin, spacing
         if path is not None:
             _write(path, *found)
     values, origin, spacing = found
@@ -98,13 +115,16 @@ def _layout(vertices: np.ndarray, resolution: int, margin: float) -> tuple[np.nd
     return origin, spacing, shape
 
 
-def _fill(vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray) -> np.ndarray:
+def _fill(
+    vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray,
+    closed: bool, original: Original | None,
+) -> np.ndarray:  # fmt: skip
     """Node values (nx, ny, nz) float32."""
     values = _unsigned(vertices, faces, origin, spacing, shape)
     clear = values > spacing / 2
     near = np.argwhere(~clear)
     values[~clear] *= winding_sign(vertices, faces, origin + spacing * near)
-    if is_closed(faces):
+    if closed:
         region, count = ndimage.label(clear)
         # One question per region, at its node farthest from the surface.
         deepest = ndimage.maximum_position(values, region, np.arange(1, count + 1)) if count else []
@@ -113,8 +133,34 @@ def _fill(vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: 
     else:
         far = np.argwhere(clear)
         values[clear] *= _winding_sign_blockwise(vertices, faces, origin, spacing, far, values[clear])
+    if original is not None:
+        _sharpen(values, original, origin, spacing, closed)
+    if not closed:
         _bound_by_sign_changes(values, spacing)
     return values
+
+
+def _sharpen(values: np.ndarray, original: Original, origin: np.ndarray, spacing: float, closed: bool) -> None:
+    """Replace the node values (nx, ny, nz) of a decimated mesh by the original's near the surface, in place.
+
+    A node has the decimated mesh's sign, but where it may lie between the two surfaces: there the original is asked.
+    If that is closed, its normal at the nearest point tells as well as the winding number does (Baerentzen and
+    Aanaes 2005), which takes a second and more to prepare.
+    """
+    vertices, faces, off = original
+    near = np.abs(values) <= SHARP + off + np.sqrt(3) * spacing  # all corners of cells that come as near as SHARP
+    nodes = origin + spacing * np.argwhere(near)
+    tree = igl.AABB()
+    tree.init(vertices, faces)
+    squared, face, nearest = tree.squared_distance(vertices, faces, nodes)
+    signed = values[near].astype(np.float64)
+    between = np.abs(signed) + np.sqrt(squared) <= 2 * off
+    if closed:
+        normal = normals_at(vertices, faces, face[between], nearest[between])
+        signed[between] = np.einsum("ij,ij->i", normal, nodes[between] - nearest[between])
+    else:
+        signed[between] = winding_sign(vertices, faces, nodes[between])
+    values[near] = np.copysign(np.sqrt(squared), signed)
 
 
 def _unsigned(
@@ -222,19 +268,24 @@ def cache_folder() -> Path | None:
     return folder / "grids" if folder.is_absolute() else None  # it is not where the user has no home folder
 
 
-def _cache_path(vertices: np.ndarray, faces: np.ndarray, resolution: int, margin: float) -> Path | None:
+def _cache_path(arrays: Sequence[np.ndarray], resolution: int, margin: float) -> Path | None:
+    """Where the grid of a mesh lies, whose vertices and faces these are."""
     folder = cache_folder()
     if folder is None:
         return None
-    key = f"{FORMAT} {resolution} {margin!r} {vertices.shape}".encode() + vertices.tobytes() + faces.tobytes()
-    return folder / f"{hashlib.sha256(key).hexdigest()[:40]}.npz"
+    key = hashlib.sha256(f"{FORMAT} {resolution} {margin!r} {arrays[0].shape}".encode())
+    for array in arrays:
+        key.update(np.ascontiguousarray(array).data)
+    return folder / f"{key.hexdigest()[:40]}.npz"
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """A cached grid, or None if there is none or it is damaged."""
+    """A cached grid, or None if there is none or it is damaged; that it was used is noted for `_prune`."""
     try:
         with np.load(path, allow_pickle=False) as file:
             values, origin, spacing = file["values"], file["origin"], float(file["spacing"])
+        with suppress(OSError):  # a folder that only others may write
+            os.utime(path)
     except Exception:  # whatever is wrong with a cached file, it can be built again
         return None
     sound = values.ndim == 3 and values.dtype == np.float32 and origin.shape == (3,) and np.isfinite(values).all()
@@ -250,7 +301,7 @@ def _write(path: Path, values: np.ndarray, origin: np.ndarray, spacing: float) -
 
 
 def _prune(folder: Path) -> None:
-    """Delete the oldest grids beyond the limit, and what writers that were killed have left.
+    """Delete the grids used longest ago beyond the limit, and what writers that were killed have left.
 
     Other processes write and prune at the same time, so any file may be gone when it is looked at.
     """

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .cleaning import clean_mesh
+from .decimation import decimate
 from .diagnosis import count_points, not_a_mesh, without_triangles
 from .grid import SignedDistanceGrid
 from .grid_build import build_grid
@@ -25,6 +26,7 @@ from .units import check_size
 
 if TYPE_CHECKING:
     import trimesh  # imported where it is used: it takes half a second
+    from manifold3d import Manifold
 
 THICKEST = 0.1
 """Metres at which local thickness is cut off; nothing a hand presses on yields differently beyond it."""
@@ -67,7 +69,8 @@ class ObjectMesh:
     ) -> ObjectMesh:
         """Make an object from whatever holds a triangle mesh, which is cleaned first, see `clean_mesh`.
 
-        The same input and seed give the same object.
+        The same input and seed give the same object. Very large meshes are replaced by ones of fewer triangles, a
+        millimetre off at most (`contact.objects.decimation`), but for the distances near their surface.
 
         Args:
             source: a path to anything trimesh loads (scenes are joined), a ``trimesh.Trimesh`` or ``Scene``,
@@ -105,6 +108,7 @@ class ObjectMesh:
                 " number, and penetration near its openings is approximate",
                 stacklevel=2,
             )
+        vertices, faces, original = decimate(vertices, faces)
         surface = _surface(vertices, faces, n_points, seed)
         vertex, points, normals, thickness = (torch.from_numpy(x.astype(np.float32)) for x in (vertices, *surface))
         return cls(
@@ -113,7 +117,7 @@ class ObjectMesh:
             points=points,
             normals=normals,
             thickness=thickness,
-            grid=build_grid(vertices, faces, resolution, cache=cache),
+            grid=build_grid(vertices, faces, resolution, closed=closed, original=original, cache=cache),
             hierarchy=build_hierarchy(points) if n_points == LEVELS[0] else None,
             name=name or found_name,
             watertight=closed,
@@ -125,6 +129,14 @@ class ObjectMesh:
         import trimesh
 
         return trimesh.Trimesh(self.vertices.cpu().numpy(), self.faces.cpu().numpy(), process=False)
+
+    @cached_property
+    def solid(self) -> Manifold:
+        """The object as a solid body: its mesh where that is closed, else what its grid has inside (`grid_solid`)."""
+        from .solid import closed_solid, grid_solid
+
+        vertices, faces = self.vertices.cpu().double().numpy(), self.faces.cpu().numpy()
+        return (closed_solid(vertices, faces) if self.watertight else None) or grid_solid(self.grid)
 
     @cached_property
     def diameter(self) -> float:
@@ -226,7 +238,11 @@ def _surface(
     points, face, weight = sample_surface(vertices, faces, n_points, np.random.default_rng(seed))
     order = farthest_point_order(points)
     points, face, weight = points[order], face[order], weight[order]
-    normals = np.einsum("nk,nkd->nd", weight, corner_normals(vertices, faces)[face])
+    touched = np.zeros(len(vertices), dtype=bool)
+    touched[faces[face]] = True
+    around = np.flatnonzero(touched[faces].any(axis=1))  # all that the normals of the points' faces depend on
+    corner = corner_normals(vertices, faces[around])[np.searchsorted(around, face)]
+    normals = np.einsum("nk,nkd->nd", weight, corner)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-300)
     return points, normals, local_thickness(vertices, faces, points, face)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -21,8 +22,9 @@ from ..request import Request
 from ..result import RefineResult
 
 _BLOCK = 1 << 20
-_PLACES = ("objects", "mano_dir", "device", "weights")
-"""Options of `BatchConfig` and `RefineConfig` that say where things lie or are done, not what is done."""
+LARGEST_SHARD = 512
+_PLACES = ("objects", "mano_dir", "device", "weights", "save_mesh")
+"""Options of `BatchConfig` and `RefineConfig` that say where things lie or are done, not what becomes of a row."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class BatchConfig:
     mano_dir: Path | None = None
     batch_size: int = 16
     """most rows refined together"""
-    shard_rows: int = 512
-    """rows of a shard: the most that is lost when a worker dies"""
+    shard_rows: int | None = None
+    """rows of a shard: the most that is lost when a worker dies; None: see `rows_a_shard`"""
     limit: int | None = None
     """only so many rows of each file"""
     save_mesh: bool = False
     """also write every refined hand as a mesh"""
+    report: int | None = None
+    """also record every grasp to be looked at, and draw so many of them"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +56,16 @@ class BatchConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: got {value}; give 1 or more.")
+
+    def rows_a_shard(self, rows: int, workers: int) -> int:
+        """Rows of each shard of a file: where nothing else is said, whole batches, four shards a worker, 512 at most.
+
+        The last worker at work then leaves the others idle for about a quarter of their time at most.
+        """
+        if self.shard_rows is not None:
+            return self.shard_rows
+        batches = math.ceil(rows / (4 * workers * self.batch_size))
+        return max(self.batch_size, min(batches * self.batch_size, LARGEST_SHARD))
 
     def load_model(self) -> HandModel:
         """The hand model. Raises ``FileNotFoundError`` when MANO is not found."""

@@ -48,9 +48,9 @@ class Manifest:
         return [Shard(self, number) for number in range(max(1, math.ceil(self.rows / self.shard_rows)))]
 
     @property
-    def meshes(self) -> Path:
-        """Folder of the refined hands' meshes, where they are asked for."""
-        return self.folder / "meshes"
+    def report(self) -> Path:
+        """Folder of the grasps' records, where a report is asked for."""
+        return self.folder / "report"
 
 
 @dataclass(frozen=True)
@@ -112,29 +112,25 @@ def load_manifest(folder: Path, hashes: ObjectHashes) -> Manifest | None:
 
 
 def make_manifest(
-    folder: Path,
-    pieces: Iterable[Predictions],
-    hashes: ObjectHashes,
-    *,
-    input_sha256: str,
-    config_sha256: str,
-    shard_rows: int,
+    folder: Path, pieces: Iterable[Predictions], hashes: ObjectHashes, *, input_sha256: str, config_sha256: str
 ) -> Manifest:
-    """Copy rows, which come ``shard_rows`` at a time, into the shards of ``folder``, which loses what was in it.
+    """Copy rows into the shards of ``folder``, a piece each, which loses what was in it.
+
+    All pieces but the last have as many rows.
 
     Raises:
         ValueError: the input cannot be read; the folder is left without a manifest.
     """
     clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = Manifest(folder, input_sha256, config_sha256, {}, 0, shard_rows)
+    manifest = Manifest(folder, input_sha256, config_sha256, {}, 0, 1)
     names: set[str] = set()
-    rows = 0
+    rows, shard_rows = 0, 1
     for number, piece in enumerate(pieces):
         write_predictions(Shard(manifest, number).rows_file, piece)
         names |= set(piece.object_id.tolist())
-        rows += len(piece)
-    manifest = replace(manifest, objects=hashes(names), rows=rows)
+        rows, shard_rows = rows + len(piece), max(shard_rows, len(piece))
+    manifest = replace(manifest, objects=hashes(names), rows=rows, shard_rows=shard_rows)
     document = {"schema": SCHEMA} | {k: v for k, v in vars(manifest).items() if k != "folder"}
     write_atomically(folder / _FILE, lambda stream: write_json(stream, document))
     return manifest

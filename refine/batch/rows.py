@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ def refine_rows(
             try:
                 if object_id not in objects:
                     raise FileNotFoundError(no_mesh(object_id, objects))
-                mesh = _load(objects[object_id], side)
+                mesh = load_object(objects[object_id], side)
             except Exception as error:  # meshes come from elsewhere and set off whatever the libraries raise
                 known = isinstance(error, (ValueError, OSError))
                 table.fail(rows, str(error) if known else f"{object_id}: {type(error).__name__}: {error}")
@@ -75,19 +74,6 @@ def refine_rows(
                         keep(first + part, result)
                 progress(len(batch))
     return table.finish()
-
-
-def _load(entry: ObjectEntry, side: str) -> ObjectMesh:
-    """The object, opened once as long as its file does not change: the shards of a file share their objects."""
-    if not entry.path.is_file():
-        return load_object(entry, side)  # which says what is wrong
-    status = entry.path.stat()
-    return _load_unchanged(entry, side, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=32)
-def _load_unchanged(entry: ObjectEntry, side: str, changed: int, size: int) -> ObjectMesh:
-    return load_object(entry, side)
 
 
 def failed_rows(predictions: Predictions, model: HandModel, reason: str) -> Predictions:

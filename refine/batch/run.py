@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +23,13 @@ from hand_models.atomic import write_atomically
 
 from ..files.input_files import SHARED_OPTIONS, InputFile, pieces
 from ..files.object_files import OneObject, find_objects, near_names
-from ..files.prediction_files import read_json, write_json
+from ..files.prediction_files import read_json, read_predictions, write_json
 from .config import BatchConfig, describe, digest, file_sha256
+from .hand_files import write_hands
 from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
 from .merge import merge
 from .ray_engine import run_on_ray
+from .report import Report
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
 
@@ -51,6 +53,8 @@ class Execution:
     """do everything anew"""
     progress: Callable[[int], Any] = lambda count: None
     """called with the number of rows just done, earlier runs' among them"""
+    expect: Callable[[int], Any] = lambda count: None
+    """called with the number of rows of each file, before those of its rows are done"""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -133,7 +137,8 @@ class _Run:
     def __post_init__(self) -> None:
         self._objects = find_objects(self._config.objects, self._config.scale)
         self._hashes = object_hashes(self._objects)
-        self._configuration = describe(self._config, self._config.load_model())
+        self._model = self._config.load_model()
+        self._configuration = describe(self._config, self._model)
         self._open: dict[Path, _Open] = {}
         self._finished: list[FileOutcome] = []
 
@@ -164,6 +169,7 @@ class _Run:
             if work is None:
                 continue
             self._open[work.manifest.folder] = work
+            self._execution.expect(work.manifest.rows)
             work.records = {s.number: record for s in work.manifest.shards if (record := finished(s))}
             self._execution.progress(sum(record.tally.rows for record in work.records.values()))
             missing = [shard for shard in work.manifest.shards if shard.number not in work.records]
@@ -174,7 +180,7 @@ class _Run:
         """Open the work on a file, that of an earlier run if there is any; None when it is finished."""
         started = time.monotonic()
         reading = {
-            name: file_sha256(value) if isinstance(value, Path) and value.is_file() else str(value)
+            name: file_sha256(value) if isinstance(value, Path) and value.exists() else str(value)
             for name, value in self._options.items()
             if value is not None and name not in SHARED_OPTIONS
         }
@@ -184,16 +190,23 @@ class _Run:
         folder = self._out.resolve() / f"{item.name}.shards" / digest([SCHEMA, *keys.values()])[:16]
         if not self._execution.overwrite and (summary := self._earlier(item, keys)):
             _remove(folder)
+            if self._config.save_mesh and not (summary.get("meshes") and self._meshes(item).is_dir()):
+                write_hands(self._results(item), self._meshes(item), self._model)
+                summary |= {"meshes": True}
+                self._write_summary(item, summary)
+            self._execution.expect(summary["rows"])
             self._execution.progress(summary["rows"])
             self._finished.append(FileOutcome(item, self._results(item), summary, fresh=False))
             return None
-        rows = pieces(item.path, item.form, self._config.shard_rows, limit=self._config.limit, options=self._options)
+        self._check_limit(item)
+        size = partial(self._config.rows_a_shard, workers=self._execution.workers)
+        rows = pieces(item.path, item.form, size, limit=self._config.limit, options=self._options)
         existed = [parent for parent in folder.parents if parent.is_dir()]
         held = lock(folder)
         try:
             manifest = None if self._execution.overwrite else load_manifest(folder, self._hashes)
             if manifest is None:
-                manifest = make_manifest(folder, rows, self._hashes, shard_rows=self._config.shard_rows, **keys)
+                manifest = make_manifest(folder, rows, self._hashes, **keys)
             self._check_objects(manifest)
         except BaseException:
             held.release()
@@ -228,6 +241,26 @@ class _Run:
     def _summary(self, item: InputFile) -> Path:
         return self._out / f"{item.name}.summary.json"
 
+    def _meshes(self, item: InputFile) -> Path:
+        return self._out / f"{item.name}.meshes"
+
+    def _write_summary(self, item: InputFile, summary: Mapping[str, Any]) -> None:
+        write_atomically(self._summary(item), lambda stream: write_json(stream, summary))
+
+    def _check_limit(self, item: InputFile) -> None:
+        """``ValueError`` when results of more rows than are asked for would be replaced."""
+        if self._config.limit is None or not self._results(item).is_file():
+            return
+        try:
+            rows = int(read_json(self._summary(item))["rows"])
+        except (OSError, ValueError, KeyError, TypeError):  # not a summary of ours
+            return
+        if rows > self._config.limit:
+            raise ValueError(
+                f"--limit {self._config.limit}: {self._results(item)} holds the results of {rows} rows, which fewer "
+                "would replace; give another --out, or move them away."
+            )
+
     def _earlier(self, item: InputFile, keys: Mapping[str, str]) -> dict[str, Any] | None:
         """The summary of an earlier run's results when they are whole and would come out the same again."""
         try:
@@ -261,16 +294,15 @@ class _Run:
             "shards": len(records),
             "seconds": round(time.monotonic() - work.started, 3),
             "seconds_of_shards": round(sum(record.seconds for record in records), 3),
+            "meshes": self._config.save_mesh,
         }
-        if manifest.meshes.is_dir():
-            meshes = self._out / f"{item.name}.meshes"
-            if meshes.is_dir():
-                shutil.rmtree(meshes)
-            manifest.meshes.replace(meshes)
+        if self._config.report is not None:
+            self._report(item, manifest, merged)
         results = self._results(item)
         merged.replace(results)
-        written = write_atomically(manifest.folder / "summary.json", lambda stream: write_json(stream, summary))
-        written.replace(self._summary(item))
+        if self._config.save_mesh:
+            write_hands(results, self._meshes(item), self._model)
+        self._write_summary(item, summary)
         self._finished.append(FileOutcome(item, results, summary))
         del self._open[manifest.folder]
         work.lock.release()  # before its file goes, which Windows asks for
@@ -278,6 +310,15 @@ class _Run:
         left = manifest.folder.parent
         if left.is_dir():
             _log.warning("%s: holds unfinished work with other options; delete it if you do not need it", left)
+
+    def _report(self, item: InputFile, manifest: Manifest, merged: Path) -> None:
+        """Let the report appear, with pictures of some rows; rows may be anywhere, so the records are all there is."""
+        folder = self._out / f"{item.name}.report"
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        manifest.report.mkdir(exist_ok=True)
+        manifest.report.replace(folder)
+        Report(folder).write(read_predictions(merged), item.name, self._config.report or 0)
 
 
 def _remove(folder: Path, keep: Sequence[Path] = ()) -> None:

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 
 from hand_models import HandModel
 from hand_models.atomic import write_atomically
@@ -21,6 +19,7 @@ from ..files.predictions import Predictions
 from ..result import RefineResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
+from .report import Report
 from .rows import failed_rows, refine_rows
 from .tally import Tally
 
@@ -56,7 +55,7 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
         batch_size=config.batch_size,
         first=shard.rows.start,
         progress=progress,
-        keep=partial(_write_meshes, shard.manifest.meshes) if config.save_mesh else None,
+        keep=partial(_keep, shard.manifest, config),
     )
     return _commit(shard, refined, time.monotonic() - started)
 
@@ -100,11 +99,7 @@ def finished(shard: Shard) -> ShardRecord | None:
     return record if whole and record.tally.rows == len(shard.rows) else None
 
 
-def _write_meshes(folder: Path, numbers: np.ndarray, result: RefineResult) -> None:
-    """The refined hands as binary .ply in their object's frame, named by their row."""
-    folder.mkdir(exist_ok=True)
-    for number, vertices, status in zip(numbers, result.vertices_after, result.status, strict=True):
-        if status == "failed":
-            continue
-        mesh = trimesh.Trimesh(vertices.cpu().numpy(), result.faces, process=False)
-        write_atomically(folder / f"{number:07d}.ply", lambda stream, mesh=mesh: mesh.export(stream, file_type="ply"))
+def _keep(manifest: Manifest, config: BatchConfig, numbers: np.ndarray, result: RefineResult) -> None:
+    """What is not a column of the results."""
+    if config.report is not None:
+        Report(manifest.report).record(numbers, result)

@@ -84,6 +84,7 @@ def report(summary: dict[str, Any]) -> str:
     lines = [f"{summary['rows']} rows: {counts or 'nothing to do'}; {summary['seconds']:.1f} s"]
     labels = (
         ("penetration_mm", "penetration, mm"),
+        ("crossing_mm", "passed through, mm"),
         ("volume_cm3", "intersection, cm³"),
         ("contact_ratio", "in contact"),
         ("reprojection_px", "reprojection, px"),

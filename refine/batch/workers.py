@@ -21,6 +21,10 @@ from .shards import ShardRecord, run_shard
 
 ATTEMPTS = 3
 """How often a shard is begun whose worker dies each time."""
+_NEVER_STARTED = (
+    "a worker process ended before it began. A script that gives workers more than 1 is begun again by each of them: "
+    'put what it does under `if __name__ == "__main__":`.'
+)
 Run: TypeAlias = Callable[[Shard, BatchConfig], ShardRecord]
 Outcome: TypeAlias = tuple[Shard, ShardRecord | None]
 """The record is None where every worker that took the shard died."""
@@ -43,6 +47,7 @@ def run_in_processes(
     times in all. The machine's cores are shared out between the workers' threads.
 
     Raises:
+        RuntimeError: a worker cannot start.
         Exception: what `run_shard` raised; the other workers are stopped.
     """
     queue = iter(shards)
@@ -61,6 +66,8 @@ def run_in_processes(
                 try:
                     record = done.result()
                 except BrokenProcessPool:
+                    if not worker.started:
+                        raise RuntimeError(_NEVER_STARTED) from None
                     record = None
                     if attempt < ATTEMPTS:
                         busy[worker.submit(run_plainly, run_shard, shard, config)] = worker, shard, attempt + 1
@@ -92,6 +99,12 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         watched, self._tether = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, context, _prepare, (watched, self._threads))
+        self._first = self._pool.submit(os.getpid)
+
+    @property
+    def started(self) -> bool:
+        """Whether the process has come as far as to do anything."""
+        return self._first.done() and self._first.exception() is None
 
     def submit(self, *task: Any) -> Future[Any]:
         try:

@@ -29,6 +29,8 @@ class Command:
     """name of the function in `module` that takes it"""
     summary: str
     examples: tuple[str, ...]
+    goes_on: str = ""
+    """what to do when it was interrupted"""
 
 
 COMMANDS = {
@@ -45,7 +47,15 @@ COMMANDS = {
          "regrasp refine pred.json --from ho3d --objects meshes/ --out refined/ --mano-dir mano_v1_2",
          "regrasp refine hamer.npz --from hamer --camera 615,615,320,240 --object-id mug --object-poses poses.json "
          "--objects meshes/ --out refined/",
+         "regrasp refine predictions.npz --objects meshes/ --out refined/ --report",
          "regrasp refine predictions.json --objects meshes/objects.json --out refined/ --method contactopt"),
+        "the same command, without --overwrite, goes on where it was",
+    ),
+    "view": Command(
+        "refine.commands.view", "ViewOptions", "view",
+        "Look at a run in the browser: gallery, table, histograms, a page of every grasp.",
+        ("regrasp view refined/",
+         "regrasp view refined/ --reference truth.npz --objects meshes/"),
     ),
     "convert": Command(
         "refine.commands.convert", "ConvertOptions", "convert",
@@ -75,6 +85,7 @@ COMMANDS = {
         "refine.commands.corpus", "CorpusConfig", "corpus",
         "Synthesise the grasps that ContactNet is trained on.",
         ("regrasp corpus --out runs/corpus --objects 400 --workers 2",),
+        "the same command goes on where it was",
     ),
     "train": Command(
         "refine.commands.train", "TrainConfig", "train",
@@ -150,7 +161,7 @@ def _run(name: str, arguments: list[str]) -> int:
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             return getattr(module, command.run)(options)
     except KeyboardInterrupt:
-        print(f"regrasp {name}: interrupted.", file=sys.stderr)
+        print(f"regrasp {name}: interrupted{command.goes_on and '; '}{command.goes_on}.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         raise

@@ -15,6 +15,7 @@ from ..evidence.graph_rows import with_starts
 from ..files.formats import Format, get_format, read_with, sniff, write_with
 from ..files.formats.format import options_of
 from ..files.formats.graph import named_meshes
+from ..files.formats.known import KNOWN
 from ..files.object_files import find_objects
 from ..files.predictions import Predictions, point_forms, row_problems
 from .format_options import format_options, given
@@ -49,8 +50,8 @@ def convert(options: ConvertOptions) -> int:
     target = get_format(options.target)
     options_given = given(options.format)
     reads, writes = (
-        {name: value for name, value in options_given.items() if name in options_of(function)}
-        for function in (source.read, target.write)
+        {name: value for name, value in options_given.items() if name in names}
+        for names in ({*options_of(source.read), *KNOWN}, options_of(target.write))
     )
     if useless := options_given.keys() - reads.keys() - writes.keys():
         flag = "--" + min(useless).replace("_", "-")
@@ -88,6 +89,6 @@ def _placed(predictions: Predictions, options: ConvertOptions, source: Format, t
 def _hint(source: Format, problem: str) -> str:
     """What to add where the format knows nothing of the object."""
     for name in ("object_id", "object_pose"):
-        if f"'{name}'" in problem and name in options_of(source.read):
+        if f"'{name}'" in problem and name in {*options_of(source.read), *KNOWN}:
             return f" Give --{name.replace('_', '-')}."
     return ""

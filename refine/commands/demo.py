@@ -15,7 +15,7 @@ from tqdm import tqdm
 from contact.corpus.shapes import demo_shapes
 from contact.objects import ObjectMesh
 from contact.perturb import perturb
-from hand_models import load_hand_model
+from hand_models import HandPose, load_hand_model
 
 from ..api import refine_grasp
 from ..config import RefineConfig
@@ -56,6 +56,8 @@ class Case:
     result: RefineResult
     index: int
     error_mm: tuple[float, float]
+    truth: HandPose
+    """of all grasps of ``result``"""
 
 
 def demo(options: DemoOptions) -> int:
@@ -67,7 +69,7 @@ def demo(options: DemoOptions) -> int:
     print(f"\nnoise: {options.protocol}, seed {options.seed}; {time.monotonic() - started:.0f} s")
     for case in cases:
         page = options.out / f"{case.title.replace(' ', '_')}.html"
-        case.result.to_html(page, index=case.index)
+        case.result.to_html(page, index=case.index, truth=case.truth)
     print(f"web pages: {options.out / '*.html'}")
     try:
         print(f"pictures:  {draw_sheet(cases, options)}")
@@ -91,7 +93,7 @@ def refined_cases(options: DemoOptions) -> Iterator[Case]:
         before, after = (1000 * mpjpe(joints, truth) for joints in (result.joints_before, result.joints_after))
         for index in range(len(rows)):
             title = name if len(rows) == 1 else f"{name} {index + 1}"
-            yield Case(title, result, index, (before[index], after[index]))
+            yield Case(title, result, index, (before[index], after[index]), clean)
 
 
 _COLUMNS = (("penetration_mm", "depth mm", 1), ("volume_cm3", "volume cm³", 1), ("contact_ratio", "contact", 2))

@@ -17,8 +17,9 @@ from pathlib import Path
 
 CORE = {
     "torch": "torch", "numpy": "numpy", "scipy": "scipy", "trimesh": "trimesh", "pillow": "PIL", "libigl": "igl",
-    "manifold3d": "manifold3d", "safetensors": "safetensors", "tyro": "tyro", "tqdm": "tqdm",
-    "platformdirs": "platformdirs", "filelock": "filelock", "pyyaml": "yaml", "docstring-parser": "docstring_parser",
+    "fast-simplification": "fast_simplification", "manifold3d": "manifold3d", "safetensors": "safetensors",
+    "tyro": "tyro", "tqdm": "tqdm", "platformdirs": "platformdirs", "filelock": "filelock", "pyyaml": "yaml",
+    "docstring-parser": "docstring_parser",
 }  # fmt: skip
 """Distribution name to module, of every package that must be there."""
 OPTIONAL = {
@@ -146,10 +147,14 @@ def _weights(package: str) -> str:
 
 
 def _cache() -> str:
-    from contact.objects.grid_build import cache_folder
+    from contact.objects.grid_build import CACHE_LIMIT_BYTES, cache_folder
 
     folder = cache_folder()
     if folder is None:
         return "switched off by REGRASP_CACHE"
     files = list(folder.glob("*")) if folder.is_dir() else []
-    return f"{folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB (REGRASP_CACHE moves it)"
+    size = sum(f.stat().st_size for f in files)
+    return (
+        f"{folder}: {len(files)} files, {size / 1e6:.1f} MB of {CACHE_LIMIT_BYTES / 1e6:.0f} MB at most "
+        "(REGRASP_CACHE moves it)"
+    )

@@ -1,4 +1,5 @@
-"""What formats can be told, as options of a command: taken from the signatures of their readers and writers."""
+"""What formats can be told, as options of a command: taken from the signatures of their readers and writers, and of
+what is said of rows whatever their format (`files.formats.known`)."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ import tyro
 
 from ..files.formats import all_formats
 from ..files.formats.format import options_of
+from ..files.formats.known import with_known
 
 
 def format_options(*own: type, writing: bool = False) -> type:
-    """A dataclass with each option that some format takes; None where it is not given.
+    """A dataclass with each option that some format takes, or all do; None where it is not given.
 
     Args:
         own: the command's options, whose names are left out.
@@ -30,6 +32,8 @@ def format_options(*own: type, writing: bool = False) -> type:
                 _, _, takers = found.setdefault(name, (kind, _meaning(function, name), []))
                 if form.name not in takers:
                     takers.append(form.name)
+    for name, kind in options_of(with_known).items():
+        found[name] = (found.get(name, (kind,))[0], _meaning(with_known, name), ["all formats"])
     options = []
     for name, (kind, meaning, takers) in found.items():
         if name not in without:

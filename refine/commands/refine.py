@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,20 +58,28 @@ class RefineOptions:
     """How the hands may be off, in place of the column input_error of all rows: camera, image, tracker, contactopt,
     exact or unknown."""
     object_poses: Path | None = None
-    """Where the objects are, in place of the column object_pose of all rows: .json, .npz or .npy of a 4x4 matrix,
-    object to camera in metres, of one for each row, or of image names (frame_id) with theirs."""
+    """Where the objects are, in place of the column object_pose of all rows: .json, .npz, .npy, .pkl or text of a 4x4
+    matrix, object to camera in metres, of one for each row or frame, or of names or numbers of frames with theirs; or a
+    folder with a file for each frame."""
     steps: int | None = None
     """At most so many steps in each of the optimiser's two solves: fewer is faster and less exact."""
     batch_size: int = 16
     """Rows refined together: more is faster and takes more memory."""
-    shard_rows: int = 512
-    """Rows written together: the most that is done again after an interruption."""
+    shard_rows: int | None = None
+    """Rows written together: the most that is done again after an interruption. Chosen by rows and workers when not
+    given, 512 at most."""
     seed: int = 0
     """Same seed, same results."""
     limit: int | None = None
-    """Refine only the first so many rows of each file."""
+    """Refine only the first so many rows of each file; results of more rows are never replaced by these."""
     save_mesh: bool = False
-    """Also write each refined hand to <name>.meshes/<row>.ply, in its object's frame."""
+    """Also write each refined hand to <name>.meshes/<row>.ply, in its object's frame; of results that are there already
+    without doing them again."""
+    report: bool = False
+    """Also write <name>.report/index.html, a gallery of the rows with histograms; regrasp view OUT shows it with a
+    picture and a page of every row, for which some 50 kB a row are kept there."""
+    report_rows: int = 60
+    """Rows of which --report makes picture and page at once, about a second each, spread over the file."""
     overwrite: bool = False
     """Do everything anew, even where results for the same input and options are there."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -94,15 +104,33 @@ def refine(options: RefineOptions) -> int:
     config = batch_config(options)
     reading = given(options.format) | known_of(options) | {"mano_dir": options.hands.mano_dir}
     started, failed, files = time.monotonic(), 0, 0
-    with tqdm(unit="grasp", disable=None) as bar:  # on standard error, and none where that is no terminal
-        execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update)
-        for outcome in refine_files(inputs, options.out, config, execution, reading):
-            files += 1
-            failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
-            print(_describe(outcome))
+    with tqdm(unit="row", total=0, disable=None) as bar:  # on standard error, and none where that is no terminal
+
+        def expect(rows: int) -> None:
+            bar.total += rows
+            bar.refresh()
+
+        execution = Execution(options.engine, options.workers, options.address, options.overwrite, bar.update, expect)
+        with _writing_to(options.out):
+            for outcome in refine_files(inputs, options.out, config, execution, reading):
+                files += 1
+                failed += 1 if outcome.summary is None else outcome.summary["status"].get("failed", 0)
+                print(_describe(outcome))
     if len(inputs) > 1:
         print(f"{files} files; {failed} rows or files failed; {time.monotonic() - started:.1f} s")
     return 1 if failed else 0
+
+
+@contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    """Inside, what the system says of files below ``out`` is told as a fault of the option."""
+    try:
+        yield
+    except OSError as error:
+        named = Path(error.filename).absolute() if isinstance(error.filename, str) else None
+        if named is None or not (named.is_relative_to(out.absolute()) or out.absolute().is_relative_to(named)):
+            raise
+        raise ValueError(f"--out {out}: cannot be written to ({error.strerror}); name a folder that can.") from error
 
 
 def known_of(options: RefineOptions) -> dict[str, Any]:
@@ -113,7 +141,7 @@ def known_of(options: RefineOptions) -> dict[str, Any]:
         raise ValueError("--object-poses: --object-pose says it already; give one of the two.")
     if options.input_error is not None and options.input_error not in INPUT_ERRORS:
         raise ValueError(f"--input-error: {options.input_error!r} is unknown; choose one of {', '.join(INPUT_ERRORS)}.")
-    if options.object_poses is not None and not options.object_poses.is_file():
+    if options.object_poses is not None and not options.object_poses.exists():
         raise FileNotFoundError(f"--object-poses {options.object_poses}: there is no such file.")
     camera = None
     if options.camera is not None:
@@ -142,6 +170,8 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         solves = {name: replace(getattr(config, name), iterations=options.steps) for name in ("align", "contact")}
         config = replace(config, **solves)
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
+    if options.report_rows < 0:
+        raise ValueError(f"--report-rows: got {options.report_rows}; give 0 or more.")
     same = {name: getattr(options, name) for name in ("batch_size", "shard_rows", "limit", "save_mesh", "seed")}
     return BatchConfig(
         objects=options.objects.resolve() if options.objects.exists() else options.objects,
@@ -149,6 +179,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         refine=config,
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
+        report=options.report_rows if options.report else None,
         **same,
     )
 
@@ -158,4 +189,6 @@ def _describe(outcome: FileOutcome) -> str:
     if outcome.summary is None:
         return f"{outcome.input.path}: not read: {outcome.reason}"
     done = "" if outcome.fresh else " (there already, same input and options; --overwrite does it again)"
-    return f"{report(outcome.summary)}\nresults: {outcome.results}{done}"
+    gallery = outcome.results and outcome.results.parent / f"{outcome.input.name}.report" / "index.html"
+    look = f"\ngallery: {gallery}" if gallery and gallery.is_file() else ""
+    return f"{report(outcome.summary)}\nresults: {outcome.results}{done}{look}"

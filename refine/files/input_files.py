@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -78,7 +78,12 @@ def find_inputs(sources: Sequence[str | Path], source: str | None = None) -> lis
 
 
 def pieces(
-    path: Path, form: str, size: int, *, limit: int | None = None, options: Mapping[str, Any] | None = None
+    path: Path,
+    form: str,
+    size: int | Callable[[int], int],
+    *,
+    limit: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Predictions]:
     """The rows of ``path`` in file order, ``size`` at a time; an empty file gives one empty piece.
 
@@ -87,7 +92,7 @@ def pieces(
     Args:
         path: a file, or a folder where the format is one.
         form: name of its format, see `refine.files.formats`.
-        size: rows of each piece but the last.
+        size: rows of each piece but the last, or a function of how many rows there are.
         limit: only the first so many rows.
         options: of the format's reader.
 
@@ -102,6 +107,7 @@ def pieces(
         return
     rows = read_with(known, path, **given)
     count = len(rows) if limit is None else min(limit, len(rows))
+    size = size if isinstance(size, int) else size(count)
     for start in range(0, max(count, 1), size):
         yield rows.take(slice(start, min(start + size, count)))
 

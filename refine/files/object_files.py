@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SIDECAR = "objects.json"
 MAX_MESH_BYTES = 512 << 20
+REMEMBERED = 32
+"""Objects that are kept open, those used last: some megabytes each."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def near_names(name: str, names: Iterable[str], most: int = 3) -> list[str]:
 
 
 def load_object(entry: ObjectEntry, side: str = "right") -> ObjectMesh:
-    """Open the mesh of ``entry`` for hands of ``side``, see `object_for`.
+    """Open the mesh of ``entry`` for hands of ``side``, see `object_for`; the last `REMEMBERED` are opened once.
 
     Raises:
         FileNotFoundError: it is gone.
@@ -176,7 +179,13 @@ def load_object(entry: ObjectEntry, side: str = "right") -> ObjectMesh:
     """
     if not entry.path.is_file():
         raise FileNotFoundError(f"{entry.path}: there is no such mesh.")
-    size = entry.path.stat().st_size
+    status = entry.path.stat()
+    return _load_unchanged(entry, side, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=REMEMBERED)  # files, shards and chunks of rows share their objects
+def _load_unchanged(entry: ObjectEntry, side: str, changed: int, size: int) -> ObjectMesh:
+    """`load_object` of a file of ``size`` bytes that was ``changed`` then."""
     if size > MAX_MESH_BYTES:
         raise ValueError(f"{entry.path}: {size >> 20} MB; simplify it to less than {MAX_MESH_BYTES >> 20} MB.")
     if entry.sha256 and (digest := hashlib.sha256(entry.path.read_bytes()).hexdigest()) != entry.sha256:

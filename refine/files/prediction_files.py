@@ -10,8 +10,9 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -26,8 +27,12 @@ MAX_JSON_BYTES = 256 << 20
 SUFFIXES = (".npz", ".json", ".parquet")
 
 
-def read_predictions(path: str | Path) -> Predictions:
+def read_predictions(path: str | Path, absent: Mapping[str, Any] = MappingProxyType({})) -> Predictions:
     """Read a `grasp/1` file; the suffix (.npz, .json or .parquet) says which form.
+
+    Args:
+        path: the file.
+        absent: columns, in place of those that the file lacks.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -38,9 +43,9 @@ def read_predictions(path: str | Path) -> Predictions:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}.")
     if suffix == ".parquet":
-        return next(parquet_pieces(path, 1 << 40))
+        return next(parquet_pieces(path, 1 << 40, absent=absent))
     try:
-        return Predictions.from_columns(read_npz(path) if suffix == ".npz" else _read_json(path))
+        return Predictions.from_columns({**absent, **(read_npz(path) if suffix == ".npz" else _read_json(path))})
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(str(path)) else f"{path}: {message}") from None
@@ -243,10 +248,15 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[Predictions]:
+def parquet_pieces(
+    path: Path,
+    size: int | Callable[[int], int],
+    limit: int | None = None,
+    absent: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Predictions]:
     """As `read_predictions`, but ``size`` rows at a time and never more in memory; at least one piece.
 
-    With a ``limit`` only the first so many rows.
+    With a ``limit`` only the first so many rows. The size may be a function of how many rows that makes.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
@@ -254,14 +264,15 @@ def parquet_pieces(path: Path, size: int, limit: int | None = None) -> Iterator[
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             total = file.metadata.num_rows if limit is None else min(limit, file.metadata.num_rows)
+            size = size if isinstance(size, int) else size(total)
             start, waiting = 0, file.schema_arrow.empty_table()
             if total == 0:
-                yield Predictions.from_columns(_arrow_columns(waiting, 0))
+                yield Predictions.from_columns({**absent, **_arrow_columns(waiting, 0)})
             # Row groups end where they like, so batches are put together to full pieces.
             for batch in file.iter_batches(batch_size=size) if total else ():
                 waiting = pyarrow.concat_tables([waiting, pyarrow.Table.from_batches([batch])])
                 while start < total and waiting.num_rows >= (count := min(size, total - start)):
-                    yield Predictions.from_columns(_arrow_columns(waiting.slice(0, count), start))
+                    yield Predictions.from_columns({**absent, **_arrow_columns(waiting.slice(0, count), start)})
                     start, waiting = start + count, waiting.slice(count)
                 if start >= total:
                     break

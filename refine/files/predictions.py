@@ -115,6 +115,8 @@ class Predictions:
     score_after: Maybe = _result("float", _SCORE)
     penetration_mm_before: Maybe = _result("float", "deepest penetration, millimetres")
     penetration_mm_after: Maybe = _result("float", "deepest penetration, millimetres")
+    crossing_mm_before: Maybe = _result("float", "how far skin has passed through the surface, millimetres")
+    crossing_mm_after: Maybe = _result("float", "how far skin has passed through the surface, millimetres")
     volume_cm3_before: Maybe = _result("float", "intersection volume, cubic centimetres")
     volume_cm3_after: Maybe = _result("float", "intersection volume, cubic centimetres")
     contact_ratio_before: Maybe = _result("float", "1 when the hand touches the object")
@@ -122,8 +124,13 @@ class Predictions:
     reprojection_px_before: Maybe = _result("float", "mean distance of the joints from keypoints_2d, pixels")
     reprojection_px_after: Maybe = _result("float", "mean distance of the joints from keypoints_2d, pixels")
     uncertainty: Maybe = _result("float", "one standard deviation of each joint, metres", (21,))
+    counts_frames: bool | None = None
+    """No column: whether `frame_index` was given, and so counts the frames of a recording, those without a hand among
+    them; else it is the row number."""
 
     def __post_init__(self) -> None:
+        if self.counts_frames is None:
+            object.__setattr__(self, "counts_frames", self.frame_index is not None)
         for name in ("object_id", "side"):
             self.column(name)
         present = [name for name in _POSE if getattr(self, name) is not None]
@@ -184,7 +191,7 @@ class Predictions:
         return Predictions(**columns)
 
 
-COLUMNS: dict[str, Column] = {f.name: f.metadata["column"] for f in fields(Predictions)}
+COLUMNS: dict[str, Column] = {f.name: f.metadata["column"] for f in fields(Predictions) if f.metadata}
 
 
 def converted(name: str, value: Any) -> np.ndarray:

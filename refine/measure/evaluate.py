@@ -20,7 +20,14 @@ from .metrics import METRICS, Comparison, Hands, Metric
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64
-_BETTER = {"penetration_mm": -1, "volume_cm3": -1, "contact_ratio": 0, "score": 1, "reprojection_px": -1}
+_BETTER = {
+    "penetration_mm": -1,
+    "crossing_mm": -1,
+    "volume_cm3": -1,
+    "contact_ratio": 0,
+    "score": 1,
+    "reprojection_px": -1,
+}
 """Measures before and after refinement in result columns, and which way is better (0: not said of one row)."""
 
 

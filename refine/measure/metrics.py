@@ -1,7 +1,7 @@
 """What `regrasp eval` measures: one table of metrics, and what they look at.
 
 A new metric is a function of arrays with one value per grasp, beside its kind in `joints`, `contact`,
-`picture`, `volumes` or `motion`, and a row of `METRICS`.
+`picture`, `crossing`, `volumes` or `motion`, and a row of `METRICS`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from contact.objects import ObjectMesh
 
 from .contact import contact_ratio, penetration_depth
+from .crossing import bones_crossing, crossing_depth
 from .joints import auc, error_in_std, joint_errors, mpcpe, mpjpe, mpjpe_procrustes, mpjpe_root_relative, mpvpe, pck
 from .picture import error_across_view, error_along_view, reprojection_to_joints, reprojection_to_keypoints
 from .volumes import intersection_volume
@@ -113,9 +114,12 @@ METRICS = (
     Metric("joint_error_in_std", "", error_in_std,
            ("predicted.local_joints", "true.local_joints", "joint_std"), root_mean_square=True, better=""),
     Metric("penetration", "mm", penetration_depth, ("predicted.local_skin", "object")),
+    Metric("crossing", "mm", crossing_depth, ("predicted.local_joints", "predicted.local_skin", "object")),
+    Metric("bones_crossing", "", bones_crossing, ("predicted.local_joints", "object")),
     Metric("volume", "cm3", intersection_volume, ("predicted.local_skin", "faces", "object")),
     Metric("contact_ratio", "", contact_ratio, ("predicted.local_skin", "object"), better=""),
     Metric("reference_penetration", "mm", penetration_depth, ("true.local_skin", "object"), better=""),
+    Metric("reference_crossing", "mm", crossing_depth, ("true.local_joints", "true.local_skin", "object"), better=""),
     Metric("reference_volume", "cm3", intersection_volume, ("true.local_skin", "faces", "object"), better=""),
     Metric("reference_contact_ratio", "", contact_ratio, ("true.local_skin", "object"), better=""),
 )  # fmt: skip

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from contact.objects import ObjectMesh
+from contact.objects.solid import closed_solid
 
 from .arguments import Array, Objects, as_numpy, each_grasp, mesh_arrays
-from .volumes import closed_solid
 
 GRAVITY = (0.0, 0.0, -9.81)
 Clouds: TypeAlias = "list[np.ndarray]"

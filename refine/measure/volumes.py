@@ -7,13 +7,13 @@ or as many objects as there are not grasps, are a ``ValueError``.
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 import igl
 import numpy as np
-from manifold3d import Error, Manifold, Mesh64
 
 from contact.objects import ObjectMesh
+from contact.objects.solid import closed_solid
 
 from .arguments import Array, Objects, as_numpy, each_grasp, mesh_arrays
 
@@ -21,16 +21,14 @@ from .arguments import Array, Objects, as_numpy, each_grasp, mesh_arrays
 def intersection_volume(vertices: Array, faces: Array, obj: Objects) -> np.ndarray:
     """Volume shared by hand and object, by an exact mesh boolean (manifold3d); cubic metres.
 
-    Read it beside the contact ratio: true grasps overlap too, since skin gives way. Where either mesh is
-    not a closed manifold, the boolean is replaced by counting 1 mm voxels inside both.
+    Read it beside the contact ratio: true grasps overlap too, since skin gives way. An object that is not a closed
+    manifold is replaced by what its signed-distance grid has inside (`ObjectMesh.solid`): for hands that hold
+    everyday objects that is off by 3 % of the volume or 0.1 cm³. For a hand that is none, 1 mm voxels are counted.
     """
-    solid = cache(lambda thing: closed_solid(*mesh_arrays(thing)))
 
     def shared(hand: np.ndarray, triangles: np.ndarray, thing: ObjectMesh) -> float:
-        ours, theirs = closed_solid(hand, triangles), solid(thing)
-        if ours is None or theirs is None:
-            return _voxel_volume(hand, triangles, thing, 0.001)
-        return (ours ^ theirs).volume()
+        solid = closed_solid(hand, triangles)
+        return _voxel_volume(hand, triangles, thing, 0.001) if solid is None else (solid ^ thing.solid).volume()
 
     return each_grasp(shared, vertices, faces, obj)
 
@@ -60,15 +58,6 @@ def penetration_depth_into_hand(vertices: Array, faces: Array, obj: Objects) -> 
         return float(np.sqrt(igl.point_mesh_squared_distance(points, hand, triangles)[0].max())) if len(points) else 0.0
 
     return each_grasp(deepest, vertices, faces, obj)
-
-
-def closed_solid(vertices: np.ndarray, faces: np.ndarray) -> Manifold | None:
-    """Manifold solid of a closed mesh, outward; None if it is not one."""
-    corners = vertices[faces]
-    if np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0:
-        faces = faces[:, ::-1]
-    solid = Manifold(Mesh64(np.ascontiguousarray(vertices), np.ascontiguousarray(faces, dtype=np.uint64)))
-    return solid if solid.status() == Error.NoError and not solid.is_empty() else None
 
 
 def _inside(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from .camera import unit
 SKIN = (0.88, 0.69, 0.60)
 OBJECT = (0.60, 0.70, 0.79)
 GHOST = (0.86, 0.36, 0.30)
+TRUTH = (0.25, 0.62, 0.36)
 
 _HEAT = np.array([[0.99, 0.84, 0.42], [0.95, 0.49, 0.20], [0.76, 0.15, 0.22]])
 _DOUBT = np.array([[0.71, 0.67, 0.88], [0.47, 0.36, 0.76], [0.26, 0.13, 0.50]])
@@ -72,6 +73,33 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7)
     return normals.astype(np.float32)
 
 
+def spread_weights(
+    points: np.ndarray,
+    onto: np.ndarray,
+    *,
+    point_normals: np.ndarray | None = None,
+    onto_normals: np.ndarray | None = None,
+    radius: float = 0.006,
+    neighbours: int = 8,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How values known at scattered surface points are carried to others: as a Gaussian mean of the nearest.
+
+    points (n, 3), onto (m, 3); `radius` metres is the Gaussian's scale. With both normals given, points facing the
+    other way (the far side of a thin wall) count for nothing. Returns indices (m, k) into `points` and weights (m, k)
+    that sum to 1, of at most `neighbours`.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    k = min(neighbours, len(points))
+    distance, nearest = cKDTree(points).query(np.asarray(onto), k=k)
+    distance, nearest = distance.reshape(len(onto), k), nearest.reshape(len(onto), k)
+    # relative to the nearest, so that a sparse region is interpolated and not blank
+    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / radius**2)
+    if point_normals is not None and onto_normals is not None:
+        facing = np.einsum("mkc,mc->mk", np.asarray(point_normals)[nearest], onto_normals)
+        weight = weight * (np.clip(facing, 0.0, 1.0) + 1e-6)
+    return nearest, weight / weight.sum(1, keepdims=True)
+
+
 def spread(
     points: np.ndarray,
     values: np.ndarray,
@@ -81,24 +109,17 @@ def spread(
     onto_normals: np.ndarray | None = None,
     radius: float = 0.006,
 ) -> np.ndarray:
-    """Carry values known at scattered surface points to other surface points (Gaussian of 8 neighbours).
+    """Carry values (n,) known at scattered surface points to other surface points, (m,); see `spread_weights`.
 
-    points (n, 3) with values (n,), onto (m, 3); `radius` metres is the Gaussian's scale. With both
-    normals given, points facing the other way (the far side of a thin wall) count for nothing.
-    Returns (m,). Raises ValueError when there are no points or their number is not that of the values.
+    Raises ValueError when there are no points or their number is not that of the values.
     """
-    points, values = np.asarray(points, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    values = np.asarray(values, dtype=np.float64)
     if len(points) == 0 or len(points) != len(values):
         raise ValueError(f"spread: {len(points)} points for {len(values)} values; give one value per point")
-    k = min(8, len(points))
-    distance, nearest = cKDTree(points).query(np.asarray(onto), k=k)
-    distance, nearest = distance.reshape(len(onto), k), nearest.reshape(len(onto), k)
-    # relative to the nearest, so that a sparse region is interpolated and not blank
-    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / radius**2)
-    if point_normals is not None and onto_normals is not None:
-        facing = np.einsum("mkc,mc->mk", np.asarray(point_normals)[nearest], onto_normals)
-        weight = weight * (np.clip(facing, 0.0, 1.0) + 1e-6)
-    return (weight * values[nearest]).sum(1) / weight.sum(1)
+    nearest, weight = spread_weights(
+        points, onto, point_normals=point_normals, onto_normals=onto_normals, radius=radius
+    )
+    return (weight * values[nearest]).sum(1)
 
 
 def subdivide(

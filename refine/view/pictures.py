@@ -25,10 +25,8 @@ class GraspView:
     """One hand on one object, before and after, with what is known about contact. Metres, one frame.
 
     title names the grasp; object_vertices (N, 3), object_faces (M, 3); hand_faces (F, 3), wrist closed;
-    before, after (V, 3). Optional: object_points (n, 3), object_normals (n, 3) and object_contact (n,) in
-    [0, 1]; hand_contact (V,) in [0, 1]; uncertainty (V,) standard deviation in metres; parts (V,) the hand
-    part of each vertex; open_faces, how many of hand_faces come before the wrist's cap; metrics, names to
-    (before, after); status, a word; warnings, what is suspicious of it; up, the world's upward direction.
+    before, after (V, 3). The optional rest: see beside the fields. Pictures, pages, films and exports are all
+    drawn from it; a sequence is a list of them, one a frame, with the same triangles.
     """
 
     title: str
@@ -38,21 +36,56 @@ class GraspView:
     before: np.ndarray
     after: np.ndarray
     object_points: np.ndarray | None = None
+    """(n, 3) the samples of the object's surface that contact is known at"""
     object_normals: np.ndarray | None = None
+    """(n, 3)"""
     object_contact: np.ndarray | None = None
+    """(n,) in [0, 1], as predicted"""
     hand_contact: np.ndarray | None = None
+    """(V,) in [0, 1], as predicted"""
     uncertainty: np.ndarray | None = None
+    """(V,) standard deviation of the place of the skin after, metres"""
     parts: np.ndarray | None = None
+    """(V,) bone of each vertex of the hand"""
     open_faces: int | None = None
+    """how many of hand_faces come before the wrist's cap"""
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """names to (before, after)"""
     status: str = ""
+    """a word"""
+    explanation: str = ""
+    """what that word means"""
     warnings: Sequence[str] = ()
+    """what is suspicious of it"""
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    """the world's upward direction"""
+    truth: np.ndarray | None = None
+    """(V, 3) the true hand"""
+    object_contact_sd: np.ndarray | None = None
+    """(n,) standard deviation of object_contact"""
+    hand_contact_sd: np.ndarray | None = None
+    """(V,) of hand_contact"""
+    skin_distance: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """of "before", "after" and "truth" (V,) metres from the skin to the object, negative inside"""
+    object_distance: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """of the same (n,) metres from object_points to the skin, negative inside the hand"""
+    joints: np.ndarray | None = None
+    """(21, 3) after, OpenPose order"""
+    joint_sd: np.ndarray | None = None
+    """(21,) their standard deviations, metres"""
+    object_pose: np.ndarray | None = None
+    """(4, 4) object to the frame of the hands; None: they share one"""
+
+    @cached_property
+    def hands(self) -> dict[str, np.ndarray]:
+        """The hands there are, (V, 3) each, by "before", "after" and "truth"."""
+        known = {"before": self.before, "after": self.after, "truth": self.truth}
+        return {name: np.asarray(vertices) for name, vertices in known.items() if vertices is not None}
 
     @cached_property
     def object_surface(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-        """Vertices (N', 3), faces (M', 3), corner normals (M', 3, 3) of the object and contact (N',) on it,
-        None where it is not known; fine enough for the heat map when there is one."""
+        """Vertices (N', 3), faces (M', 3), corner normals (M', 3, 3) of the object in its own frame and contact (N',)
+        on it, None where it is not known; fine enough for the heat map when there is one."""
         normals = corner_normals(self.object_vertices, self.object_faces)
         if self.object_contact is None or self.object_points is None:
             return np.asarray(self.object_vertices), np.asarray(self.object_faces), normals, None
@@ -68,6 +101,9 @@ class GraspView:
         """The object, with contact painted on it when `heat` and contact is known."""
         vertices, faces, normals, contact = self.object_surface
         colour = contact_colours(contact) if heat and contact is not None else OBJECT
+        if self.object_pose is not None:
+            rotation, translation = np.asarray(self.object_pose)[:3, :3], np.asarray(self.object_pose)[:3, 3]
+            vertices, normals = vertices @ rotation.T + translation, normals @ rotation.T
         return Item(vertices, faces, colour, normals=normals, focus=0.5)
 
     def hand_item(self, vertices: np.ndarray) -> Item:
@@ -81,10 +117,14 @@ class GraspView:
             vertices, faces, groups = mesh.vertices, mesh.faces, np.tile(groups, 4)
         return Item(vertices, faces, SKIN, gloss=0.4, softness=0.35, groups=groups, crease=HAND_CREASE)
 
-    def camera(self, size: tuple[int, int] = (640, 480)) -> Camera:
-        """The view that shows the refined grasp best, with the hand before also in the picture."""
+    def camera(self, size: tuple[int, int] = (640, 480), frames: Sequence[GraspView] = ()) -> Camera:
+        """The view that shows the refined grasp best, with the hand before also in the picture, and some sixteen of
+        the ``frames`` of its sequence."""
         items = [self.object_item(), self.hand_item(self.after)]
-        return auto_camera(items, up=self.up, size=size, extra=self.before)
+        extra = [np.asarray(self.before)]
+        for view in frames[:: max(1, len(frames) // 16)]:
+            extra += [np.asarray(view.before), np.asarray(view.after), np.asarray(view.object_item().vertices)]
+        return auto_camera(items, up=self.up, size=size, extra=np.concatenate(extra))
 
     def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,17 @@ class Summary:
 
     def _notes(self, row: int) -> list[str]:
         return [text for text in (*self.reason[row : row + 1], *self.warnings[row]) if text]
+
+
+def data_frame(columns: Mapping[str, Any]) -> Any:
+    """The columns as a pandas table. Raises ``ImportError`` without pandas, which is an extra."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "to_dataframe needs the pandas package, which is not installed: pip install 'regrasp[pandas]'"
+        ) from error
+    return pandas.DataFrame(dict(columns))
 
 
 def _quoted(name: str) -> str:

@@ -1,7 +1,8 @@
 """Other people's prediction files, read into `grasp/1` and, where a challenge asks for it, written from it.
 
 Each format is one small module with one constant, ``FORMAT``; its docstring names the source of truth of every
-convention. A new one is such a module and its name in `BUILT_IN`, or comes from another package, by an entry point:
+convention. Those that only give MANO's parameters under other names are rows of one table, `datasets`. A new one is
+such a module, or row, and its name in `BUILT_IN`, or comes from another package, by an entry point:
 
     [project.entry-points."regrasp.formats"]
     myformat = "mypackage.myformat:FORMAT"
@@ -11,11 +12,13 @@ The protocol of a format:
 - ``read(path, **options) -> Predictions``: a file, or a folder where the format is one. Only keyword-only options
   spelled out in its signature, all with defaults; `regrasp convert` and `regrasp refine` take their names, types and
   words from it, and what ``--help`` says from its docstring. Names in common use: ``mano_dir`` (the user's MANO, for
-  mean pose, PCA or joint regressor), ``object_id``, ``object_pose`` (4×4 object to camera, an array or a file),
-  ``side``, ``betas``. Those of `known` (``camera``, ``focal``, ``input_error``, ``object_poses``) are seen to for every
-  format, unless a reader has its own. A format that knows nothing of the object yields ``object_id=""`` and, since
-  its hand is in the camera frame, ``object_pose`` of NaN; `refine.files.predictions.row_problems` then says what to
-  fill in.
+  mean pose, PCA or joint regressor), ``object_id``, ``side``, ``betas``. Those of `known` (``camera``, ``focal``,
+  ``input_error``, ``object_pose``, ``object_poses``) are seen to for every format, unless a reader has its own. A
+  format that knows nothing of the object yields ``object_id=""`` and, since its hand is in the camera frame,
+  ``object_pose`` of NaN; `refine.files.predictions.row_problems` then says what to fill in. Where the file counts
+  frames, ``frame_index`` says which each row is of, as frames without a hand have none.
+- Every record of the file becomes a row, or is reported: one that cannot be read is an empty row and is warned of
+  (`columns.each`), and where none can be read that is an error.
 - ``write(path, predictions, **options) -> Path``, or None; writes whole or not at all
   (`hand_models.atomic.write_atomically`).
 - ``sniff(path) -> bool``: whether the file looks like this format. Cheap, never raises, unpickles nothing,
@@ -39,7 +42,10 @@ from typing import Any
 
 import numpy as np
 
+from contact.objects.diagnosis import stands_for
+
 from ..predictions import Predictions
+from .datasets import FORMATS
 from .files import naming
 from .format import Format, accepted, options_of
 from .known import KNOWN, with_known
@@ -50,9 +56,9 @@ __all__ = [
 
 BUILT_IN = (
     "grasp", "hamer", "wilor", "ho3d", "dexycb", "keypoints", "mediapipe", "fhab", "contactpose", "contactopt", "grab",
-    "arctic", "pose48", "graph",
+    "arctic", "pose48", "graph", "interhand", "hoi4d", "oakink2", "hot3d", "graspxl", "hawor",
 )  # fmt: skip
-"""Modules of this package that hold a ``FORMAT``; the order is that of lists for people."""
+"""Modules of this package that hold a ``FORMAT``, and rows of `datasets`; the order is that of lists for people."""
 ENTRY_POINTS = "regrasp.formats"
 """Group of entry points by which other packages add formats."""
 
@@ -64,6 +70,8 @@ def all_formats() -> dict[str, Format]:
 
 def get_format(name: str) -> Format:
     """The format called ``name``. Raises ``ValueError`` listing the known ones."""
+    if name in FORMATS:
+        return FORMATS[name]
     if name in BUILT_IN:
         return importlib.import_module(f".{name}", __name__).FORMAT
     others = _from_other_packages()
@@ -104,7 +112,7 @@ def read_any(path: str | Path, *, source: str | None = None, **options: Any) -> 
         path: a file, or a folder where the format is one.
         source: name of the format; None to look at the file (`sniff`).
         options: passed to the format's reader; those that are None count as not given. Every format takes ``camera``,
-            ``focal``, ``input_error`` and ``object_poses``, see `known.with_known`.
+            ``focal``, ``input_error``, ``object_pose`` and ``object_poses``, see `known.with_known`.
 
     Raises:
         FileNotFoundError: there is no such file, or MANO is needed and missing.
@@ -116,6 +124,8 @@ def read_any(path: str | Path, *, source: str | None = None, **options: Any) -> 
 def read_with(form: Format, path: str | Path, **options: Any) -> Predictions:
     """Read ``path`` as ``form``; options that are None are left out. Errors as `read_any`, beginning with the path."""
     path = _existing(path)
+    if form.name in BUILT_IN:
+        _refuse_what_stands_for(path)
     try:
         with naming(path), np.errstate(all="ignore"):  # overflowing numbers become infinite, which rows report
             own = options_of(form.read)
@@ -133,6 +143,15 @@ def _existing(path: str | Path) -> Path:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: there is no such file.")
     return Path(path)
+
+
+def _refuse_what_stands_for(path: Path) -> None:
+    """Raises ``ValueError`` where a file is empty, a Git LFS pointer or a web page; says how to get it itself."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            instead = stands_for(stream.read(512), "file")
+        if instead is not None:
+            raise ValueError(f"{path}: {instead}.")
 
 
 def write_with(form: Format, path: str | Path, predictions: Predictions, **options: Any) -> Path:
@@ -162,6 +181,7 @@ def sniff(path: str | Path) -> str:
     if found:
         one = found[0]
         raise ValueError(f"{path}: could be {' or '.join(found)}; say which (--from {one}, or source={one!r}).")
+    _refuse_what_stands_for(path)
     tried = "\n".join(f"  {name}: {form.description}" for name, form in known.items())
     raise ValueError(
         f"{path}: looks like none of the known formats; say which it is with --from NAME (source=). Tried:\n{tried}"

@@ -7,13 +7,16 @@ added), ``src/arctic/processing.py`` (``obj_trans / 1000``; ``world2cam`` applie
 −z by the articulation) and ``src/arctic/preprocess_dataset.py`` (the object's name begins the file's). Left betas were
 fitted with MANO_LEFT.pkl: see `hands.our_left`.
 
-Reads ``raw_seqs/sNN/<sequence>.mano.npy`` with ``<sequence>.object.npy`` beside it. The world stands for the camera
+Reads ``raw_seqs/sNN/<sequence>.mano.npy`` with ``<sequence>.object.npy`` beside it, or a processed sequence
+``processed_seqs/sNN/<sequence>.npy``, whose ``params`` hold the same under other names (``docs/data/data_doc.md``;
+``obj_trans`` is still in millimetres). The world stands for the camera
 unless ``view`` names one. Objects are articulated, and a row has one rigid mesh: the bottom part's, or one exported in
 the frame's articulation; `object_id` is the object's name, and meshes are in millimetres (``--scale 0.001``).
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ def read(
     """Read the hands of a sequence, frame by frame.
 
     Args:
-        path: ``<sequence>.mano.npy``.
+        path: ``<sequence>.mano.npy``, or the processed ``<sequence>.npy``.
         mano_dir: the user's MANO, of each side that is read.
         side: "right" or "left"; None for both, right first.
         object_id: name of the object; the beginning of the file's name when None.
@@ -46,11 +49,16 @@ def read(
     values = read_tree(path)
     if not isinstance(values, dict):
         raise ValueError("expected ARCTIC's hands, right and left.")
+    params = values.get("params")
+    if isinstance(params, dict):
+        values = _from_processed(params)
     sides = [side] if side else [s for s in ("right", "left") if s in values]
     if not sides:
         raise ValueError("has neither right nor left.")
     parts = [_hand(values.get(s), s, mano_dir) for s in sides]
-    poses = _object_poses(path, len(parts[0]["side"]))
+    count = len(parts[0]["side"])
+    of_object = values["object"] if isinstance(params, dict) else _object_file(path, count)
+    poses = _object_poses(of_object, count, path)
     stem = path.name.removesuffix(".npy").removesuffix(".mano")
     sequence, image = f"{path.resolve().parent.name}/{stem}", {}
     if view is not None:
@@ -70,17 +78,38 @@ def _hand(part: Any, side: str, mano_dir: Any) -> Columns:
     return mano_columns(side, orient, angles, betas, transl, mano_dir, add_mean=True)
 
 
-def _object_poses(path: Path, count: int) -> np.ndarray:
-    """Object to world ``(count, 4, 4)``, metres."""
+def _from_processed(params: dict[str, Any]) -> dict[str, Any]:
+    """The hands and the object of a processed sequence as those of the raw files."""
+    names = ("rot", "pose", "trans", "shape")
+    hands = {
+        side: {name: params.get(f"{name}_{side[0]}") for name in names}
+        for side in ("right", "left")
+        if f"rot_{side[0]}" in params
+    }
+    turn = field(params, "obj_rot", None, 3)
+    bend = per_hand("field 'obj_arti'", field(params, "obj_arti"), len(turn))
+    return hands | {"object": np.c_[bend, turn, field(params, "obj_trans", len(turn), 3)]}
+
+
+def _object_file(path: Path, count: int) -> np.ndarray | None:
+    """Articulation, rotation and translation ``(count, 7)`` of the object's file."""
     file = path.with_name(path.name.replace(".mano.", ".object."))
     if file == path or not file.is_file():
         warnings.warn(f"{path}: there is no {file.name} beside it; object poses are missing.", stacklevel=3)
-        return np.full((count, 4, 4), np.nan)
+        return None
     with naming(file):
-        values = numbers("the array", read_tree(file), count, 7)
+        return numbers("the array", read_tree(file), count, 7)
+
+
+def _object_poses(values: np.ndarray | None, count: int, path: Path) -> np.ndarray:
+    """Object to world ``(count, 4, 4)``, metres; NaN where nothing says it."""
+    if values is None:
+        return np.full((count, 4, 4), np.nan)
+    if len(values) != count:
+        raise ValueError(f"the object has {len(values)} frames, the hands {count}.")
     if count and np.ptp(values[:, 0]) > _STIFF:
         warnings.warn(
-            f"{file}: the object is articulated and moves; poses are of its bottom part. Export a mesh for each state "
+            f"{path}: the object is articulated and moves; poses are of its bottom part. Export a mesh for each state "
             "that matters and name it in object_id.",
             stacklevel=3,
         )
@@ -110,8 +139,18 @@ def _camera(path: Path, view: int) -> tuple[np.ndarray, Columns]:
 
 
 def sniff(path: Path) -> bool:
-    """``*.mano.npy``."""
-    return path.is_file() and path.name.endswith(".mano.npy")
+    """``*.mano.npy``, or a sequence in a folder ``processed*/…/sNN``."""
+    if not path.is_file() or path.suffix != ".npy":
+        return False
+    above = path.resolve().parts[:-1]
+    processed = re.fullmatch(r"s\d\d", above[-1]) and any(part.startswith("processed") for part in above)
+    return path.name.endswith(".mano.npy") or bool(processed and "." not in path.stem)
 
 
-FORMAT = Format("arctic", read, None, sniff, "ARCTIC raw sequences (*.mano.npy with *.object.npy)")
+FORMAT = Format(
+    "arctic",
+    read,
+    None,
+    sniff,
+    "ARCTIC raw (*.mano.npy with *.object.npy) and processed sequences (processed_seqs/sNN/*.npy)",
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .files import naming
-
 POSE = {"global_orient": (3,), "hand_pose": (15, 3), "betas": (10,), "transl": (3,)}
 """Columns of a pose and the shape of a row of each."""
-T = TypeVar("T")
+UNKNOWN_POSE = np.full((4, 4), np.nan)
+"""`object_pose` of hands before a camera whose file knows nothing of the object."""
+UNKNOWN_POSE.setflags(write=False)
+T, R = TypeVar("T"), TypeVar("R")
 Columns = dict[str, np.ndarray]
 
 
@@ -77,24 +79,49 @@ def whole(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) <= 18 else None
 
 
-def each_file(files: Sequence[Path], read: Callable[[Path], T], otherwise: Callable[[Path], T]) -> list[T]:
-    """What ``read`` finds in each file of a folder, or ``otherwise`` where one is damaged, which is warned of.
+def number_in(name: str) -> int | None:
+    """The number that a name ends with, as ``frame_0012`` does; None where there is none."""
+    digits = re.search(r"\d+$", name)
+    return whole(digits[0]) if digits else None
 
-    Raises ``ValueError`` when the only file is damaged.
+
+class UnsaidError(ValueError):
+    """What the caller alone can say, and once for all records, so that `each` does not go on without it."""
+
+
+def each(
+    records: Sequence[T], read: Callable[[T], R], otherwise: Callable[[T], R], kind: str, name: Callable[[T], str]
+) -> list[R]:
+    """What ``read`` makes of each record, or ``otherwise``, empty rows, where one is damaged, which is warned of.
+
+    Args:
+        kind: what records are, in the plural, for the warning.
+        name: what one is called.
+
+    Raises:
+        ValueError: no record can be read: then it is the file, or what was said of it, that is wrong; or an
+            `UnsaidError`.
     """
     found, damaged = [], []
-    for file in files:
+    for record in records:
         try:
-            with naming(file):
-                found.append(read(file))
+            found.append(read(record))
+        except UnsaidError:
+            raise
         except ValueError as error:
-            if len(files) == 1:
-                raise
-            damaged.append(str(error))
-            found.append(otherwise(file))
+            message = str(error)
+            damaged.append(message if name(record) in message else f"{name(record)}: {message}")
+            found.append(otherwise(record))
+    if damaged and len(damaged) == len(records):
+        raise ValueError(damaged[0])
     if damaged:
         warnings.warn(
-            f"{len(damaged)} of {len(files)} files are damaged and come out as empty rows; the first: {damaged[0]}",
+            f"{len(damaged)} of {len(records)} {kind} are damaged and come out as empty rows; the first: {damaged[0]}",
             stacklevel=4,
         )
     return found
+
+
+def each_file(files: Sequence[Path], read: Callable[[Path], R], otherwise: Callable[[Path], R]) -> list[R]:
+    """`each` of the files of a folder."""
+    return each(files, read, otherwise, "files", str)

@@ -12,6 +12,10 @@ Reads
 - ``labels_NNNNNN.npz``, one or a folder of them: the camera's frame is OpenCV's. Which object is grasped, which hand it
   is and its betas stand in ``meta.yml`` two folders up and in ``calibration/``; options take their place. Frames
   without a hand are passed over. Left betas were fitted with MANO_LEFT.pkl: see `hands.our_left`.
+- ``pose.npz`` of a recording, with ``meta.yml`` beside it: ``pose_m`` (F, H, 51) and ``pose_y`` (F, O, 7), quaternions
+  x, y, z, w and translation, metres, in the world that the cameras' extrinsics map to, which stands for the camera
+  (``dex_ycb_toolkit/sequence_loader.py``). Frames without a hand are passed over; an object that is not seen has a pose
+  of zeros and comes out as NaN.
 - an HPE result file (.txt or .csv): joints as `keypoints_3d`.
 
 Writes HPE (``kind="hpe"``) or BOP (``kind="bop"``) results.
@@ -24,12 +28,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from hand_models.atomic import write_atomically
 
 from ..object_files import inside
 from ..predictions import Predictions
-from .columns import by_side, each_file, frame_columns, pose_columns, stacked, whole
+from .columns import UNKNOWN_POSE, by_side, each_file, frame_columns, pose_columns, stacked, whole
 from .files import (
     field,
     given_numbers,
@@ -40,10 +45,10 @@ from .files import (
     read_table,
     read_tree,
     read_yaml,
-    rigid,
 )  # fmt: skip
 from .format import Format, Numbers, Side
-from .hands import joints_of, mano_columns
+from .hands import joints_of, mano_columns, motions
+from .object_poses import rigid
 
 OBJECTS = (
     "002_master_chef_can", "003_cracker_box", "004_sugar_box", "005_tomato_soup_can", "006_mustard_bottle",
@@ -63,16 +68,14 @@ def read(
     *,
     mano_dir: str | Path | None = None,
     object_id: str | None = None,
-    object_pose: Numbers = None,
     side: Side | None = None,
     betas: Numbers = None,
 ) -> Predictions:
     """Read labels or an HPE result file.
 
     Args:
-        mano_dir: the user's MANO, for the principal components of labels.
+        mano_dir: the user's MANO, for principal components.
         object_id: instead of ``meta.yml``'s grasped object; with it the labels must hold one object.
-        object_pose: object to camera for an HPE file, see `files.rigid`; labels have their own.
         side: instead of ``meta.yml``'s; "right" for an HPE file when None.
         betas: ten coefficients of shape or a file of them, instead of the calibration's.
     """
@@ -84,11 +87,11 @@ def read(
                 "side": side or "right",
                 "frame_id": np.array(labels, np.str_),
                 "keypoints_3d": values.reshape(-1, 21, 3) / 1000,
-                "object_pose": rigid(object_pose, len(labels)),
+                "object_pose": UNKNOWN_POSE,
             }
         )
-    if object_pose is not None:
-        raise ValueError("object_pose is for HPE files; labels have their own.")
+    if path.name == "pose.npz":
+        return _read_recording(path, mano_dir, object_id, side, betas)
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("labels_*.npz")) or sorted(path.glob("**/labels_*.npz"))
@@ -115,6 +118,31 @@ def read(
     return Predictions.from_columns(
         columns | pose_columns(len(rows), parts) | frame_columns(names) | {"image_size": _IMAGE}
     )
+
+
+def _read_recording(path: Path, mano_dir: Any, object_id: str | None, side: str | None, betas: Any) -> Predictions:
+    """All frames of a recording, in the world."""
+    folder = path.resolve().parent
+    grasped, shared = _recording(folder / "world", object_id, side, betas)
+    values = read_tree(path, only=("pose_m", "pose_y"))
+    hands, objects = field(values, "pose_m", None, None, 51)[:, 0], field(values, "pose_y", None, None, 7)
+    if grasped >= objects.shape[1] or len(objects) != len(hands):
+        raise ValueError(f"field 'pose_y' has shape {objects.shape}; expected ({len(hands)}, > {grasped}, 7).")
+    turn, shift = objects[:, grasped, :4], objects[:, grasped, 4:]
+    seen = (turn[:, :3] != 0).any(1) | (shift != 0).any(1)
+    poses = np.full((len(hands), 4, 4), np.nan)
+    proper = seen & np.isfinite(turn).all(1) & (np.abs(turn).max(1) > 1e-6)
+    poses[proper] = motions(Rotation.from_quat(turn[proper]).as_matrix(), shift[proper])
+    kept = np.flatnonzero((hands != 0).any(1))
+    if not len(kept):
+        return Predictions.from_columns({"object_id": [], "side": [], "keypoints_3d": np.zeros((0, 21, 3))})
+    p, shape = hands[kept], np.tile(shared["betas"], (len(kept), 1))
+    columns = mano_columns(
+        shared["side"], p[:, :3], p[:, 3:48], shape, p[:, 48:], mano_dir, components=True, add_mean=True
+    )
+    name = "/".join(path.resolve().parts[-3:-1])
+    labels = frame_columns([f"{name}/{frame}" for frame in kept.tolist()])
+    return Predictions.from_columns(columns | labels | {"object_id": shared["object_id"], "object_pose": poses[kept]})
 
 
 def _recording(camera: Path, object_id: str | None, side: str | None, betas: Any) -> tuple[int, dict[str, Any]]:
@@ -188,7 +216,7 @@ def _label(path: Path, grasped: int, shared: dict[str, Any]) -> list[dict[str, A
         raise ValueError(f"field 'pose_y' has {len(objects)} objects; meta.yml asks for {grasped}.")
     space = field(values, "joint_3d", len(hands), 21, 3)
     image = field(values, "joint_2d", len(hands), 21, 2)
-    frame = {"object_pose": rigid(objects[grasped], 1)[0], "name": _name(path), **shared}
+    frame = {"object_pose": rigid(objects[grasped])[0], "name": _name(path), **shared}
     return [
         {"pose": hand, "keypoints_3d": space[k], "keypoints_2d": image[k], **frame}
         for k, hand in enumerate(hands)
@@ -265,9 +293,11 @@ def sniff(path: Path) -> bool:
     if path.is_dir():
         patterns = ("labels_*.npz", "*/labels_*.npz", "*/*/labels_*.npz")
         return any(next(path.glob(pattern), None) is not None for pattern in patterns)
-    if {"pose_m", "pose_y"} <= npz_names(path):
+    if {"pose_m", "pose_y"} <= npz_names(path):  # labels, and recordings
         return True
     return path.suffix.lower() in (".txt", ".csv") and bool(_HPE_LINE.match(head(path).partition("\n")[0]))
 
 
-FORMAT = Format("dexycb", read, write, sniff, "DexYCB labels_*.npz; HPE results in and out, BOP results out")
+FORMAT = Format(
+    "dexycb", read, write, sniff, "DexYCB labels_*.npz and pose.npz; HPE results in and out, BOP results out"
+)

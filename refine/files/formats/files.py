@@ -233,28 +233,3 @@ def given_numbers(value: Any) -> Any:
         raise FileNotFoundError(f"{path}: there is no such file.")
     with naming(path):
         return np.loadtxt([re.sub(r"[,;]", " ", line) for _, line in text_lines(path)], ndmin=2)
-
-
-def rigid(value: Any, rows: int) -> np.ndarray:
-    """Object poses ``(rows, 4, 4)`` from an array or a file, or NaN from None.
-
-    ``value`` is ``(4, 4)`` or ``(3, 4)``, which serves all rows, or ``(rows, ...)`` of those, column vectors, object to
-    camera, metres; or the path of such an array as .npy, .json or text of numbers.
-
-    Raises:
-        ValueError: another shape or number of poses.
-        FileNotFoundError: there is no such file.
-    """
-    if value is None:
-        return np.full((rows, 4, 4), np.nan)
-    where = f"object_pose {value}" if isinstance(value, str | Path) else "object_pose"
-    pose = numbers(where, given_numbers(value))
-    if pose.ndim <= 2 and pose.size in (12, 16):
-        pose = pose.reshape(1, -1, 4)
-    elif pose.ndim == 2 and pose.shape[1] in (12, 16):
-        pose = pose.reshape(len(pose), -1, 4)
-    if pose.ndim != 3 or pose.shape[1:] not in ((3, 4), (4, 4)) or len(pose) not in (1, rows):
-        raise ValueError(f"{where}: got shape {pose.shape}; expected (4, 4) or ({rows}, 4, 4).")
-    full = np.tile(np.eye(4), (rows, 1, 1))
-    full[:, : pose.shape[1]] = pose
-    return full

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..prediction_files import SUFFIXES, read_predictions, write_predictions
-from ..predictions import SCHEMA
+from ..predictions import COLUMNS, SCHEMA, Predictions
 from .files import json_names, npz_names
-from .format import Format
+from .format import Format, Side
+
+_POSE = {"global_orient", "hand_pose", "transl"}
+
+
+def read(path: Path, *, object_id: str | None = None, side: Side | None = None) -> Predictions:
+    """Read a file of our own columns.
+
+    Args:
+        object_id: name of the object, where the file does not say.
+        side: of all hands, where the file does not say.
+    """
+    said = {name: value for name, value in (("object_id", object_id), ("side", side)) if value is not None}
+    rows = read_predictions(path, absent=said)
+    if object_id is None:
+        return rows
+    return replace(rows, object_id=np.where(rows.object_id == "", object_id, rows.object_id))
 
 
 def sniff(path: Path) -> bool:
@@ -19,10 +38,9 @@ def sniff(path: Path) -> bool:
         return json_names(path, [SCHEMA])
     if suffix == ".npz":
         names = npz_names(path)
-        return not names or {"object_id", "side"} <= names  # the reader says best what ails a damaged one
+        ours = {"object_id", "side"} <= names or _POSE <= names <= {*COLUMNS, "schema"}
+        return not names or ours  # the reader says best what ails a damaged one
     return suffix in SUFFIXES
 
 
-FORMAT = Format(
-    "grasp", read_predictions, write_predictions, sniff, "grasp/1, this package's own .npz, .json or .parquet"
-)
+FORMAT = Format("grasp", read, write_predictions, sniff, "grasp/1, this package's own .npz, .json or .parquet")

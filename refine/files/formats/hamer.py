@@ -29,6 +29,7 @@ off as image estimators are: ``input_error="camera"``, and so are their keypoint
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ import numpy as np
 
 from ..predictions import Predictions
 from .cameras import seen_by, true_camera
-from .columns import Columns, joined
-from .files import json_names, npz_names, read_tree, rigid
+from .columns import UNKNOWN_POSE, Columns, each, joined, number_in
+from .files import json_names, naming, npz_names, read_tree
 from .format import Format, Numbers, Side
 from .hand_meshes import is_hand_mesh, meshes_below
-from .image_hands import Reading, hands_of, hands_of_meshes
-from .image_records import TRANSL, frames_of, image_name, records_of
+from .image_hands import Reading, hands_of, hands_of_meshes, no_hand
+from .image_records import TRANSL, ImageRecord, image_name, records_of
 
 _PARAMETERS = (".npz", ".pkl", ".json", ".pt", ".pth")
 _MARKS = ("pred_mano_params", "pred_cam", "pred_cam_t_full")
@@ -52,7 +53,6 @@ def read(
     *,
     side: Side | None = None,
     object_id: str = "",
-    object_pose: Numbers = None,
     camera: Numbers = None,
     focal: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -64,7 +64,6 @@ def read(
     Args:
         side: side of all hands, where the file does not say.
         object_id: name of the object, where the file does not say.
-        object_pose: object to camera, 4×4, one or one for each row or frame, in metres, see `files.rigid`.
         camera: true intrinsics, see `cameras.intrinsics`; depth becomes metric up to the size of the hand.
         focal: true focal length, pixels, where the principal point is in the middle, instead of ``camera``.
         image_size: width and height, pixels, where the file does not say.
@@ -73,33 +72,52 @@ def read(
         mano_dir: the user's MANO, where the file holds vertices.
     """
     told = Reading(side, right_hand_space, False, image_size, mano_dir)
-    return read_images(path, told, object_id, object_pose, camera, focal)
+    return read_images(path, told, object_id, camera, focal)
 
 
-def read_images(
-    path: Path, told: Reading, object_id: str, object_pose: Any, camera: Any, focal: float | None
-) -> Predictions:
+def read_images(path: Path, told: Reading, object_id: str, camera: Any, focal: float | None) -> Predictions:
     """`read`, for HaMeR and WiLoR alike."""
     matrix, focal = true_camera(camera, focal)
-    frames = None
-    if path.is_dir() or path.suffix.lower() == ".obj":
+    files = parameter_files(path) if path.is_dir() else [path]
+    if files and path.suffix.lower() != ".obj":
+        records = [record for file in files for record in _records(file, one_of_many=path.is_dir())]
+        parts = each(
+            records, lambda record: hands_of(record, told), lambda record: no_hand(record, told), "records",
+            lambda record: record.where,
+        )  # fmt: skip
+    else:
         meshes = meshes_below(path)
         if not meshes:
-            raise ValueError("holds no .obj with the 778 vertices of MANO's hand, as demo.py --save_mesh writes them.")
+            raise ValueError(
+                "holds no file of parameters and no .obj with the 778 vertices of MANO's hand, as demo.py --save_mesh "
+                "writes them."
+            )
         parts = hands_of_meshes(meshes, told)
-    else:
-        tree = read_tree(path)
-        records, frames = records_of(tree, path.stem), frames_of(tree)
-        parts = [hands_of(record, told) for record in records]
     columns = joined(parts)
     rows = len(columns["side"])
-    numbered = _frames(columns, path.stem)
+    _frames(columns, path.stem)
     named_objects = columns.pop("object_id", np.full(rows, object_id))
     columns["object_id"] = np.where(named_objects == "", object_id, named_objects)
-    columns["object_pose"] = _object_pose(object_pose, rows, frames, numbered)
+    columns["object_pose"] = np.tile(UNKNOWN_POSE, (rows, 1, 1))
     if not rows:
         return Predictions.from_columns(columns | {"input_error": np.zeros(0, "U1"), "metric_depth": np.zeros(0, bool)})
     return _before_camera(columns, matrix, focal)
+
+
+def parameter_files(folder: Path) -> list[Path]:
+    """The files of a folder with one for each image, in the order of their numbers; those of other kinds are left."""
+    files = [file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in _PARAMETERS]
+    return sorted(files, key=lambda file: (number_in(file.stem) is None, number_in(file.stem) or 0, file.name))
+
+
+def _records(file: Path, *, one_of_many: bool) -> list[ImageRecord]:
+    """The records of a file; one of a folder's is an image, called as the file and of the number in its name."""
+    with naming(file):
+        found = records_of(read_tree(file), file.stem)
+    if not one_of_many:
+        return found
+    number = number_in(file.stem)
+    return [replace(r, number=number if r.number is None else r.number, name=r.name or file.stem) for r in found]
 
 
 def _before_camera(columns: Columns, camera: np.ndarray | None, focal: float | None) -> Predictions:
@@ -143,32 +161,23 @@ def _before_camera(columns: Columns, camera: np.ndarray | None, focal: float | N
     return seen_by(predictions, true)
 
 
-def _frames(columns: Columns, stem: str) -> np.ndarray:
-    """``(N,)`` number of each hand's frame in the file; fills `frame_id` and `frame_index`."""
+def _frames(columns: Columns, stem: str) -> None:
+    """Fills `frame_id`, and `frame_index` where the file counts frames."""
     if "frame_id" not in columns:
-        return np.zeros(0, np.int64)
+        return
     names, numbers = columns["frame_id"], columns.pop("frame_index")
-    counted = np.isfinite(numbers)
-    if (names != "").all() and not counted.any():
-        first = {name: place for place, name in enumerate(dict.fromkeys(names.tolist()))}
-        columns["frame_index"] = np.array([first[name] for name in names.tolist()], np.int64)
-    elif counted.all():
-        columns["frame_index"] = numbers.astype(np.int64)
     # A file with at most one hand of each side is one of an image; more may be of as many images.
     one = len(names) == len(set(columns["side"].tolist()))
+    counted = np.isfinite(numbers)
+    if counted.all():
+        columns["frame_index"] = numbers.astype(np.int64)
+    elif (names != "").all() and not counted.any():
+        first = {name: place for place, name in enumerate(dict.fromkeys(names.tolist()))}
+        columns["frame_index"] = np.array([first[name] for name in names.tolist()], np.int64)
+    elif one and not counted.any() and (number := number_in(stem)) is not None:
+        columns["frame_index"] = np.full(len(names), number)
     rest = [str(int(n)) if np.isfinite(n) else stem if one else str(row) for row, n in enumerate(numbers)]
     columns["frame_id"] = np.where(names == "", rest, names)
-    return columns.get("frame_index", np.arange(len(names)))
-
-
-def _object_pose(value: Any, rows: int, frames: int | None, numbered: np.ndarray) -> np.ndarray:
-    """`rigid`, whose poses may be one for each of the file's ``frames``, those without a hand among them."""
-    if value is None or frames is None or frames == rows:
-        return rigid(value, rows)
-    try:
-        return rigid(value, rows)
-    except ValueError:
-        return rigid(value, frames)[numbered] if not len(numbered) or numbered.max() < frames else rigid(value, rows)
 
 
 def sniff(path: Path) -> bool:

@@ -169,14 +169,15 @@ def finger_angles(
 
 def mano_columns(
     side: str, orient: np.ndarray, fingers: np.ndarray, betas: np.ndarray, transl: np.ndarray,
-    mano_dir: str | Path | None, **convention: bool,
+    mano_dir: str | Path | None, *, left_is_mirrored: bool = False, **convention: bool,
 ) -> Columns:  # fmt: skip
     """`side` and pose of hands of one side; left ones become those of `our_left`.
 
-    ``orient (N, 3)``, ``betas (N, 10)``, ``transl (N, 3)``; ``fingers`` and ``convention`` as in `finger_angles`.
+    ``orient (N, 3)``, ``betas (N, 10)``, ``transl (N, 3)``; ``fingers`` and ``convention`` as in `finger_angles`;
+    ``left_is_mirrored``: left hands are mirrored right ones already.
     """
     angles = finger_angles(fingers, side, mano_dir, **convention)
-    if side == "left":
+    if side == "left" and not left_is_mirrored:
         betas, transl = our_left(betas, transl, mano_dir)
     sides = np.full(len(orient), side)
     return {"side": sides, "global_orient": orient, "hand_pose": angles, "betas": betas, "transl": transl}

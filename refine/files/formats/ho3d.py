@@ -29,9 +29,9 @@ from hand_models.atomic import write_atomically
 from hand_models.fit import fit_vertices
 
 from ..predictions import Predictions
-from .columns import POSE, each_file, frame_columns, pose_columns, stacked
-from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, rigid, text_lines
-from .format import Format, Numbers
+from .columns import POSE, UNKNOWN_POSE, each_file, frame_columns, pose_columns, stacked
+from .files import MAX_FILE_BYTES, field, head, numbers, read_tree, text_lines
+from .format import Format
 from .hands import FLIP_YZ, hand_sized, joints_of, matrices, motions, moved, root_joints, vertices_of
 
 MAX_PRED_BYTES = 4 * MAX_FILE_BYTES
@@ -41,25 +41,19 @@ _IMAGE = (640, 480)
 
 
 def read(
-    path: Path,
-    *,
-    object_id: str = "",
-    object_pose: Numbers = None,
-    frames: str | Path | None = None,
-    mano_dir: str | Path | None = None,
+    path: Path, *, object_id: str = "", frames: str | Path | None = None, mano_dir: str | Path | None = None
 ) -> Predictions:
     """Read ``pred.json``, an annotation, or a folder of annotations.
 
     Args:
         object_id: name of the object of all frames of a ``pred.json``; annotations name their own.
-        object_pose: its pose in OpenCV's camera, see `files.rigid`; annotations have their own.
         frames: ``evaluation.txt``, the names of the frames of a ``pred.json``.
         mano_dir: folder with the user's MANO_RIGHT.pkl; here to fit poses to the vertices of a ``pred.json``.
     """
     if path.suffix.lower() == ".json":
-        return _read_pred(path, object_id, object_pose, frames, mano_dir)
-    if frames is not None or object_pose is not None:
-        raise ValueError("frames and object_pose are for pred.json; annotations have their own.")
+        return _read_pred(path, object_id, frames, mano_dir)
+    if frames is not None:
+        raise ValueError("frames: is for pred.json; annotations have their own.")
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("*.pkl") if path.name == "meta" else path.glob("**/meta/*.pkl"))
@@ -81,7 +75,7 @@ def read(
 # pred.json ------------------------------------------------------------------------------------------
 
 
-def _read_pred(path: Path, object_id: str, object_pose: Any, frames: Any, mano_dir: Any) -> Predictions:
+def _read_pred(path: Path, object_id: str, frames: Any, mano_dir: Any) -> Predictions:
     joints, vertices = _pred_lists(path, with_vertices=mano_dir is not None)
     joints = numbers("the list of joints", joints or np.zeros((0, 21, 3)), None, 21, 3)
     rows = len(joints)
@@ -89,7 +83,7 @@ def _read_pred(path: Path, object_id: str, object_pose: Any, frames: Any, mano_d
         "object_id": object_id,
         "side": "right",
         "keypoints_3d": skeleton.convert(joints, source="ho3d", target="openpose") * _FLIP,
-        "object_pose": rigid(object_pose, rows),
+        "object_pose": UNKNOWN_POSE,
         "image_size": _IMAGE,
     }
     if frames is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from contact.input_error import CAMERA
 
 from .cameras import intrinsics
-from .columns import Columns
+from .columns import Columns, UnsaidError
 from .files import field, filled, named, numbers, per_hand
 from .hand_meshes import fitted, in_order, mano_for_meshes, read_mesh
 from .hands import axis_angle, mirrored
@@ -65,7 +65,7 @@ def hands_of(record: ImageRecord, told: Reading) -> Columns:
     if flip is None and (is_matrix or fields.get("already_left") or told.vectors_are_left):
         flip = is_matrix and not fields.get("already_left")
     if flip is None and not right.all():
-        raise ValueError(
+        raise UnsaidError(
             "left hands as axis-angle vectors: say whether they are right hands of the flipped image "
             "(right_hand_space=True, as HaMeR's and WiLoR's networks give them) or left hands already (False)."
         )
@@ -101,6 +101,17 @@ def hands_of(record: ImageRecord, told: Reading) -> Columns:
         "keypoints_2d": keypoints,
         "keypoint_sigma": sigma,
         "camera": _camera(fields, rows),
+    }
+
+
+def no_hand(record: ImageRecord, told: Reading) -> Columns:
+    """The columns of `hands_of` of a record that cannot be read: one row without numbers."""
+    nothing = {"global_orient": (3,), "hand_pose": (15, 3), "betas": (10,), "transl": (3,), "focal": (), "size": (2,)}
+    nothing |= {"centre": (2,), "keypoints_2d": (21, 2), "keypoint_sigma": (), "camera": (3, 3)}
+    number = np.nan if record.number is None else float(record.number)
+    labels = {"side": told.side or "right", "frame_id": record.name or "", "object_id": "", "frame_index": number}
+    return {name: np.full((1, *shape), np.nan) for name, shape in nothing.items()} | {
+        name: np.array([value]) for name, value in labels.items()
     }
 
 

@@ -9,7 +9,11 @@ Nobody's format but everybody's; this is what is taken to be meant.
 - **JSON**: an array ``(N, 21, 3)`` or ``(21, 3)``; a list with an object for each hand, its points under
   ``keypoints``, ``keypoints_3d``, ``joints`` or ``xyz`` and the columns above beside them; or one object with the
   array under one of those names, columns as lists or single values, and optionally ``order`` and ``unit``.
-- **.npy**: an array ``(N, 21, 3)`` or ``(21, 3)``.
+- **.npy, .npz, .pkl**: the same as JSON, as arrays. Lists and dictionaries in any arrangement of `frame_walk`, such as
+  one ``(21, 3)`` or None a frame (as people feed to dex-retargeting, whose order and MediaPipe's is OpenPose's).
+- **a folder** of ``joints_<frame>.npy``, as dexmv's ``hand_pose`` (yzqin/dexmv-sim, ``examples/
+  retarget_human_hand.py``: ``(21, 3)`` metres before the camera, OpenPose order; its ``object_pose`` is a folder for
+  ``--object-poses``).
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +32,16 @@ from hand_models import skeleton
 from hand_models.atomic import write_atomically
 
 from ..predictions import Predictions
-from .columns import whole
-from .files import floats, head, json_names, named, numbers, read_tree, rigid, text_lines
-from .format import Format, Numbers, Side
+from .columns import UNKNOWN_POSE, each, each_file, number_in, whole
+from .files import floats, head, json_names, named, npz_names, numbers, read_tree, text_lines
+from .format import Format, Side
+from .frame_walk import Kind, Record, listed, records_in
 from .hands import FLIP_YZ, joints_of
 
-_POINTS = ("keypoints", "keypoints_3d", "joints", "xyz")
+_POINTS = (
+    "keypoints", "keypoints_3d", "joints", "xyz", "joint_pos", "joints_3d", "joints3d", "keypoint_3d", "hand_joints",
+    "kps3D",
+)  # fmt: skip
 _LABELS = ("frame_id", "sequence_id", "frame_index", "object_id", "side", "confidence")
 _UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 _NAMED = tuple(f"{joint}_{axis}" for joint in skeleton.JOINT_NAMES for axis in "xyz")
@@ -46,7 +55,6 @@ def read(
     axes: Literal["opencv", "opengl"] = "opencv",
     side: Side | None = None,
     object_id: str | None = None,
-    object_pose: Numbers = None,
 ) -> Predictions:
     """Read 21 joints of each hand.
 
@@ -57,15 +65,16 @@ def read(
         axes: axes of the camera; "opengl" looks along −z with y up.
         side: of all hands, where the file does not say; "right" when None.
         object_id: object of all hands, where the file does not say.
-        object_pose: object to camera, see `files.rigid`.
     """
     suffix = path.suffix.lower()
-    if suffix == ".csv":
+    if path.is_dir():
+        points, labels = _read_folder(path)
+    elif suffix == ".csv":
         points, labels = _read_csv(path)
-    elif suffix in (".json", ".npy"):
-        points, labels = _from_tree(read_tree(path))
+    elif suffix in (".json", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth"):
+        points, labels = _from_tree(read_tree(path), path.stem)
     else:
-        raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected .csv, .json or .npy.")
+        raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected .csv, .json, .npy, .npz or .pkl.")
     order, unit = order or labels.pop("order", "openpose"), unit or labels.pop("unit", "m")
     labels = {name: value for name, value in labels.items() if name in _LABELS}
     if (side is not None and "side" in labels) or (object_id is not None and "object_id" in labels):
@@ -80,7 +89,7 @@ def read(
     rows = len(points)
     columns: dict[str, Any] = {"side": side or "right", "object_id": object_id or ""}
     columns |= {name: _label(name, value, rows) for name, value in labels.items()}
-    return Predictions.from_columns(columns | {"keypoints_3d": points, "object_pose": rigid(object_pose, rows)})
+    return Predictions.from_columns(columns | {"keypoints_3d": points, "object_pose": UNKNOWN_POSE})
 
 
 def _label(name: str, value: Any, rows: int) -> np.ndarray:
@@ -138,17 +147,71 @@ def _cells(line: str, separator: str) -> list[str]:
         return []
 
 
-def _from_tree(tree: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    if isinstance(tree, list) and tree and all(isinstance(item, dict) for item in tree):
-        points = [numbers(f"hand {k}", item[_name(item)], 21, 3) for k, item in enumerate(tree)]
-        shared = [name for name in _LABELS if all(name in item for item in tree)]
-        return np.array(points), {name: [item[name] for item in tree] for name in shared}
-    name = _name(tree) if isinstance(tree, dict) else None
-    what, value = (f"field {name!r}", tree[name]) if name else ("the array", tree)
-    points = numbers(what, value)
+def _from_tree(tree: Any, stem: str) -> tuple[np.ndarray, dict[str, Any]]:
+    tree = listed(tree)
+    name = named(tree, _POINTS) if isinstance(tree, dict) else None
+    what, value = (f"field {name!r}", listed(tree[name])) if name else ("the array", tree)
+    points = None if isinstance(value, dict) else _array(value)
+    if points is None and isinstance(value, dict | list):  # hand by hand
+        return _from_records(records_in(value, _KIND, stem))
+    points = numbers(what, value) if points is None else points
     points = points[None] if points.shape == (21, 3) else points
     points = numbers(what, points if points.size else np.zeros((0, 21, 3)), None, 21, 3)
-    return points, {k: v for k, v in tree.items() if k != name} if name else {}
+    labels = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in tree.items() if k != name} if name else {}
+    return points, labels
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """All coordinates in one array; None where they are not, but may be in parts."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # of lists that differ in length
+        return None
+    return array if array.dtype.kind in "fiu" else None
+
+
+def _is_record(tree: Any) -> bool:
+    """A dictionary with the points of a hand, or the points themselves."""
+    if isinstance(tree, dict):
+        return named(tree, _POINTS) is not None and not isinstance(tree[_name(tree)], dict)
+    first = tree[0] if isinstance(tree, list) and tree else None
+    return isinstance(tree, np.ndarray) or (isinstance(first, list) and bool(first) and not isinstance(first[0], list))
+
+
+_KIND = Kind(_is_record, lambda record: not isinstance(record, dict), "21 joints, such as 'keypoints'")
+
+
+def _from_records(records: Sequence[Record]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Points and labels of records of one hand each; one that cannot be read has points of NaN."""
+    fields = [record.content if isinstance(record.content, dict) else {"xyz": record.content} for record in records]
+    points = each(
+        list(zip(records, fields, strict=True)), lambda hand: numbers("points", listed(hand[1][_name(hand[1])]), 21, 3),
+        lambda hand: np.full((21, 3), np.nan), "hands", lambda hand: hand[0].where,
+    )  # fmt: skip
+    labels: dict[str, Any] = {n: [f[n] for f in fields] for n in _LABELS if fields and all(n in f for f in fields)}
+    beside = records[0].shared if records else {}
+    labels = {name: beside[name] for name in ("order", "unit") if name in beside} | labels
+    for name, values in (
+        ("frame_index", [record.number for record in records]),
+        ("frame_id", [record.name or str(record.number) for record in records]),
+        ("side", [record.side for record in records]),
+    ):
+        known = all(value is not None for value in (values if name != "frame_id" else [r.number for r in records]))
+        if records and known and name not in labels:
+            labels[name] = values
+    return np.array(points).reshape(-1, 21, 3), labels
+
+
+def _read_folder(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    files = sorted(folder.glob("joints_*.npy"), key=lambda file: (number_in(file.stem) or 0, file.name))
+    if not files:
+        raise ValueError("holds no joints_<frame>.npy.")
+    points = each_file(
+        files, lambda file: numbers("the array", read_tree(file), 21, 3), lambda file: np.full((21, 3), np.nan)
+    )
+    numbered = [number_in(file.stem) for file in files]
+    frames = {"frame_index": numbered} if None not in numbered else {}
+    return np.array(points), frames | {"frame_id": [file.stem for file in files]}
 
 
 def _name(values: dict[str, Any]) -> str:
@@ -200,8 +263,10 @@ def write(
 
 
 def sniff(path: Path) -> bool:
-    """A CSV whose header has 63 columns of coordinates, a JSON that begins with points, an array of 21 joints."""
+    """A CSV with 63 columns of coordinates, a JSON that begins with points, arrays of 21 joints, dexmv's folder."""
     suffix = path.suffix.lower()
+    if path.is_dir():
+        return next(path.glob("joints_*.npy"), None) is not None
     if suffix == ".csv":
         first = head(path).partition("\n")[0]
         names = _cells(first, max(",;\t", key=first.count))
@@ -210,7 +275,12 @@ def sniff(path: Path) -> bool:
     if suffix == ".json" and not json_names(path, ("grasp/1", "graph/1")):
         bare = start.replace(" ", "")[:3] == "[[[" and not path.stem.startswith("pred")
         return bare or (start[:1] in "[{" and json_names(path, _POINTS))
+    if suffix == ".npz":
+        names = npz_names(path)
+        return bool(names & {*_POINTS}) and names <= {*_POINTS, *_LABELS, "order", "unit"} - {"object_id"}
     return suffix == ".npy" and "21, 3)" in start[:200]
 
 
-FORMAT = Format("keypoints", read, write, sniff, "21 joints of each hand as .csv, .json or .npy, in and out")
+FORMAT = Format(
+    "keypoints", read, write, sniff, "21 joints of each hand as .csv, .json, .npy, .npz or .pkl, in and out"
+)

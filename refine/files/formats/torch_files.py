@@ -12,13 +12,19 @@ import torch
 _MEND = "Only tensors, arrays, numbers, text, lists and dictionaries are read; save those, e.g. with numpy.savez."
 
 
+_ARCHIVE = b"PK\x03\x04"
+_OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""What a file of torch.save begins with; before version 1.6, the pickled magic number."""
+
+
 def is_torch(path: Path) -> bool:
-    """Whether ``path`` is a file of ``torch.save``, whatever it is called. Never raises."""
-    if path.suffix.lower() in (".pt", ".pth"):
-        return True
+    """Whether ``path`` is a file of ``torch.save``, whatever it is called. Never raises.
+
+    Other pickles are called .pt and .pth too, such as joblib's.
+    """
     try:
         with path.open("rb") as stream:
-            return path.suffix.lower() in (".pkl", ".pickle") and stream.read(4) == b"PK\x03\x04"
+            return stream.read(len(_OLD)).startswith((_ARCHIVE, _OLD))
     except OSError:
         return False
 

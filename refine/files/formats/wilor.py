@@ -25,7 +25,6 @@ def read(
     *,
     side: Side | None = None,
     object_id: str = "",
-    object_pose: Numbers = None,
     camera: Numbers = None,
     focal: float | None = None,
     image_size: tuple[int, int] | None = None,
@@ -37,7 +36,6 @@ def read(
     Args:
         side: side of all hands, where the file does not say.
         object_id: name of the object, where the file does not say.
-        object_pose: object to camera, 4×4, one or one for each row or frame, in metres, see `files.rigid`.
         camera: true intrinsics, see `cameras.intrinsics`; depth becomes metric up to the size of the hand.
         focal: true focal length, pixels, where the principal point is in the middle, instead of ``camera``.
         image_size: width and height, pixels, where the file does not say.
@@ -46,7 +44,7 @@ def read(
         mano_dir: the user's MANO, where the file holds vertices.
     """
     told = Reading(side, right_hand_space, True, image_size, mano_dir)
-    return read_images(path, told, object_id, object_pose, camera, focal)
+    return read_images(path, told, object_id, camera, focal)
 
 
 def sniff(path: Path) -> bool:

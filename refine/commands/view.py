@@ -1,0 +1,146 @@
+"""`regrasp view`: the gallery of a run, with a picture and a page of every grasp, in the browser."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote, unquote
+
+import numpy as np
+import tyro
+
+from ..batch.report import Report
+from ..files.object_files import find_objects
+from ..files.prediction_files import read_predictions
+from ..files.predictions import Predictions
+from ..measure.evaluate import measure_rows
+from ..view.gallery import GalleryColumn
+from ..view.serve import Answer, server, url
+from .eval import matched_rows
+from .hands import HandOptions
+
+_PATH = re.compile(
+    r"/(?P<name>[^/]+)/(?:(?P<index>index\.html)?|(?P<kind>pictures|pages)/(?P<row>\d{7})\.(?:jpg|html))"
+)
+_REFINED = re.compile(r"(?P<name>.+)\.refined\.(npz|json|parquet)")
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Options of `regrasp view`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder that regrasp refine wrote (--out). Pictures need that it ran with --report."""
+    reference: Path | None = None
+    """True grasps, grasp/1, whose joint errors are shown beside the rest; needs --objects."""
+    objects: Path | None = None
+    """Meshes, as for regrasp refine."""
+    port: int = 8711
+    """Port on this machine; 0 for any that is free."""
+    hands: HandOptions = field(default_factory=HandOptions)
+
+
+def view(options: ViewOptions) -> int:
+    """Serve the run on the loopback address until interrupted.
+
+    Raises:
+        ValueError, FileNotFoundError: there is nothing to show, or the reference does not fit.
+    """
+    shown = Run.of(options)
+    with server(shown.answer, options.port) as running:
+        names = list(shown.files)
+        print(f"{url(running)}{quote(names[0]) + '/' if len(names) == 1 else ''}   (stop with Ctrl-C)", flush=True)
+        running.serve_forever()
+    return 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Results of one file."""
+
+    name: str
+    results: Path
+    report: Report | None
+    errors: ViewOptions
+    """what the errors are measured by, if they are"""
+
+    @cached_property
+    def gallery(self) -> bytes:
+        """The gallery's HTML."""
+        refined = read_predictions(self.results)
+        note = "" if self.report else "without pictures: refine with --report to have them"
+        more = [] if self.errors.reference is None else [_error(refined, self.errors)]
+        pictured = None if self.report else []
+        return Report.gallery(refined, self.name, more=more, pictured=pictured, note=note).encode()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a server shows of a run."""
+
+    files: dict[str, Shown]
+
+    @staticmethod
+    def of(options: ViewOptions) -> Run:
+        """The results in ``options.run``.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: ``--reference`` without ``--objects``.
+        """
+        if options.reference is not None and options.objects is None:
+            raise ValueError("--reference: give the meshes too, with --objects.")
+        found = {m["name"]: path for path in sorted(options.run.glob("*")) if (m := _REFINED.fullmatch(path.name))}
+        if not found:
+            raise FileNotFoundError(
+                f"{options.run}: holds no <name>.refined.npz; give the folder that regrasp refine wrote (--out)."
+            )
+        reports = {name: options.run / f"{name}.report" for name in found}
+        return Run({
+            name: Shown(name, path, Report(reports[name]) if reports[name].is_dir() else None, options)
+            for name, path in found.items()
+        })  # fmt: skip
+
+    def answer(self, path: str) -> Answer | None:
+        """What is at ``path``: the list of files, a gallery, a picture or a page. Nothing else is there."""
+        if path == "/":
+            return Answer("text/html; charset=utf-8", self._list())
+        parts = _PATH.fullmatch(path)
+        shown = self.files.get(unquote(parts["name"])) if parts else None
+        if parts is None or shown is None:
+            return None
+        if parts["kind"] is None:
+            return Answer("text/html; charset=utf-8", shown.gallery)
+        if shown.report is None:
+            return None
+        make, kind = {
+            "pictures": (shown.report.picture, "image/jpeg"),
+            "pages": (shown.report.page, "text/html; charset=utf-8"),
+        }[parts["kind"]]
+        try:
+            return Answer(kind, make(int(parts["row"])).read_bytes())
+        except (OSError, ValueError, ImportError):
+            return None
+
+    def _list(self) -> bytes:
+        items = "".join(f'<li><a href="/{quote(name)}/">{html.escape(name)}</a></li>' for name in self.files)
+        return f"<!DOCTYPE html><title>regrasp</title><ul>{items}</ul>".encode()
+
+
+def _error(refined: Predictions, options: ViewOptions) -> GalleryColumn:
+    """Mean joint error of each row, NaN where the reference has none."""
+    assert options.reference is not None
+    assert options.objects is not None
+    reference = read_predictions(options.reference)
+    here, there = matched_rows(refined, reference)
+    if not len(here):
+        raise ValueError(f"--reference {options.reference}: no row has the frame, object and side of a result.")
+    objects = find_objects(options.objects)
+    measured = measure_rows(refined.take(here), reference.take(there), objects, options.hands.load())
+    values = np.full(len(refined), np.nan)
+    values[here] = measured.get("mpjpe_mm", measured["mpjpe_root_relative_mm"])
+    return GalleryColumn("error", "joint error", values, "mm", "mean distance of the joints from the true ones")
