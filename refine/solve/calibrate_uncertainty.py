@@ -25,7 +25,7 @@ from hand_models import HandModel, load_hand_model
 
 from ..config import RefineConfig
 from ..evidence.pose_prior import PosePrior
-from .calibrate_score import CalibrationConfig, held_out_grasps
+from .calibrate_score import CalibrationConfig, held_out_grasps, tracked
 from .refine_hands import refine_right_hands
 from .uncertainty import coverage, fit_scale
 
@@ -64,7 +64,7 @@ def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
     options, holding = RefineConfig(weights=config.weights), torch.ones(len(grasps))
     parts = []
     for number, (name, stated) in enumerate(_CASES):
-        truth = perturb(grasps, config.tracking, seed=generator)
+        truth = tracked(grasps, config.tracking, generator)
         view = normalize(torch.randn(len(truth), 3, generator=generator), dim=1)
         noisy = perturb(truth, name, seed=generator, model=model, view=view)
         known = []
