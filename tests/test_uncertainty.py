@@ -149,9 +149,9 @@ def test_noisy_hands_are_refined_and_measured(weights, tmp_path, model, monkeypa
     assert outcomes.case.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert outcomes.stated.tolist() == [False] * 6 + [True] * 3
     kept = outcomes.share[3:6] == 0
-    assert (
-        outcomes.error[3:6][kept].abs() < 0.02
-    ).all()  # under `none` the input is the truth, but for what it sank in
+    # Under `none` the input is the truth, and hands that stay have left it only where they were too deep in.
+    assert kept.any()
+    assert float(outcomes.error[3:6][kept].norm(dim=-1).mean()) < 0.02
     assert (outcomes.share[6:] == 1).all()
     assert (outcomes.error[:3].norm(dim=-1).mean(1) > 1e-3).all()
 
