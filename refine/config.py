@@ -54,10 +54,12 @@ class RefineConfig:
     gate: bool = True
     """weigh how probable it is that the hand holds and the result is better, and go as far; False always goes all the
     way"""
+    holds: tuple[float, float] = (0.5, 0.8)
+    """probabilities of holding: up to the first the input stays, from the second on a hand counts as holding"""
     undecided: float = 0.8
-    """probability up to which the input stays"""
+    """probability that the result is better up to which the input stays"""
     sure: float = 0.95
-    """probability from which on the result is returned; between the two the hand goes part of the way"""
+    """the same, from which on the result is returned; between the two the hand goes part of the way"""
     batch_size: int = 64
     """problems solved together, which bounds memory"""
     device: str = "cpu"
@@ -74,6 +76,8 @@ class RefineConfig:
             raise ValueError(f"method: got {self.method!r}; choose 'regrasp' or 'contactopt'.")
         if not 0 < self.undecided < self.sure < 1:
             raise ValueError(f"sure: got {self.sure} with undecided {self.undecided}; give 0 < undecided < sure < 1.")
+        if not 0 < self.holds[0] < self.holds[1] < 1:
+            raise ValueError(f"holds: got {self.holds}; give two probabilities, the smaller first.")
         for name in ("batch_size", "skin_points"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; give 1 or more.")

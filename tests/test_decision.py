@@ -105,10 +105,10 @@ def depth_of(model: HandModel, objects: ObjectSet, pose: HandPose) -> Tensor:
 
 
 def test_the_share_is_the_product_of_both_probabilities(model, decided):
-    holding, gain = torch.tensor([0.99, 0.99, 0.9, 0.3, 0.99]), torch.tensor([9.0, 2.5, 9.0, 9.0, -2.0])
+    holding, gain = torch.tensor([0.99, 0.99, 0.65, 0.3, 0.99]), torch.tensor([9.0, 2.0, 9.0, 9.0, -2.0])
     given, _, found = decided(holding, gain)
-    probable = holding * torch.sigmoid(gain - 1.0)
-    expected = ((probable - 0.5) / 0.4).clamp(0, 1)
+    better = torch.sigmoid(gain - 1.0)
+    expected = ((holding - 0.5) / 0.3).clamp(0, 1) * ((better - 0.5) / 0.4).clamp(0, 1)
     torch.testing.assert_close(found.share, expected)
     assert expected.tolist()[0] == 1
     assert 0.5 < expected[1] < 0.9
@@ -222,14 +222,14 @@ def test_hands_known_to_be_apart_are_only_brought_out(model, objects, decided):
 
 def test_bringing_out_leaves_hands_outside_alone(model, objects, touching):
     away = lowered(touching, torch.tensor([-0.05]))
-    out = bring_out(model, objects, none(1), away, CONFIG)
+    out = bring_out(model, objects, none(1), away, torch.zeros(1), CONFIG)
     assert way(model, out, away) < 2e-4
 
 
 def test_hands_go_the_share_of_the_way_out(model, objects, touching):
     deep = lowered(touching, torch.full((3,), 0.015))
     push = torch.tensor([0.0, 0.5, 1.0])
-    pose, moved = brought_out(model, objects, none(3), deep, push, CONFIG)
+    pose, moved = brought_out(model, objects, none(3), deep, push, torch.zeros(3), CONFIG)
     assert moved.tolist() == [False, True, True]
     gone = way(model, pose, deep)
     assert gone[0] == 0

@@ -82,8 +82,8 @@ def decide(
     as_given = plausibility(model, objects, which, given, field)
     before = score(as_given, weights)
     better = weights.better(best.score - before).masked_fill(stated, 1.0)
-    probable = holding * better if config.gate else (known != 0).to(better)
-    share = between(probable, config.undecided, config.sure).nan_to_num(0.0) * best.pose.finite()
+    share = between(holding, *config.holds) * between(better, config.undecided, config.sure)
+    share = (share if config.gate else (known != 0).to(share)).nan_to_num(0.0) * best.pose.finite()
     moved, after = share > 0, torch.where(share == 1, best.score, before)
     returned, depth = best.pose.where(share == 1, given), as_given.depth
     seen = field.at(slice(0))  # the score asks for joints and the hand's contact alone
@@ -99,7 +99,7 @@ def decide(
         depth = depth.index_copy(0, part, measured(part).depth)
     # A solution has been brought out already, as far as its contact lets it.
     push = push_out(depth, holding, weights) * (1 - share)
-    returned, pushed = brought_out(model, objects, which, returned, push, config)
+    returned, pushed = brought_out(model, objects, which, returned, push, holding, config)
     if pushed.any():
         measured(pushed.nonzero()[:, 0])
         moved = moved | pushed
@@ -122,27 +122,30 @@ def push_out(depth: Tensor, holding: Tensor, weights: ScoreWeights) -> Tensor:
 
 
 def brought_out(
-    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, push: Tensor, config: RefineConfig
-) -> tuple[HandPose, Tensor]:
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, push: Tensor, holding: Tensor,
+    config: RefineConfig,
+) -> tuple[HandPose, Tensor]:  # fmt: skip
     """Hands that went the share ``push (B,)`` of the way out of their objects, and which of them moved, ``(B,)``."""
     inside = push > _LEAST_PUSH
     rows = inside.nonzero()[:, 0]
     if len(rows):
-        out = bring_out(model, objects, which[rows], pose[rows], config)
+        out = bring_out(model, objects, which[rows], pose[rows], holding[rows], config)
         pose = pose.fill(rows, pose[rows].toward(out, push[rows]))
     return pose, inside
 
 
 def bring_out(
-    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, config: RefineConfig
+    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, holding: Tensor, config: RefineConfig
 ) -> HandPose:  # fmt: skip
     """``B`` right hands out of their objects by the smallest motion that does it, in what hands as tracked are off by.
 
-    Skin may stay as deep as it yields, `CostConfig.soft_tissue`, and tracked hands sink in anyway.
+    Skin may stay as deep as it yields, `CostConfig.soft_tissue`, and that of hands which hold as deep as tracked
+    ones sink in anyway.
     """
     skin, costs = model.contact_points[: config.skin_points], config.costs
-    yields = soft_tissue(objects, which, model(pose).vertices[:, skin], costs) + _FREE
-    touch, bones = torch.zeros_like(yields), torch.full_like(yields[:, :1], costs.soft_tissue + _FREE)
+    free = _FREE * holding[:, None]
+    yields = soft_tissue(objects, which, model(pose).vertices[:, skin], costs) + free
+    touch, bones = torch.zeros_like(yields), costs.soft_tissue + free
     terms = [
         prior_of(pose, TRACKING, model, None),
         SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, costs.penetration_std),

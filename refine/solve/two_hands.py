@@ -74,7 +74,7 @@ def refine_two_hands(
         after = torch.full_like(before, -torch.inf)  # a hand that fails has a result that is never taken
         for k, (hand, f) in enumerate(zip(hands, found, strict=True)):
             before[k, hand.usable] = f.score_before
-            after[k, hand.usable] = (f.score_after - f.margin).masked_fill(f.holding < config.undecided, -torch.inf)
+            after[k, hand.usable] = (f.score_after - f.margin).masked_fill(f.holding < config.holds[0], -torch.inf)
         accepted = decide(before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0))
         found = [
             _gated(h, f, a[h.usable], model, score_weights, config)
@@ -111,7 +111,7 @@ def _gated(
     objects, which = ObjectSet.of([hand.object]), torch.zeros(len(hand.pose), dtype=torch.long)
     depth = plausibility(model, objects, which, hand.pose, refined.field).depth
     push = push_out(depth, refined.holding, score_weights).masked_fill(accepted, 0.0)
-    stays, left = brought_out(model, objects, which, hand.pose, push, config)
+    stays, left = brought_out(model, objects, which, hand.pose, push, refined.holding, config)
     after = score(plausibility(model, objects, which, stays, refined.field), score_weights)
     own = expected_variance(model.joints(stays), refined.field)
     return replace(
