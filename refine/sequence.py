@@ -36,11 +36,11 @@ from .files.result_arrays import (
     object_from_arrays,
     write_arrays,
 )
-from .files.status import Status
+from .files.status import HOLDS, Status, statuses
+from .measure.contact import contact_ratio
 from .request import Request
 from .solve.motion import Around, MotionInput, MotionSolved, solve_motion
 
-_KEPT = 0.001  # metres, mean of the joints: less is no change worth the name
 _FILE = "sequence.npz"
 _SHORTEST = 3
 _TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var", "part")
@@ -68,8 +68,8 @@ class SequenceResult:
     contact_var: Tensor
     """(T, n) float16"""
     status: list[Status]
-    """(T,) refined; kept, moved by less than a millimetre; filled, in the place of a frame that was missing or
-    garbage"""
+    """(T,) as of single hands; apart, where the hand does not hold, though it was smoothed; filled, in the place of a
+    frame that was missing or garbage"""
     uncertainty: np.ndarray
     """(T, 21) metres: standard deviation of each joint along an axis, from the posterior of the solved motion"""
     objects: tuple[ObjectMesh, ...]
@@ -97,7 +97,7 @@ class SequenceResult:
         name = self.objects[int(self.part)].name or "an object"
         return (
             f"{type(self).__name__}: {len(self)} frames of a {self.pose.side} hand at {name}: {counts}; "
-            f"holding in {int((self.holding > 0.5).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
+            f"holding in {int((self.holding >= HOLDS).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
         )
 
     def save(self, folder: str | PathLike[str]) -> Path:
@@ -160,6 +160,7 @@ def refine_sequence(
     keypoint_sigma: Any = None,
     depth_points: Any = None,
     input_error: Any = None,
+    holding: Any = None,
     scale: float | None = None,
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
@@ -181,6 +182,8 @@ def refine_sequence(
         input_error: how the hands may be off, by name, as `InputError` or as a covariance ``(51, 51)`` in the frame
             of the hands, as in `refine_grasp`. None or "unknown": what the motion shows to be noise is taken for
             that; of drifts, which look like motions, nothing is known and nothing is mended.
+        holding: whether the hand holds the object: True or False, or one of these, or None, for each frame. None, the
+            default: judged, from what the network sees of single frames, from rest, and from what came before and after.
         camera, keypoints_2d, confidence, keypoint_sigma, depth_points, side, scale, config, hand_model: as in
             `refine_grasp`, a row for each frame; for two hands lists of two.
 
@@ -196,7 +199,7 @@ def refine_sequence(
     if not isinstance(fps, int | float) or not 1 <= fps <= 1000:
         raise ValueError(f"fps: got {fps!r}; give the frames a second, such as 30.")
     config, model = config or RefineConfig(), hand_model or load_hand_model("open")
-    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points)
+    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points, holding)
 
     def one(hands: Any, known: Stated) -> SequenceResult:
         return _one_hand(hands, object_mesh, object_poses, known, fps, side, scale, config, model)
@@ -245,9 +248,11 @@ def _one_hand(
         ~gone,
         _error(stated.input_error, before[~gone], object_poses is not None),
         flip @ rotation @ flip,
+        shift @ flip,
         line_of_sight(pose, right, placed[:, part] @ torch.block_diag(flip, torch.eye(1))),
         fps / 30,
         tuple(e.mirrored() if request.mirrored else e for e in request.evidence if not isinstance(e, PosePrior)),
+        request.holding,
         tuple(
             Around(
                 flip @ placed[:, k, :3, :3].mT @ rotation @ flip,
@@ -272,12 +277,8 @@ def _result(
     pose = into_camera_frame(inside, request.camera, model)
     hand, joints_before = model(pose), model.joints(given)
     moved = (hand.joints - joints_before).norm(dim=2).mean(1)
-
-    def status(frame: int) -> Status:
-        if gone[frame]:
-            return Status.FILLED
-        return Status.KEPT if moved[frame] < _KEPT else Status.REFINED
-
+    touches = torch.from_numpy(contact_ratio(model(inside).vertices, objects[part]) > 0)
+    status = statuses(~gone, solved.holding >= HOLDS, moved, touches)
     points = len(objects[part].points)
     contact, spread = torch.zeros(length, points, dtype=torch.float16), torch.zeros(length, points, dtype=torch.float16)
     if solved.field is not None:
@@ -293,7 +294,7 @@ def _result(
         holding=solved.holding,
         contact=contact,
         contact_var=spread,
-        status=[status(frame) for frame in range(length)],
+        status=[Status.FILLED if missing else s for missing, s in zip(gone.tolist(), status, strict=True)],
         uncertainty=solved.variance.sqrt().numpy(),
         objects=tuple(objects),
         object_poses=placed.numpy(),

@@ -45,7 +45,7 @@ def test_rows_of_a_motion_are_put_in_order() -> None:
 
 @pytest.fixture
 def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_load", lambda entry, side: small_box())
+    monkeypatch.setattr(rows, "load_object", lambda entry, side: small_box())
 
 
 class Recorder:

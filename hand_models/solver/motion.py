@@ -1,11 +1,12 @@
-"""Terms of sequences of hands: an input whose error is correlated in time, and a hand that moves with what it holds.
+"""Terms of sequences of hands: an input whose error is correlated in time, a hand that moves with what it holds, and
+motion as another frame has it.
 
-Both reach from one frame to the next, so that the banded solve of `hand_models.solver.sequence` takes them as they are.
+They reach from one frame to the next, so that the banded solve of `hand_models.solver.sequence` takes them as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -144,3 +145,55 @@ class MovesWith(_OfSequences):
         own[:, 1:] += ahead @ ahead.transpose(2, 3)
         cost = sum((weight * loss * k.shape[2]).sum((1, 2)) for loss, k in zip(losses, kinds, strict=True))
         return [SequenceEquations(cost, gradient, own, back @ ahead.transpose(2, 3))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Motion(Record):
+    """What moves in time, without the hand that does."""
+
+    place: Tensor
+    rotation: Tensor
+    bend: Tensor
+    dim: int
+
+    @property
+    def motion(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.place, self.rotation, self.bend
+
+
+@dataclass(frozen=True, eq=False)
+class InFrame(_OfSequences):
+    """A term about motion as another frame has it, such as that of a camera before which the hands' object moves.
+
+    In the frame of an object that turns, and whose turns err, a hand seems to move the less the nearer it is to where
+    the object turns about.
+    """
+
+    rotation: Tensor
+    """(B · T, 3, 3) from the hands' frame to that frame"""
+    shift: Tensor
+    """(B · T, 3) metres, added to the turned place; of a hand, which turns about its root, that root's way included"""
+    term: Any = shared()
+    """which asks its frames for `motion` and `dim` alone, such as `Acceleration`"""
+
+    def linearize(self, state: SequenceState) -> list[SequenceEquations]:
+        place, rotation, bend = state.frames.motion
+        turned = (self.rotation @ place[..., None])[..., 0] + self.shift
+        moved: Any = _Motion(turned, self.rotation @ rotation, bend, state.frames.dim)
+        turn = torch.eye(state.frames.dim).to(place).repeat(len(state), state.length, 1, 1)
+        turn[..., :3, :3] = turn[..., 3:6, 3:6] = self.rotation.unflatten(0, (len(state), state.length))
+        back = turn.transpose(2, 3)
+
+        def between(block: Tensor | None, reach: int) -> Tensor | None:
+            return None if block is None else back[:, : state.length - reach] @ block @ turn[:, reach:]
+
+        return [
+            SequenceEquations(
+                e.cost,
+                (back @ e.gradient[..., None])[..., 0],
+                back @ e.own @ turn,
+                between(e.next, 1),
+                between(e.after, 2),
+            )
+            for e in self.term.linearize(replace(state, frames=moved))
+        ]
