@@ -68,7 +68,12 @@ class Recorder:
         gone = (~np.isfinite(frames.transl).all(1)).tolist()
         status = [Status.FILLED if missing else Status.REFINED for missing in gone]
         whole = lifted.map(lambda t: t.nan_to_num())
-        return SimpleNamespace(pose=whole, status=status, uncertainty=np.full((len(gone), 21), 0.002, np.float32))
+        return SimpleNamespace(
+            pose=whole,
+            status=status,
+            uncertainty=np.full((len(gone), 21), 0.002, np.float32),
+            holding=torch.full((len(gone),), 0.25),
+        )
 
 
 def test_motions_are_refined_whole_and_the_rest_by_itself(no_files: None) -> None:
@@ -83,6 +88,7 @@ def test_motions_are_refined_whole_and_the_rest_by_itself(no_files: None) -> Non
     np.testing.assert_allclose(out.transl[:5], p.transl[:5] + 0.01, atol=1e-6)
     assert np.isfinite(out.transl).all()
     assert out.uncertainty[:7].max() == pytest.approx(0.002)
+    assert out.holding_probability[:7].tolist() == [0.25] * 7
     assert out.steps[7] == 9  # by the refiner of single frames
     assert out.sequence_id.tolist() == p.sequence_id.tolist()
 
@@ -115,9 +121,12 @@ def test_frames_of_a_file_are_what_refine_sequence_takes() -> None:
         **noisy.as_arrays(),
         object_pose=scene.object_poses[:count].numpy(),
         confidence=np.array([1.0, 1, 1, 1, 0] + [1.0] * (count - 5)),
+        holding=np.array([0.0, 0.0] + [np.nan] * (count - 2)),
     )
     result = refine_motion(frames, scene.mesh, scene.model, RefineConfig())
     assert [s.value for s in result.status].index("filled") == 4
+    assert (result.holding[:2] == 0).all()
+    assert result.holding[2] > 0
     assert torch.equal(result.initial_pose.transl[:4], noisy.transl[:4])
     named = replace(frames, input_error=np.array(["image"] * 6 + ["camera"] * 6))
     with pytest.raises(ValueError, match="input_error"):

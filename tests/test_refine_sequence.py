@@ -66,6 +66,19 @@ def test_it_knows_when_the_hand_holds(result: SequenceResult) -> None:
     assert result.contact[away].float().sum(1).max() < 0.2 * result.contact[HELD].float().sum(1).mean()
 
 
+def test_what_is_known_of_holding_is_believed() -> None:
+    some, poses = SCENE.pose[:24], SCENE.object_poses[:24]
+    apart = refined(some, poses=poses, input_error="tracker", holding=False)
+    assert (apart.holding == 0).all()
+    assert set(apart.status) == {Status.APART}
+    known = [None] * 10 + [True] * 14
+    told = refined(some, poses=poses, input_error="tracker", holding=known)
+    assert (told.holding[10:] == 1).all()
+    assert told.holding[0] < 0.5
+    assert told.status[0] is Status.APART
+    assert Status.APART not in told.status[20:]
+
+
 def test_results_are_read_back_to_the_bit(result: SequenceResult, tmp_path: Path) -> None:
     back = SequenceResult.load(result.save(tmp_path / "motion"))
     for name in ("vertices_after", "joints_after", "holding", "contact", "contact_var"):
@@ -180,6 +193,7 @@ def test_a_hand_does_not_enter_a_part_that_it_does_not_hold() -> None:
         ({"fps": 0}, "fps"),
         ({"object_poses": torch.eye(4).expand(7, 4, 4)}, "object_poses: got shape"),
         ({"input_error": np.eye(3)}, "covariance"),
+        ({"holding": [True, False]}, "holding: got"),
         ({"input_error": "camera", "object_poses": None}, "object_poses"),
         ({"hand_poses": SCENE.pose[:2]}, "2 frames"),
         ({"hand_poses": SCENE.pose.map(lambda t: t * torch.nan)}, "every frame"),

@@ -14,8 +14,10 @@ _HOLDING_SPEED, _FREE_SPEED = 0.0025, 0.012
 _WINDOW = 3  # frames before and after over which speed is taken
 _STAYS = 30.0  # frames that hands hold, or do not, at the least, as a rule
 MOST = 6.0
-"""Log odds that what one frame shows says at most."""
-_MOST_OF_SPEED = 2.0
+"""Log odds that the distance in one frame says at most."""
+_MOST_OF_MORE = 2.0
+"""Log odds that a frame's speed, and what a network judges of it, say at most: a network that is wrong about one frame
+of a motion is so about the others."""
 _SURE = 30.0  # log odds of what is known
 
 
@@ -27,8 +29,8 @@ def nearness(distance: Tensor, std: Tensor) -> Tensor:
 
 
 def log_odds(probability: Tensor) -> Tensor:
-    """Of the ``probability (T,)`` that a hand holds, judged from its frame alone."""
-    return torch.logit(probability, eps=1e-6).clamp(-MOST, MOST)
+    """Log odds ``(T,)`` that a hand holds, by the ``probability (T,)`` that a network gives its frame."""
+    return torch.logit(probability, eps=1e-6).clamp(-_MOST_OF_MORE, _MOST_OF_MORE)
 
 
 def holding(seen: Tensor, middle: Tensor, drift: float, rate: float = 1.0, known: Tensor | None = None) -> Tensor:
@@ -37,7 +39,7 @@ def holding(seen: Tensor, middle: Tensor, drift: float, rate: float = 1.0, known
     A hidden state, which changes seldom, is inferred from both ends (forward–backward; Rabiner, Proc. IEEE 1989).
 
     Args:
-        seen: ``(T,)`` log odds of what each frame shows, `nearness` or `log_odds`.
+        seen: ``(T,)`` log odds of what each frame shows: `nearness`, and `log_odds` of what a network says.
         middle: ``(T, 3)`` middle of the hand in the object's frame.
         drift: metres a frame and axis by which the hand's error changes.
         rate: frames a second over 30.
@@ -50,7 +52,7 @@ def holding(seen: Tensor, middle: Tensor, drift: float, rate: float = 1.0, known
     squared = ((middle[last] - middle[first]) / frames[:, None]).square().mean(1)
     still, moving = ((s / rate) ** 2 + drift**2 / (2 * _WINDOW) for s in (_HOLDING_SPEED, _FREE_SPEED))
     speed = 1.5 * (math.log(moving / still) + squared / moving - squared / still)
-    odds = seen + speed.clamp(-_MOST_OF_SPEED, _MOST_OF_SPEED)
+    odds = seen + speed.clamp(-_MOST_OF_MORE, _MOST_OF_MORE)
     if known is None:
         return _smoothed(odds, 1 / (_STAYS * rate))
     sure = ~known.isnan()

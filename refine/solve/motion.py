@@ -146,7 +146,7 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     seen = ((odds > -MOST) | (held > 0.05)).nonzero()[::_EVERY, 0].contiguous()
     field = _look(objects, model, pose[seen], covariance(pose, [still])[seen], config) if len(seen) else None
     if field is not None:
-        odds = torch.where(odds > -MOST, log_odds(field.holding[_latest(seen, length)]), odds)
+        odds = odds + log_odds(field.holding[_latest(seen, length)])
     held = _holding(odds, middle, std, shares, motion)
     of_frames = [*_contact(pose, held, seen, field, objects, model, config), *motion.others]
     last = [_in_hand(held, motion), PerFrame(tuple(of_frames), 1, length)]
