@@ -2,6 +2,7 @@
 
     python benchmarks/real_grasps.py            all grasps under every protocol
     python benchmarks/real_grasps.py --quick    every seventh grasp, some of the protocols, at most 45 s
+    python benchmarks/real_grasps.py --keep runs/real    keep the files: <protocol>.npz, refined/, reference.npz
 
 Hands are fitted to the measured joints once; these are the reference and what the noise is put on. Each
 protocol's noisy hands are written as a grasp/1 file and go through the command `regrasp refine`; errors are
@@ -193,7 +194,7 @@ class Scenes:
         seen, object_id = into_camera_frame(pose, placed, self.model), self.reference.object_id[self.keep]
         return as_rows(
             seen, object_id, self.model, object_pose=placed.numpy(), cam_K=INTRINSICS, input_error=np.array("camera"),
-            holding=np.array(1.0),
+            frame_id=self.reference.frame_id[self.keep], holding=np.array(1.0),
         )  # fmt: skip
 
     def anchors(self, runs: Mapping[str, Run]) -> dict[str, Run]:
@@ -358,8 +359,8 @@ def _table(figures: Mapping[str, float], names: Sequence[str]) -> list[str]:
     return lines
 
 
-def benchmark(quick: bool, method: str) -> dict[str, float] | None:
-    """Everything; None when the grasps are not there."""
+def benchmark(quick: bool, method: str, kept: Path | None = None) -> dict[str, float] | None:
+    """Everything; None when the grasps are not there. Files of grasps are left in the folder ``kept``."""
     folder = validation_folder()
     if folder is None:
         return None
@@ -371,7 +372,9 @@ def benchmark(quick: bool, method: str) -> dict[str, float] | None:
     keep = np.arange(0, len(reference), every)
     scenes = Scenes(reference, keep, objects, model)
     with tempfile.TemporaryDirectory() as temporary:
-        runs = {name: refine(scenes.rows(name), objects, Path(temporary), name, method) for name in protocols}
+        files = kept or Path(temporary)
+        runs = {name: refine(scenes.rows(name), objects, files, name, method) for name in protocols}
+        write_predictions(files / "reference.npz", reference.take(keep))
     runs |= scenes.anchors(runs)
     figures = measure(runs, reference.take(keep), objects, model)
     print(report(figures, list(runs)))
@@ -382,8 +385,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="every seventh grasp, without image")
     parser.add_argument("--method", choices=("regrasp", "contactopt"), default="regrasp", help="of refinement")
+    parser.add_argument("--keep", type=Path, help="folder to keep noisy, refined and reference grasps in")
     options = parser.parse_args()
-    result = benchmark(options.quick, options.method)
+    result = benchmark(options.quick, options.method, options.keep)
     if result is None:
         message = "no validation grasps: set REGRASP_REAL_DATA to a folder with dexycb_val.npz and ycb/ (see --help)"
         print(message, file=sys.stderr)

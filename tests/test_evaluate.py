@@ -19,8 +19,9 @@ from contact.weights import save_weights
 from hand_models import HandModel, HandPose, load_open_hand
 from hand_models.rotations import exp_so3
 from refine.commands import cli
+from refine.commands.eval import matched_rows
 from refine.files.object_files import ObjectEntry, find_objects
-from refine.files.prediction_files import write_predictions
+from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
 from refine.files.status import Status
 from refine.measure.contact import contact_ratio, penetration_depth
@@ -368,8 +369,14 @@ def test_the_benchmark_runs_on_the_validation_grasps(benchmark, validation_folde
     monkeypatch.setattr(shipped, "DEFAULT", save_weights(network, {}, tmp_path / "tiny.safetensors"))
     monkeypatch.setenv("REGRASP_REAL_DATA", str(validation_folder))
     monkeypatch.setattr(benchmark, "QUICK_EVERY", 40)
-    figures = benchmark.benchmark(quick=True, method="regrasp")
+    kept = tmp_path / "kept"
+    figures = benchmark.benchmark(quick=True, method="regrasp", kept=kept)
     assert figures["grasps"] == 8
+    reference = read_predictions(kept / "reference.npz")
+    for name in ("contactopt", "camera"):
+        refined = read_predictions(kept / "refined" / f"{name}.refined.npz")
+        here, there = matched_rows(refined, reference)
+        assert here.tolist() == there.tolist() == list(range(8))
     assert 50 < figures["contactopt_mpjpe_before_mm"] < 110
     assert figures["none_mpjpe_before_mm"] < 0.1
     assert abs(figures["none_measured_mpjpe_before_mm"]) < 2.0  # how well hands were fitted to the joints

@@ -152,9 +152,9 @@ def test_metadata():
     assert data["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     extras = data["optional-dependencies"]
-    assert set(extras) >= {"render", "viz", "open3d", "ray", "sim", "image", "dev", "dev-all"}
-    assert unfolded("dev") >= {"mujoco", "ray", "viser", "pyarrow", "pytest"}
-    assert unfolded("dev-all") >= unfolded("dev") | {"open3d-cpu", "transformers"}
+    assert set(extras) >= {"render", "viz", "open3d", "ray", "sim", "image", "plots", "docs", "dev", "dev-all"}
+    assert unfolded("dev") >= {"matplotlib", "mujoco", "ray", "viser", "pyarrow", "pytest"}
+    assert unfolded("dev-all") >= unfolded("dev") | unfolded("docs") | {"open3d-cpu", "transformers"}
     assert len((ROOT / "setup.py").read_text().strip().splitlines()) <= 3
 
 

@@ -25,6 +25,7 @@ CORE = {
 OPTIONAL = {
     "embreex": "pictures: pip install 'regrasp[render]'",
     "viser": "viewer: pip install 'regrasp[viz]'",
+    "matplotlib": "plots of evaluations: pip install 'regrasp[plots]'",
     "open3d": "faster distance grids: pip install 'regrasp[open3d]'",
     "pyarrow": "Parquet files: pip install 'regrasp[ray]'",
     "ray": "several machines: pip install 'regrasp[ray]'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import tyro
 
 from contact.cases import Cases, draw_contact, held_out_cases, predict_cases, predictor, real_cases
 from contact.evaluate import best_of_draws, measure_field
-from contact.perturb import PROTOCOLS
+from contact.perturb import PROTOCOLS, protocol
 from contact.weights import load_network
 from hand_models import load_hand_model
 
@@ -20,7 +21,9 @@ from ..files.object_files import find_objects
 from ..files.prediction_files import read_predictions
 from ..files.predictions import Predictions
 from ..measure.evaluate import evaluate_predictions
+from ..measure.report import make_report
 from ..measure.sequences import evaluate_sequences
+from .eval_report import write_report
 from .hands import HandOptions
 from .tables import aligned, write_figures
 
@@ -40,11 +43,23 @@ class EvalOptions:
     """Factor that brings the meshes to metres, as for regrasp refine."""
     out: Path | None = None
     """File for the figures as JSON."""
+    report: Path | None = None
+    """Folder for a report: report.md, tables as CSV and, with matplotlib, pictures."""
+    before: Path | None = None
+    """What FILE was refined from, grasp/1: the report sets both side by side."""
+    noise: str | None = None
+    """Protocol by which the hands were off: contactopt, toch-b1, ...; the report adds what papers measured under the
+    same noise."""
     hands: HandOptions = field(default_factory=HandOptions)
 
 
 def evaluate(options: EvalOptions) -> int:
     """Run the command: a table on standard output, and JSON where ``--out`` says."""
+    for name in ("before", "noise"):
+        if getattr(options, name) is not None and options.report is None:
+            raise ValueError(f"--{name}: is for the report; give its folder with --report.")
+    if options.noise is not None:
+        protocol(options.noise)
     predictions, reference = read_predictions(options.file), read_predictions(options.reference)
     here, there = matched_rows(predictions, reference)
     if not len(here):
@@ -59,21 +74,42 @@ def evaluate(options: EvalOptions) -> int:
     print("\n".join(aligned(rows)))
     if options.out is not None:
         write_figures(options.out, figures)
+    if options.report is not None:
+        before = None
+        if options.before is not None:
+            before, (here, there) = _before(options.before, predictions, here, there)
+        rows = predictions.take(here)
+        report = make_report(rows, reference.take(there), objects, model, before)
+        missing = write_report(report, rows, options.report, options.noise or "")
+        print(f"report: {options.report / 'report.md'}")
+        if missing:
+            print(f"no pictures: {missing}", file=sys.stderr)
     return 0
 
 
-def matched_rows(predictions: Predictions, reference: Predictions) -> tuple[np.ndarray, np.ndarray]:
+def _before(
+    path: Path, predictions: Predictions, here: np.ndarray, there: np.ndarray
+) -> tuple[Predictions, tuple[np.ndarray, np.ndarray]]:
+    """What matched rows were refined from, and those rows that it has."""
+    given = read_predictions(path)
+    row_of, row_in = matched_rows(predictions.take(here), given, "--before")
+    if not len(row_in):
+        raise ValueError(f"--before {path}: no row has the frame, object and side of a row that is measured.")
+    return given.take(row_in), (here[row_of], there[row_of])
+
+
+def matched_rows(
+    predictions: Predictions, reference: Predictions, name: str = "reference"
+) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of both files that are the same hand, in the order of the first.
 
     Raises:
-        ValueError: a hand is in the reference twice.
+        ValueError: a hand is in the second file, whose ``name`` the message gives, twice.
     """
     truth: dict[tuple[Any, ...], int] = {}
     for row, key in enumerate(_keys(reference)):
         if (other := truth.setdefault(key, row)) != row:
-            raise ValueError(
-                f"reference: rows {other} and {row} are the same hand {key}; frame_id must tell them apart."
-            )
+            raise ValueError(f"{name}: rows {other} and {row} are the same hand {key}; frame_id must tell them apart.")
     pairs = [(row, truth[key]) for row, key in enumerate(_keys(predictions)) if key in truth]
     here, there = np.array(pairs, int).reshape(-1, 2).T
     return here, there

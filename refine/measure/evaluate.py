@@ -81,7 +81,7 @@ def measure_rows(
     model: HandModel,
     metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, np.ndarray]:
-    """Every metric of every row, ``(N,)`` each by its column; NaN where a row cannot be measured.
+    """Every metric of every row, ``(N,)`` each by its column (per joint ``(N, 21)``); NaN where it cannot be measured.
 
     Joints are those of the pose columns, or `keypoints_3d` where a row has no pose. Errors are taken in the
     camera's frame where both files give `object_pose`, in the object's frame otherwise; where they do, the
@@ -119,7 +119,8 @@ def measure_rows(
         for metric in metrics:
             values = metric(compared)
             if values is not None:
-                result.setdefault(metric.column, np.full(count, np.nan))[rows] = values
+                absent = np.full((count, *values.shape[1:]), np.nan)
+                result.setdefault(metric.column, absent)[rows] = values
     return result
 
 

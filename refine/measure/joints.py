@@ -13,9 +13,14 @@ from scipy.integrate import trapezoid
 from .arguments import Array, alike, as_numpy
 
 
+def joint_errors(predicted: Array, target: Array) -> np.ndarray:
+    """Distance of every point from its target: (B, points), metres."""
+    return np.linalg.norm(np.subtract(*_pair(predicted, target)), axis=-1)
+
+
 def mpjpe(predicted: Array, target: Array) -> np.ndarray:
     """Mean per-joint position error: mean over j of ‖p_j − t_j‖ (Ionescu et al., Human3.6M, TPAMI 2014); metres."""
-    return _distances(predicted, target).mean(axis=1)
+    return joint_errors(predicted, target).mean(axis=1)
 
 
 def mpjpe_root_relative(predicted: Array, target: Array, root: int = 0) -> np.ndarray:
@@ -62,7 +67,7 @@ def mpcpe(predicted: Array, target: Array) -> np.ndarray:
     ``predicted`` and ``target`` (B, 8, 3) are the corners (`contact.objects.box.box_corners`) under the
     predicted and the true object pose, in one order; metres.
     """
-    errors = _distances(predicted, target)
+    errors = joint_errors(predicted, target)
     if errors.shape[1] != 8:
         raise ValueError(f"predicted must hold the 8 corners of a box, got {errors.shape[1]} points")
     return errors.mean(axis=1)
@@ -73,7 +78,7 @@ def pck(predicted: Array, target: Array, threshold: float) -> np.ndarray:
 
     Simon et al., CVPR 2017; Zimmermann & Brox, ICCV 2017.
     """
-    errors = _distances(predicted, target)
+    errors = joint_errors(predicted, target)
     return np.where(np.isnan(errors).any(axis=1), np.nan, (errors <= threshold).mean(axis=1))
 
 
@@ -85,10 +90,14 @@ def auc(predicted: Array, target: Array, largest: float = 0.05, steps: int = 100
     """
     if not (largest > 0 and steps >= 2):
         raise ValueError(f"largest must be positive and steps at least 2, got {largest} and {steps}")
-    errors = _distances(predicted, target)
-    within = (errors[..., None] <= np.linspace(0.0, largest, steps)).mean(axis=1)
-    area = trapezoid(within, axis=1) / (steps - 1)
+    errors = joint_errors(predicted, target)
+    area = trapezoid(pck_curve(errors, np.linspace(0.0, largest, steps)), axis=1) / (steps - 1)
     return np.where(np.isnan(errors).any(axis=1), np.nan, area)
+
+
+def pck_curve(errors: Array, thresholds: np.ndarray) -> np.ndarray:
+    """Share of each hand's joints whose error (B, J) is no larger than each of ``thresholds`` (K,): (B, K)."""
+    return (as_numpy(errors)[..., None] <= thresholds).mean(axis=1)
 
 
 def error_in_std(predicted: Array, target: Array, std: Array) -> np.ndarray:
@@ -96,13 +105,9 @@ def error_in_std(predicted: Array, target: Array, std: Array) -> np.ndarray:
 
     About 1 when the predicted deviations are honest.
     """
-    squared = _distances(predicted, target) ** 2 / (3 * as_numpy(std) ** 2)
+    squared = joint_errors(predicted, target) ** 2 / (3 * as_numpy(std) ** 2)
     return np.sqrt(squared.mean(axis=1))
 
 
 def _pair(predicted: Array, target: Array) -> list[np.ndarray]:
     return alike("(B, points, 3)", predicted=predicted, target=target)
-
-
-def _distances(predicted: Array, target: Array) -> np.ndarray:
-    return np.linalg.norm(np.subtract(*_pair(predicted, target)), axis=-1)

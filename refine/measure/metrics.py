@@ -18,7 +18,7 @@ from contact.objects import ObjectMesh
 
 from .contact import contact_ratio, penetration_depth
 from .crossing import bones_crossing, crossing_depth
-from .joints import auc, error_in_std, mpcpe, mpjpe, mpjpe_procrustes, mpjpe_root_relative, mpvpe, pck
+from .joints import auc, error_in_std, joint_errors, mpcpe, mpjpe, mpjpe_procrustes, mpjpe_root_relative, mpvpe, pck
 from .picture import error_across_view, error_along_view, reprojection_to_joints, reprojection_to_keypoints
 from .volumes import intersection_volume
 
@@ -73,13 +73,15 @@ class Metric:
     name: str
     unit: Literal["", "mm", "cm3", "px"]
     function: Callable[..., np.ndarray]
-    """one value per grasp (B,), SI units"""
+    """one value per grasp (B,), or per joint (B, 21); SI units"""
     needs: tuple[str, ...]
     """what of a `Comparison` ``function`` takes, in its order; where one is None nothing is measured"""
     median: bool = False
     """print the median over rows too"""
     root_mean_square: bool = False
     """over rows, instead of the mean"""
+    better: Literal["less", "more", ""] = "less"
+    """of one grasp; empty where neither is"""
 
     @property
     def column(self) -> str:
@@ -87,7 +89,7 @@ class Metric:
         return f"{self.name}_{self.unit}" if self.unit else self.name
 
     def __call__(self, rows: Comparison) -> np.ndarray | None:
-        """Values ``(B,)`` in the unit; None where the rows lack something."""
+        """Values ``(B,)`` or ``(B, 21)`` in the unit; None where the rows lack something."""
         given = [attrgetter(name)(rows) for name in self.needs]
         if any(value is None for value in given):
             return None
@@ -100,9 +102,9 @@ METRICS = (
     Metric("mpjpe_root_relative", "mm", mpjpe_root_relative, _JOINTS, median=True),
     Metric("mpjpe_procrustes", "mm", mpjpe_procrustes, _JOINTS, median=True),
     Metric("mpjpe_keypoints", "mm", mpjpe, ("predicted.joints", "true.keypoints"), median=True),
-    Metric("auc_50mm", "", auc, _JOINTS),
-    Metric("pck_20mm", "", partial(pck, threshold=0.02), _JOINTS),
-    Metric("pck_50mm", "", partial(pck, threshold=0.05), _JOINTS),
+    Metric("auc_50mm", "", auc, _JOINTS, better="more"),
+    Metric("pck_20mm", "", partial(pck, threshold=0.02), _JOINTS, better="more"),
+    Metric("pck_50mm", "", partial(pck, threshold=0.05), _JOINTS, better="more"),
     Metric("mpvpe", "mm", mpvpe, ("predicted.skin", "true.skin")),
     Metric("mpcpe", "mm", mpcpe, ("predicted.corners", "true.corners")),
     Metric("along_view", "mm", error_along_view, (*_JOINTS, "eye")),
@@ -110,14 +112,16 @@ METRICS = (
     Metric("reprojection", "px", reprojection_to_keypoints, ("predicted.joints", "keypoints_2d", "projection")),
     Metric("reprojection_truth", "px", reprojection_to_joints, (*_JOINTS, "projection")),
     Metric("joint_error_in_std", "", error_in_std,
-           ("predicted.local_joints", "true.local_joints", "joint_std"), root_mean_square=True),
+           ("predicted.local_joints", "true.local_joints", "joint_std"), root_mean_square=True, better=""),
     Metric("penetration", "mm", penetration_depth, ("predicted.local_skin", "object")),
     Metric("crossing", "mm", crossing_depth, ("predicted.local_joints", "predicted.local_skin", "object")),
     Metric("bones_crossing", "", bones_crossing, ("predicted.local_joints", "object")),
     Metric("volume", "cm3", intersection_volume, ("predicted.local_skin", "faces", "object")),
-    Metric("contact_ratio", "", contact_ratio, ("predicted.local_skin", "object")),
-    Metric("reference_penetration", "mm", penetration_depth, ("true.local_skin", "object")),
-    Metric("reference_crossing", "mm", crossing_depth, ("true.local_joints", "true.local_skin", "object")),
-    Metric("reference_volume", "cm3", intersection_volume, ("true.local_skin", "faces", "object")),
-    Metric("reference_contact_ratio", "", contact_ratio, ("true.local_skin", "object")),
+    Metric("contact_ratio", "", contact_ratio, ("predicted.local_skin", "object"), better=""),
+    Metric("reference_penetration", "mm", penetration_depth, ("true.local_skin", "object"), better=""),
+    Metric("reference_crossing", "mm", crossing_depth, ("true.local_joints", "true.local_skin", "object"), better=""),
+    Metric("reference_volume", "cm3", intersection_volume, ("true.local_skin", "faces", "object"), better=""),
+    Metric("reference_contact_ratio", "", contact_ratio, ("true.local_skin", "object"), better=""),
 )  # fmt: skip
+JOINT_ERROR = Metric("joint_error", "mm", joint_errors, _JOINTS)
+"""of each joint; METRICS have one value per grasp"""
