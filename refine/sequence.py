@@ -26,7 +26,7 @@ from .evidence.input_error import input_error as named_error
 from .evidence.inputs import as_hand_pose, as_object_pose, is_pair
 from .evidence.pose_prior import PosePrior
 from .evidence.stated import Stated
-from .files.prediction_poses import into_camera_frame
+from .files.prediction_poses import into_camera_frame, into_object_frame
 from .files.result_arrays import (
     SavedArrays,
     from_arrays,
@@ -40,6 +40,9 @@ from .files.status import HOLDS, Status, statuses
 from .measure.contact import contact_ratio
 from .request import Request
 from .solve.motion import Around, MotionInput, MotionSolved, solve_motion
+from .view.grasp import distances
+from .view.pictures import GraspView
+from .view.viewable import ViewableMotion
 
 _FILE = "sequence.npz"
 _SHORTEST = 3
@@ -48,7 +51,7 @@ _ARRAYS = ("uncertainty", "object_poses", "faces")
 
 
 @dataclass(frozen=True)
-class SequenceResult:
+class SequenceResult(ViewableMotion):
     """A refined motion of ``T`` frames of one hand, in the frame that it came in."""
 
     pose: HandPose
@@ -91,6 +94,48 @@ class SequenceResult:
         """(T, V, 3) metres, in the frame of the part that is held."""
         pose = torch.from_numpy(self.object_poses[:, int(self.part)])
         return (self.vertices_after - pose[:, None, :3, 3]) @ pose[:, :3, :3]
+
+    def view(self, index: int = 0, *, title: str | None = None, truth: HandPose | None = None) -> GraspView:
+        """What is shown of frame ``index``, with the part that is held, in its frame.
+
+        Args:
+            title: its name; object and number when not given.
+            truth: the true hands, one for each frame, in the frame of the input.
+
+        Raises:
+            IndexError: there is no such frame.
+            ValueError: ``truth`` has not as many hands as there are frames.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index: got {index}; a frame from 0 to {len(self) - 1}.")
+        if truth is not None and len(truth) != len(self):
+            raise ValueError(f"truth: {len(truth)} hands for {len(self)} frames; give one for each.")
+        mesh, at = self.objects[int(self.part)], torch.from_numpy(self.object_poses[[index], int(self.part)])
+
+        def skin(pose: HandPose) -> Tensor:
+            return self.hand_model(into_object_frame(pose[index], at, self.hand_model)).vertices[0]
+
+        hands = {"after": skin(self.pose)}
+        hands["before"] = skin(self.initial_pose) if self.initial_pose[index].finite().all() else hands["after"]
+        if truth is not None:
+            hands["truth"] = skin(truth)
+        return GraspView(
+            title or f"{mesh.name} · frame {index}".removeprefix(" · "),
+            mesh.vertices.numpy(),
+            mesh.faces.numpy(),
+            self.faces,
+            object_points=mesh.points.numpy(),
+            object_normals=mesh.normals.numpy(),
+            object_contact=self.contact[index].float().numpy(),
+            object_contact_sd=self.contact_var[index].float().sqrt().numpy(),
+            parts=self.hand_model.part_of_vertex.numpy(),
+            open_faces=len(self.hand_model.faces),
+            object_pose=at[0].numpy(),
+            status=self.status[index].value,
+            explanation=self.status[index].explanation,
+            **{name: vertices.numpy() for name, vertices in hands.items()},
+            **distances(mesh, self.faces, hands),
+        )
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in Counter(s.value for s in self.status).items())

@@ -79,6 +79,24 @@ def test_what_is_known_of_holding_is_believed() -> None:
     assert Status.APART not in told.status[20:]
 
 
+def test_a_motion_is_shown(result: SequenceResult, tmp_path: Path) -> None:
+    """Frame by frame in the object's frame, where the hand comes from before the camera; gaps are shown as filled."""
+    view = result.view(HELD.start + 4, truth=SCENE.pose)
+    np.testing.assert_allclose(view.after, result.vertices_inside[HELD.start + 4], atol=1e-5)
+    inside = SCENE.model(SCENE.inside).vertices[HELD.start + 4]
+    np.testing.assert_allclose(view.hands["truth"], inside, atol=1e-5)
+    gap = result.view(5)
+    assert np.array_equal(gap.before, gap.after)
+    assert gap.status == "filled"
+    text = result.to_html(tmp_path / "motion.html", title="a box is carried").read_text()
+    assert "a box is carried" in text
+    assert len(text) < 6e6
+    with pytest.raises(IndexError, match="index"):
+        result.view(LENGTH)
+    with pytest.raises(ValueError, match="truth"):
+        result.view(0, truth=SCENE.pose[:3])
+
+
 def test_results_are_read_back_to_the_bit(result: SequenceResult, tmp_path: Path) -> None:
     back = SequenceResult.load(result.save(tmp_path / "motion"))
     for name in ("vertices_after", "joints_after", "holding", "contact", "contact_var"):
