@@ -194,10 +194,12 @@ def _acceleration(shares: ErrorInTime, motion: MotionInput, model: HandModel) ->
     """Smooth, as far as the error is new in every frame: of a drift, smoothing tells nothing."""
     parts = zip(_HASTE, (shares.place, shares.turn, shares.bend), strict=True)
     smooth = Acceleration(*(std / motion.rate**2 / max(share, 1e-4) ** 0.5 for std, share in parts))
-    root = model.root(motion.pose)
-    return InFrame(
-        len(root), motion.rotation, (motion.rotation @ root[..., None])[..., 0] - root + motion.shift, smooth
-    )
+    root, rotation, picture = model.root(motion.pose), motion.rotation, None
+    shift = (rotation @ root[..., None])[..., 0] + motion.shift
+    if isinstance(motion.error, InputError) and motion.error.along is not None:
+        depth = (rotation @ motion.pose.transl[..., None])[:, 2, 0] + shift[:, 2]
+        picture = float(depth.median())
+    return InFrame(len(root), rotation, shift, smooth, picture)
 
 
 def _in_hand(held: Tensor, motion: MotionInput) -> MovesWith:
