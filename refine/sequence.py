@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contact.input_error import InputError, line_of_sight
+from contact.input_error import line_of_sight
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose, load_hand_model
-from hand_models.arguments import as_floats
 
 from .config import RefineConfig
-from .evidence.error_in_time import judged_error
 from .evidence.gaps import filled_in, missing_frames
-from .evidence.input_error import input_error as named_error
-from .evidence.inputs import as_hand_pose, as_object_pose, is_pair
+from .evidence.inputs import as_hand_pose, is_pair
+from .evidence.motion_inputs import error_of_motion, part_poses
 from .evidence.pose_prior import PosePrior
 from .evidence.stated import Stated
 from .files.prediction_poses import into_camera_frame, into_object_frame
@@ -90,6 +88,11 @@ class SequenceResult(ViewableMotion):
         return len(self.status)
 
     @property
+    def object(self) -> ObjectMesh:
+        """The part that is held."""
+        return self.objects[int(self.part)]
+
+    @property
     def vertices_inside(self) -> Tensor:
         """(T, V, 3) metres, in the frame of the part that is held."""
         pose = torch.from_numpy(self.object_poses[:, int(self.part)])
@@ -110,7 +113,7 @@ class SequenceResult(ViewableMotion):
             raise IndexError(f"index: got {index}; a frame from 0 to {len(self) - 1}.")
         if truth is not None and len(truth) != len(self):
             raise ValueError(f"truth: {len(truth)} hands for {len(self)} frames; give one for each.")
-        mesh, at = self.objects[int(self.part)], torch.from_numpy(self.object_poses[[index], int(self.part)])
+        mesh, at = self.object, torch.from_numpy(self.object_poses[[index], int(self.part)])
 
         def skin(pose: HandPose) -> Tensor:
             return self.hand_model(into_object_frame(pose[index], at, self.hand_model)).vertices[0]
@@ -139,7 +142,7 @@ class SequenceResult(ViewableMotion):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in Counter(s.value for s in self.status).items())
-        name = self.objects[int(self.part)].name or "an object"
+        name = self.object.name or "an object"
         return (
             f"{type(self).__name__}: {len(self)} frames of a {self.pose.side} hand at {name}: {counts}; "
             f"holding in {int((self.holding >= HOLDS).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
@@ -228,7 +231,7 @@ def refine_sequence(
             of the hands, as in `refine_grasp`. None or "unknown": what the motion shows to be noise is taken for
             that; of drifts, which look like motions, nothing is known and nothing is mended.
         holding: whether the hand holds the object: True or False, or one of these, or None, for each frame. None, the
-            default: judged, from what the network sees of single frames, from rest, and from what came before and after.
+            default: judged, from what the network sees of single frames, rest, and what came before and after.
         camera, keypoints_2d, confidence, keypoint_sigma, depth_points, side, scale, config, hand_model: as in
             `refine_grasp`, a row for each frame; for two hands lists of two.
 
@@ -272,7 +275,7 @@ def _one_hand(
         )
     gone = missing_frames(given, model)
     meshes = list(object_mesh) if isinstance(object_mesh, list) else [object_mesh]
-    placed = _part_poses(object_poses, length, len(meshes))
+    placed = part_poses(object_poses, length, len(meshes))
     in_frame = None if object_poses is None else placed
     before = filled_in(given, gone)  # ends and jumps in the frame of the hands: seen from there, none is far
     readings = replace(stated, input_error=None)
@@ -291,7 +294,7 @@ def _one_hand(
     motion = MotionInput(
         pose,
         ~gone,
-        _error(stated.input_error, before[~gone], object_poses is not None),
+        error_of_motion(stated.input_error, before[~gone], object_poses is not None),
         flip @ rotation @ flip,
         shift @ flip,
         line_of_sight(pose, right, placed[:, part] @ torch.block_diag(flip, torch.eye(1))),
@@ -327,9 +330,8 @@ def _result(
     points = len(objects[part].points)
     contact, spread = torch.zeros(length, points, dtype=torch.float16), torch.zeros(length, points, dtype=torch.float16)
     if solved.field is not None:
-        latest = (torch.searchsorted(solved.seen, torch.arange(length), right=True) - 1).clamp_min(0)
-        contact = (solved.holding[:, None] * solved.field.contact[latest]).half()
-        spread = solved.field.contact_var[latest].half()
+        contact = (solved.holding[:, None] * solved.field.contact[solved.look]).half()
+        spread = solved.field.contact_var[solved.look].half()
     return SequenceResult(
         pose=pose,
         initial_pose=given,
@@ -350,49 +352,9 @@ def _result(
     )
 
 
-def _part_poses(value: Any, length: int, parts: int) -> Tensor:
-    """``(T, P, 4, 4)`` part to the frame of the hands."""
-    if value is None:
-        return torch.eye(4).expand(length, parts, 4, 4)
-    poses = as_floats("object_poses", value).cpu()
-    if poses.ndim == 3:
-        poses = poses[:, None]
-    if poses.shape != (length, parts, 4, 4):
-        raise ValueError(
-            f"object_poses: got shape {tuple(poses.shape)}; expected ({length}, 4, 4), one a frame of hand_poses, or "
-            f"({length}, {parts}, 4, 4) for {parts} parts."
-        )
-    try:
-        return torch.stack([as_object_pose(poses[:, k], length) for k in range(parts)], 1)
-    except ValueError as error:
-        raise ValueError(str(error).replace("object_pose:", "object_poses:", 1)) from None
-
-
 def _nearest(requests: Sequence[Request], model: HandModel) -> int:
     """The part whose surface the hand is nearest to, by the tenth of the frames in which it is nearest."""
     if len(requests) == 1:
         return 0
     near = [torch.cdist(model.joints(r.pose), r.object.points[None]).amin((1, 2)).quantile(0.1) for r in requests]
     return int(torch.stack(near).argmin())
-
-
-def _error(stated: Any, pose: HandPose, before_camera: bool) -> InputError | Tensor:
-    """How the motion may be off, stated or judged from its known frames in the frame that they came in."""
-    error = named_error(stated) if isinstance(stated, str) else stated
-    if error is None:
-        return judged_error(pose)
-    if not isinstance(error, InputError):
-        covariance = as_floats("input_error", error, torch.float64)
-        if covariance.shape != (51, 51):
-            raise ValueError(
-                f"input_error: got shape {tuple(covariance.shape)}; pass a name such as 'camera', an InputError, or a "
-                "covariance (51, 51), the same for all frames."
-            )
-        if not covariance.isfinite().all() or torch.linalg.cholesky_ex(covariance)[1].any():
-            raise ValueError("input_error: not positive definite; pass a covariance in metres and radians.")
-        return covariance
-    if error.along is not None and not before_camera:
-        raise ValueError(
-            "input_error: 'camera' is along the line of sight; give object_poses, the object's poses before the camera."
-        )
-    return error

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 from batch_fakes import fake_refine, predictions, small_box, tiny_hand
+from motion_scene import HELD, motion_scene
 
+from contact.perturb import perturb
+from hand_models import HandPose
 from refine.batch import rows
 from refine.batch.motions import motions, refine_motion
+from refine.commands import cli
 from refine.config import RefineConfig
+from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
 
 OBJECTS = {"cup": None, "box": None}
@@ -108,10 +116,6 @@ def test_without_a_refiner_of_motions_rows_are_single(no_files: None) -> None:
 
 def test_frames_of_a_file_are_what_refine_sequence_takes() -> None:
     """Confidence 0 is a frame that is missing; two input errors in one motion are refused."""
-    from motion_scene import motion_scene
-
-    from contact.perturb import perturb
-
     scene, count = motion_scene(), 12
     noisy = perturb(scene.pose[:count], "toch-r5", seed=0)
     frames = Predictions(
@@ -131,3 +135,43 @@ def test_frames_of_a_file_are_what_refine_sequence_takes() -> None:
     named = replace(frames, input_error=np.array(["image"] * 6 + ["camera"] * 6))
     with pytest.raises(ValueError, match="input_error"):
         refine_motion(named, scene.mesh, scene.model, RefineConfig())
+
+
+def test_a_file_of_a_motion_is_refined_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line: frames in any order, one missing, one of no motion; pages, and measures over time."""
+    scene, count = motion_scene(), 14
+    start = HELD.start - 4
+    true, poses = scene.pose[start : start + count], scene.object_poses[start : start + count].numpy()
+    order = np.random.default_rng(0).permutation(count)
+
+    def rows_of(pose: HandPose) -> Predictions:
+        arrays = {name: value[order] for name, value in pose.as_arrays().items()}
+        return Predictions(
+            np.array(["box"] * count), np.array(["right"] * count), "open", **arrays, object_pose=poses[order],
+            input_error=np.array(["image"] * count), sequence_id=np.array(["lift"] * count), frame_index=order,
+        )  # fmt: skip
+
+    noisy = perturb(true, "image", seed=3)
+    noisy.transl[6] = torch.nan
+    (tmp_path / "meshes").mkdir()
+    trimesh.creation.box((0.10, 0.06, 0.08)).export(tmp_path / "meshes" / "box.obj")
+    given, truth, out = tmp_path / "p.npz", tmp_path / "truth.npz", tmp_path / "out"
+    write_predictions(given, rows_of(noisy))
+    write_predictions(truth, rows_of(true))
+    options = ["--objects", str(tmp_path / "meshes"), "--hand-model", "open"]
+    arguments = ["refine", str(given), *options, "--out", str(out), "--sequences", "--report", "--report-rows", "0"]
+    assert cli.main(arguments) == 0
+    refined = read_predictions(out / "p.refined.npz")
+    assert refined.frame_index.tolist() == order.tolist()
+    assert refined.status[order.tolist().index(6)] == "filled"
+    assert (refined.holding_probability >= 0).all()
+    assert len(list((out / "p.report" / "rows").glob("*.npz"))) == count
+    assert len(list((out / "p.report" / "motions").glob("*.html"))) == 1
+    capsys.readouterr()
+    figures = []
+    for path in (given, out / "p.refined.npz"):
+        found = tmp_path / "figures.json"
+        assert cli.main(["eval", str(path), "--reference", str(truth), *options, "--out", str(found)]) == 0
+        figures.append(json.loads(found.read_text()))
+    for name in ("acceleration_error_mm_per_frame2", "jitter_mm_per_frame2"):
+        assert figures[1][name] < 0.5 * figures[0][name]

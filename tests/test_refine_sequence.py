@@ -146,6 +146,17 @@ def test_the_result_moves_with_the_world(noisy: HandPose) -> None:
     torch.testing.assert_close(here.joints_after @ rotation.T + shift, there.joints_after, atol=1e-3, rtol=0)
 
 
+def test_time_may_run_backwards(noisy: HandPose) -> None:
+    """Exactly, where the frames that the network looks at are the same: every third, as many before as after."""
+    some, poses = noisy[:25], SCENE.object_poses[:25]
+    backwards = torch.arange(24, -1, -1)
+    there = refined(some, poses=poses, input_error=IMAGE)
+    back = refined(some[backwards], poses=poses[backwards], input_error=IMAGE)
+    assert there.holding.amax() - there.holding.amin() > 0.5
+    torch.testing.assert_close(back.joints_after[backwards], there.joints_after, atol=1e-4, rtol=0)
+    torch.testing.assert_close(back.holding[backwards], there.holding, atol=1e-3, rtol=0)
+
+
 def test_parts_and_two_hands() -> None:
     """A lid beside the box, far from the hand: the hand is at the box; a left hand at rest is left alone."""
     lid = ObjectMesh.from_any(trimesh.creation.box((0.1, 0.01, 0.08)), name="lid", resolution=24, cache=False)

@@ -85,10 +85,10 @@ class MotionSolved:
     """(T,) probability"""
     variance: Tensor
     """(T, 21) square metres per axis, of the joints"""
-    seen: Tensor
-    """(K,) frames that the network looked at"""
+    look: Tensor
+    """(T,) which row of `field` is nearest to each frame; the network looks at every third that may hold"""
     field: ContactField | None
-    """of those; None where there are none"""
+    """(K) what it saw; None where it looked at nothing"""
     iterations: int
 
 
@@ -143,16 +143,17 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     pose = solve(smooth, [replace(still, robust=100.0)])  # convex first: from far away all steps look like outliers
     pose = solve(pose, [still])
     odds, middle = _near(pose, std, shares, objects, model)
-    seen = ((odds > -MOST) | (held > 0.05)).nonzero()[::_EVERY, 0].contiguous()
+    may_hold = ((odds > -MOST) | (held > 0.05)).nonzero()[:, 0]
+    seen = may_hold[(len(may_hold) - 1) % _EVERY // 2 :: _EVERY].contiguous()  # as many before as after
     field = _look(objects, model, pose[seen], covariance(pose, [still])[seen], config) if len(seen) else None
     if field is not None:
-        odds = odds + log_odds(field.holding[_latest(seen, length)])
+        odds = odds + log_odds(field.holding[_look_of(seen, length)])
     held = _holding(odds, middle, std, shares, motion)
     of_frames = [*_contact(pose, held, seen, field, objects, model, config), *motion.others]
     last = [_in_hand(held, motion), PerFrame(tuple(of_frames), 1, length)]
     pose = solve(pose, last)
     variance = _joint_variance(HandState.of(pose, model, skin), covariance(pose, last))
-    return MotionSolved(pose, held, variance, seen, field, used)
+    return MotionSolved(pose, held, variance, _look_of(seen, length), field, used)
 
 
 def input_over_time(motion: MotionInput, model: HandModel) -> tuple[CorrelatedInput, ErrorInTime, float]:
@@ -255,9 +256,9 @@ def _look(
     )
 
 
-def _latest(seen: Tensor, length: int) -> Tensor:
-    """(T,) which of the looks at the frames ``seen (K,)`` is the last before each frame, or the first."""
-    return (torch.searchsorted(seen, torch.arange(length), right=True) - 1).clamp_min(0)
+def _look_of(seen: Tensor, length: int) -> Tensor:
+    """(T,) which of the looks at the frames ``seen (K,)`` is the nearest to each frame."""
+    return torch.searchsorted(0.5 * (seen[1:] + seen[:-1]), torch.arange(length, dtype=torch.float32))
 
 
 def _contact(
@@ -281,10 +282,10 @@ def _contact(
     terms: list[Term] = []
     touch = torch.zeros_like(yields)
     if field is not None:
-        latest = _latest(seen, length)
+        look = _look_of(seen, length)
         sure = (2 * held - 1).clamp_min(0)  # a hand that may not hold is not drawn to the object
         weight = sure * _LASTS * _SHARE
-        targets = field_terms(model, objects, which[seen], pose[seen], field, config)[latest]
+        targets = field_terms(model, objects, which[seen], pose[seen], field, config)[look]
         joints = replace(targets.joints, weight=targets.joints.weight * weight)
         alike = replace(targets.correspondences, weight=targets.correspondences.weight * weight[:, None])
         together = joints.covariance.mean(1) / weight[:, None, None].clamp_min(1e-6)
