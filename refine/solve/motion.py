@@ -36,8 +36,9 @@ from .optimize import field_terms, joint_variance, soft_tissue
 
 _HASTE = tuple(6**0.5 * std for std in (TRACKING.translation, TRACKING.rotation, 0.25 * TRACKING.pose))
 """Metres and radians a frame²: what second differences of measured hands are at the least, by how trackers err."""
-_IN_HAND = (0.0013, 0.015, 0.12)
-"""Metres and radians a frame: place, turn and joint angles of a hand in the frame of what it holds"""
+_IN_HAND = (0.0013, 0.015, 0.03)
+"""Metres and radians a frame: place, turn and joint angles of a hand in the frame of what it holds; fitted to motions
+made from grasps on held-out objects, with what trackers err by"""
 _LASTS = level_and_change(0.0)[0]
 """What a frame counts for of what lasts as long as a drift does: what is wrong with one frame is so with the next."""
 _SHARE = CAMERA.share
@@ -147,6 +148,7 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     seen = may_hold[(len(may_hold) - 1) % _EVERY // 2 :: _EVERY].contiguous()  # as many before as after
     field = _look(objects, model, pose[seen], covariance(pose, [still])[seen], config) if len(seen) else None
     if field is not None:
+        assert field.holding is not None
         odds = odds + log_odds(field.holding[_look_of(seen, length)])
     held = _holding(odds, middle, std, shares, motion)
     of_frames = [*_contact(pose, held, seen, field, objects, model, config), *motion.others]
