@@ -36,7 +36,7 @@ from .optimize import field_terms, joint_variance, soft_tissue
 
 _HASTE = tuple(6**0.5 * std for std in (TRACKING.translation, TRACKING.rotation, 0.25 * TRACKING.pose))
 """Metres and radians a frame²: what second differences of measured hands are at the least, by how trackers err."""
-_IN_HAND = (0.0013, 0.015, 0.03)
+_IN_HAND = (0.0013, 0.015, 0.06)
 """Metres and radians a frame: place, turn and joint angles of a hand in the frame of what it holds; fitted to motions
 made from grasps on held-out objects, with what trackers err by"""
 _LASTS = level_and_change(0.0)[0]
