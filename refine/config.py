@@ -54,7 +54,7 @@ class RefineConfig:
     gate: bool = True
     """weigh how probable it is that the hand holds and the result is better, and go as far; False always goes all the
     way"""
-    undecided: float = 0.5
+    undecided: float = 0.8
     """probability up to which the input stays"""
     sure: float = 0.95
     """probability from which on the result is returned; between the two the hand goes part of the way"""

@@ -74,39 +74,43 @@ def normal_errors(variance: torch.Tensor, factor: float, seed: int) -> torch.Ten
 
 def test_the_fit_finds_the_factors_of_normal_errors():
     variance = 1e-4 * torch.rand(600, 21, generator=torch.Generator().manual_seed(0)) + 1e-6
-    accepted = torch.arange(600) % 3 > 0
-    factor = torch.where(accepted, 2.5, 0.7)[:, None, None]
+    share, stated = (torch.arange(600) % 3 > 0).float(), torch.arange(600) % 3 > 1
+    factor = torch.tensor([0.7, 2.5, 1.6]).repeat(200)[:, None, None]
     error = normal_errors(variance, 1.0, 1) * factor
-    scale = fit_scale(variance, error, accepted)
+    scale = fit_scale(variance, error, share, stated)
     assert scale.refined == pytest.approx(2.5, rel=0.03)
+    assert scale.stated == pytest.approx(1.6, rel=0.03)
     assert scale.kept == pytest.approx(0.7, rel=0.03)
     fresh = normal_errors(variance, 1.0, 2) * factor
-    assert coverage(scale.std(variance, accepted), fresh) == pytest.approx(COVERAGE, abs=0.01)
+    assert coverage(scale.std(variance, share, stated), fresh) == pytest.approx(COVERAGE, abs=0.01)
 
 
 def test_hands_that_go_part_of_the_way_are_in_between():
     variance = torch.full((3, 21), 4e-6)
-    std = UncertaintyScale(refined=2.0, kept=0.5).std(variance, torch.tensor([0.0, 0.25, 1.0]))
-    torch.testing.assert_close(std, 2e-3 * torch.tensor([0.5, 0.875, 2.0])[:, None].expand(3, 21))
+    scale, share = UncertaintyScale(refined=2.0, stated=1.0, kept=0.5), torch.tensor([0.0, 0.25, 1.0])
+    for stated, expected in ((False, [0.5, 0.875, 2.0]), (True, [0.5, 0.625, 1.0])):
+        std = scale.std(variance, share, torch.tensor([stated] * 3))
+        torch.testing.assert_close(std, 2e-3 * torch.tensor(expected)[:, None].expand(3, 21))
 
 
 def test_errors_with_heavy_tails_are_covered_too():
     variance = torch.full((400, 21), 1e-6)
     generator = torch.Generator().manual_seed(0)
     error = 1e-3 * torch.empty(400, 21, 3).cauchy_(generator=generator)
-    scale = fit_scale(variance, error, torch.ones(400, dtype=torch.bool))
-    assert coverage(scale.std(variance, torch.ones(400, dtype=torch.bool)), error) == pytest.approx(COVERAGE, abs=0.002)
+    share, stated = torch.ones(400), torch.zeros(400, dtype=torch.bool)
+    scale = fit_scale(variance, error, share, stated)
+    assert coverage(scale.std(variance, share, stated), error) == pytest.approx(COVERAGE, abs=0.002)
 
 
 def test_an_outcome_that_never_happens_is_calibrated_as_all():
     variance = torch.full((50, 21), 1e-6)
-    scale = fit_scale(variance, normal_errors(variance, 3.0, 0), torch.ones(50, dtype=torch.bool))
-    assert scale.kept == scale.refined
+    scale = fit_scale(variance, normal_errors(variance, 3.0, 0), torch.ones(50), torch.zeros(50, dtype=torch.bool))
+    assert scale.kept == scale.stated == scale.refined
 
 
 def test_too_few_hands_are_refused():
     with pytest.raises(ValueError, match=r"error: 42 joints; give 100 or more"):
-        fit_scale(torch.ones(2, 21), torch.ones(2, 21, 3), torch.ones(2, dtype=torch.bool))
+        fit_scale(torch.ones(2, 21), torch.ones(2, 21, 3), torch.ones(2), torch.ones(2, dtype=torch.bool))
 
 
 def test_the_card_brings_the_factors_back(tmp_path):
@@ -114,9 +118,9 @@ def test_the_card_brings_the_factors_back(tmp_path):
     assert load_scale(weights) == UncertaintyScale()
     weights.with_suffix(".json").write_text(json.dumps({"network": {}}))
     assert load_scale(weights) == UncertaintyScale()
-    card = {"uncertainty": {"refined": 1.5, "kept": 2, "coverage": 0.68, "coverage_none": 0.7}}
+    card = {"uncertainty": {"refined": 1.5, "stated": 1, "kept": 2, "coverage": 0.68, "coverage_none": 0.7}}
     weights.with_suffix(".json").write_text(json.dumps(card))
-    assert load_scale(weights) == UncertaintyScale(1.5, 2.0)
+    assert load_scale(weights) == UncertaintyScale(1.5, 1.0, 2.0)
 
 
 # On the corpus --------------------------------------------------------------------------------------
@@ -136,26 +140,33 @@ def test_noisy_hands_are_refined_and_measured(weights, tmp_path, model, monkeypa
     build_object(corpus, 0)
     torch.set_num_threads(threads)
     monkeypatch.setattr("contact.corpus.corpus.HELD_OUT", 1)
-    config = CalibrationConfig(corpus.out, weights, grasps=3, protocols=("image", "none"))
-    outcomes = fitting.run_outcomes(config, model)
-    assert outcomes.variance.shape == (6, 21)
-    assert outcomes.protocol.tolist() == [0, 0, 0, 1, 1, 1]
-    kept = outcomes.share[3:] == 0
+    config, cases = (
+        CalibrationConfig(corpus.out, weights, grasps=3),
+        (("image", False), ("none", False), ("camera", True)),
+    )
+    outcomes = fitting.run_outcomes(config, model, cases)
+    assert outcomes.variance.shape == (9, 21)
+    assert outcomes.case.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert outcomes.stated.tolist() == [False] * 6 + [True] * 3
+    kept = outcomes.share[3:6] == 0
+    # Under `none` the input is the truth, and hands that stay have left it only where they were too deep in.
     assert kept.any()
-    assert (outcomes.error[3:][kept].abs() < 1e-6).all()  # under `none` the input is the truth
+    assert float(outcomes.error[3:6][kept].norm(dim=-1).mean()) < 0.02
+    assert (outcomes.share[6:] == 1).all()
     assert (outcomes.error[:3].norm(dim=-1).mean(1) > 1e-3).all()
 
 
 def test_the_card_receives_the_factors_and_how_well_they_hold(weights, tmp_path, model, monkeypatch):
     variance = 1e-4 * torch.rand(800, 21, generator=torch.Generator().manual_seed(0)) + 1e-6
-    share, protocol = (torch.arange(800) % 3 > 0).float(), torch.arange(800) // 400
+    share, case = (torch.arange(800) % 3 > 0).float(), torch.arange(800) // 400
+    stated = torch.zeros(800, dtype=torch.bool)
     error = normal_errors(variance, 1.7, 3)
-    error[(protocol == 1) & (share == 0)] = 0  # not noisy and kept: nothing to learn from
-    outcomes = fitting.Outcomes(variance, error, share, protocol)
-    monkeypatch.setattr(fitting, "run_outcomes", lambda config, model: outcomes)
-    config = CalibrationConfig(tmp_path, weights, protocols=("image", "none"))
-    found = fitting.calibrate_uncertainty(config, model)
-    assert load_scale(weights) == UncertaintyScale(found["refined"], found["kept"])
+    error[(case == 1) & (share == 0)] = 0  # not noisy and kept: nothing to learn from
+    outcomes = fitting.Outcomes(variance, error, share, stated, case)
+    monkeypatch.setattr(fitting, "run_outcomes", lambda config, model, cases: outcomes)
+    cases = (("image", False), ("none", False))
+    found = fitting.calibrate_uncertainty(CalibrationConfig(tmp_path, weights), model, cases)
+    assert load_scale(weights) == UncertaintyScale(found["refined"], found["stated"], found["kept"])
     assert found["refined"] == pytest.approx(1.7, rel=0.05)
     assert found["kept"] == pytest.approx(1.7, rel=0.05)
     assert found["coverage_image"] == pytest.approx(COVERAGE, abs=0.02)

@@ -42,14 +42,12 @@ def perturbed(
     """Hands that count as true, and as they are seen: ``scale (B,)`` times the protocol ``noise`` off.
 
     Args:
-        tracking: error put on the hands first, which counts as true.
+        tracking: error put on the hands first, which counts as true: from none to this, as data sets differ.
         model: right hand, and
         view: ``(B, 3)`` lines of sight, for noise that is along them.
     """
     if tracking is not None:
-        # How well the truth is known differs too, from perfectly to half as well again as it usually is.
-        known = 1.5 * torch.rand(len(pose), generator=generator)
-        pose = perturb(pose, tracking, seed=generator, scale=known)
+        pose = perturb(pose, tracking, seed=generator, scale=torch.rand(len(pose), generator=generator))
     return pose, perturb(pose, noise, seed=generator, scale=scale, model=model, view=view)
 
 
@@ -109,7 +107,9 @@ def training_batch(model: HandModel, corpus: Corpus, among: Tensor, config: Trai
     told = torch.rand(config.batch_size, generator=generator) < config.told_share
     noise = varied(PROTOCOLS[config.noise[step % len(config.noise)]], generator)
     apart = torch.rand(config.batch_size, generator=generator) < config.apart_share
-    return make_batch(model, corpus, index, noise, scale, generator, config.tracking, told, apart)
+    t, most = config.tracking, config.tracking_scale
+    tracking = InputError(most * t.translation, most * t.rotation, most * t.pose)
+    return make_batch(model, corpus, index, noise, scale, generator, tracking, told, apart)
 
 
 def varied(noise: InputError, generator: torch.Generator) -> InputError:

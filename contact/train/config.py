@@ -51,6 +51,8 @@ class TrainConfig:
     tracking: InputError = TRACKING
     """error put on truth and input alike, so that the network learns to leave alone what a tracker would call right
     and does not promise to be surer than the truth it will be judged by"""
+    tracking_scale: float = 1.5
+    """largest factor on it: how well the truth is known differs from one data set to the next"""
     latent_rate: float = 4e-3
     """learning rate of the latent"""
     divergence: float = 0.02

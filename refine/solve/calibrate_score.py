@@ -42,8 +42,6 @@ class CalibrationConfig:
     protocols: tuple[str, ...] = ("contactopt", "image", "toch-b1", "none")
     tracking: InputError = TRACKING
     """error that counts as true, whatever the network was trained with"""
-    deep: tuple[float, float] = (0.84, 0.98)
-    """shares of true grasps, as tracked, that sink in no deeper than hands may without a doubt, and at all"""
     seed: int = 1
 
 
@@ -59,8 +57,6 @@ class Trials:
     """(N,) metres, mean joint error"""
     error_after: Tensor
     """(N,)"""
-    depth: Tensor
-    """(N,) metres, penetration of the true hands"""
 
 
 @torch.no_grad()
@@ -73,7 +69,7 @@ def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
     parts = []
     for rows in torch.arange(len(grasps)).split(64):
         for name in config.protocols:
-            truth = perturb(grasps[rows], config.tracking, seed=generator)
+            truth = tracked(grasps[rows], config.tracking, generator)
             noisy = perturb(truth, PROTOCOLS[name], seed=generator)
             field = predict_field(network, model, objects, which[rows], noisy)
             found = optimise(model, objects, which[rows], noisy, field, options).state.pose
@@ -82,10 +78,14 @@ def run_trials(config: CalibrationConfig, model: HandModel) -> Trials:
             for pose in (noisy, found):
                 row.append(features(plausibility(model, objects, which[rows], pose, field)))
                 row.append((model.joints(pose) - joints).norm(dim=-1).mean(1))
-            row.append(plausibility(model, objects, which[rows], truth, field).depth)
             parts.append(row)
-    before, error_before, after, error_after, depth = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Trials(before, after, error_before, error_after, depth)
+    before, error_before, after, error_after = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Trials(before, after, error_before, error_after)
+
+
+def tracked(grasps: HandPose, error: InputError, generator: torch.Generator) -> HandPose:
+    """Hands that count as true, as well tracked as data sets differ: off by nothing to twice ``error``."""
+    return perturb(grasps, error, seed=generator, scale=2 * torch.rand(len(grasps), generator=generator))
 
 
 def held_out_grasps(config: CalibrationConfig, generator: torch.Generator) -> tuple[HandPose, list[ObjectMesh], Tensor]:
@@ -102,7 +102,7 @@ def held_out_grasps(config: CalibrationConfig, generator: torch.Generator) -> tu
     return corpus.pose[chosen], meshes, which
 
 
-def fit_score(trials: Trials, deep: tuple[float, float] = CalibrationConfig.deep) -> ScoreWeights:
+def fit_score(trials: Trials) -> ScoreWeights:
     """Logistic regression of "the result is nearer the truth" on the difference of the features.
 
     Weights are kept non-negative: nothing bad may count as good. The constant is the bias.
@@ -117,8 +117,7 @@ def fit_score(trials: Trials, deep: tuple[float, float] = CalibrationConfig.deep
 
     found = minimise(loss, np.array([1.0, 0.1, 0.1, 0.0]), bounds=[(0, None)] * 3 + [(None, None)])
     error, depth, gap = (float(w) for w in found.x[:3] / unit)
-    low, high = np.quantile(trials.depth.numpy(), deep).tolist()
-    return ScoreWeights(error, depth, gap, float(found.x[3]), deep=(low, high))
+    return ScoreWeights(error, depth, gap, float(found.x[3]))
 
 
 def calibrate(config: CalibrationConfig = CalibrationConfig(), model: HandModel | None = None) -> ScoreWeights:
@@ -129,6 +128,6 @@ def calibrate(config: CalibrationConfig = CalibrationConfig(), model: HandModel 
         ValueError: the corpus is too small to hold objects out.
     """
     trials = run_trials(config, model or load_hand_model("open"))
-    weights = fit_score(trials, config.deep)
+    weights = fit_score(trials)
     write_card(config.weights, read_card(config.weights) | {"score": asdict(weights)})
     return weights

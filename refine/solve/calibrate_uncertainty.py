@@ -25,11 +25,12 @@ from hand_models import HandModel, load_hand_model
 
 from ..config import RefineConfig
 from ..evidence.pose_prior import PosePrior
-from .calibrate_score import CalibrationConfig, held_out_grasps
+from .calibrate_score import CalibrationConfig, held_out_grasps, tracked
 from .refine_hands import refine_right_hands
 from .uncertainty import coverage, fit_scale
 
-_CASES = (
+Cases = tuple[tuple[str, bool], ...]
+CASES: Cases = (
     *((name, False) for name in ("contactopt", "image", "toch-b1", "none")),
     *((name, True) for name in ("contactopt", "image", "toch-b1", "camera")),
 )
@@ -52,7 +53,7 @@ class Outcomes:
     """(N,) which of the cases"""
 
 
-def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
+def run_outcomes(config: CalibrationConfig, model: HandModel, cases: Cases = CASES) -> Outcomes:
     """Refine noisy held-out grasps.
 
     Raises:
@@ -63,8 +64,8 @@ def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
     grasps, meshes, which = held_out_grasps(config, generator)
     options, holding = RefineConfig(weights=config.weights), torch.ones(len(grasps))
     parts = []
-    for number, (name, stated) in enumerate(_CASES):
-        truth = perturb(grasps, config.tracking, seed=generator)
+    for number, (name, stated) in enumerate(cases):
+        truth = tracked(grasps, config.tracking, generator)
         view = normalize(torch.randn(len(truth), 3, generator=generator), dim=1)
         noisy = perturb(truth, name, seed=generator, model=model, view=view)
         known = []
@@ -77,7 +78,9 @@ def run_outcomes(config: CalibrationConfig, model: HandModel) -> Outcomes:
     return Outcomes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def calibrate_uncertainty(config: CalibrationConfig, model: HandModel | None = None) -> dict[str, float]:
+def calibrate_uncertainty(
+    config: CalibrationConfig, model: HandModel | None = None, cases: Cases = CASES
+) -> dict[str, float]:
     """Fit the factors on half of the held-out grasps, check them on the other half, write them into the card.
 
     Returns:
@@ -89,16 +92,16 @@ def calibrate_uncertainty(config: CalibrationConfig, model: HandModel | None = N
         FileNotFoundError: corpus or weights are not there.
         ValueError: the corpus is too small to hold objects out, or ``config.grasps`` is.
     """
-    outcomes = run_outcomes(config, model or load_hand_model("open"))
+    outcomes = run_outcomes(config, model or load_hand_model("open"), cases)
     fitted = torch.arange(len(outcomes.error)) % 2 == 0
     variance, error, share, stated = outcomes.variance, outcomes.error, outcomes.share, outcomes.stated
     # A hand without noise that is kept is off by nothing at all, which no input of a user is.
-    exact = torch.tensor([name == "none" for name, _ in _CASES])[outcomes.case]
+    exact = torch.tensor([name == "none" for name, _ in cases])[outcomes.case]
     used = fitted & ((share > 0.5) | ~exact)
     scale = fit_scale(variance[used], error[used], share[used], stated[used])
     std = scale.std(variance, share, stated)
     found = {**asdict(scale), "coverage": coverage(std[~fitted], error[~fitted])}
-    for number, (name, said) in enumerate(_CASES):
+    for number, (name, said) in enumerate(cases):
         rows = ~fitted & (outcomes.case == number)
         found[f"coverage_{name}" + "_stated" * said] = coverage(std[rows], error[rows])
     write_card(config.weights, read_card(config.weights) | {"uncertainty": found})

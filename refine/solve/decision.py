@@ -22,7 +22,6 @@ from hand_models import HandModel, HandPose
 from hand_models.record import Record
 from hand_models.solver.least_squares import minimize
 from hand_models.solver.states import HandState
-from hand_models.solver.terms import JointLimits
 
 from ..config import RefineConfig
 from ..evidence.input_error import prior_of
@@ -31,6 +30,7 @@ from .optimize import Solved, soft_tissue
 from .samples import Samples
 from .score import Plausibility, ScoreWeights, plausibility, score
 
+_FREE = 0.002  # metres beyond what skin yields that tell nothing: real grasps as tracked have them too
 _LEAST_PUSH = 0.01  # of the way out: less is not worth a solve
 
 
@@ -138,14 +138,13 @@ def bring_out(
 ) -> HandPose:  # fmt: skip
     """``B`` right hands out of their objects by the smallest motion that does it, in what hands as tracked are off by.
 
-    Skin may stay as deep as it yields, `CostConfig.soft_tissue`.
+    Skin may stay as deep as it yields, `CostConfig.soft_tissue`, and tracked hands sink in anyway.
     """
     skin, costs = model.contact_points[: config.skin_points], config.costs
-    yields = soft_tissue(objects, which, model(pose).vertices[:, skin], costs)
-    touch, bones = torch.zeros_like(yields), torch.full_like(yields[:, :1], costs.soft_tissue)
+    yields = soft_tissue(objects, which, model(pose).vertices[:, skin], costs) + _FREE
+    touch, bones = torch.zeros_like(yields), torch.full_like(yields[:, :1], costs.soft_tissue + _FREE)
     terms = [
         prior_of(pose, TRACKING, model, None),
-        JointLimits(model.anatomy, costs.limits_std),
         SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, costs.penetration_std),
         SpheresOutside(which, bones, objects.grid, costs.penetration_std),
     ]
