@@ -99,7 +99,7 @@ class SequenceResult(ViewableMotion):
         return (self.vertices_after - pose[:, None, :3, 3]) @ pose[:, :3, :3]
 
     def view(self, index: int = 0, *, title: str | None = None, truth: HandPose | None = None) -> GraspView:
-        """What is shown of frame ``index``, with the part that is held, in its frame.
+        """What is shown of frame ``index``, with the part that is held, in the frame of the input.
 
         Args:
             title: its name; object and number when not given.
@@ -115,13 +115,13 @@ class SequenceResult(ViewableMotion):
             raise ValueError(f"truth: {len(truth)} hands for {len(self)} frames; give one for each.")
         mesh, at = self.object, torch.from_numpy(self.object_poses[[index], int(self.part)])
 
-        def skin(pose: HandPose) -> Tensor:
-            return self.hand_model(into_object_frame(pose[index], at, self.hand_model)).vertices[0]
-
-        hands = {"after": skin(self.pose)}
-        hands["before"] = skin(self.initial_pose) if self.initial_pose[index].finite().all() else hands["after"]
+        known = {"after": self.pose[index], "before": self.initial_pose[index]}
+        if not known["before"].finite().all():
+            known["before"] = known["after"]
         if truth is not None:
-            hands["truth"] = skin(truth)
+            known["truth"] = truth[index]
+        model, moves = self.hand_model, bool((at != torch.eye(4)).any())
+        inside = {name: model(into_object_frame(pose, at, model)).vertices[0] for name, pose in known.items()}
         return GraspView(
             title or f"{mesh.name} · frame {index}".removeprefix(" · "),
             mesh.vertices.numpy(),
@@ -136,8 +136,9 @@ class SequenceResult(ViewableMotion):
             object_pose=at[0].numpy(),
             status=self.status[index].value,
             explanation=self.status[index].explanation,
-            **{name: vertices.numpy() for name, vertices in hands.items()},
-            **distances(mesh, self.faces, hands),
+            up=(0.0, -1.0, 0.0) if moves else (0.0, 0.0, 1.0),  # of a camera's axes, y points down
+            **{name: model(pose).vertices[0].numpy() for name, pose in known.items()},
+            **distances(mesh, self.faces, inside),
         )
 
     def __repr__(self) -> str:

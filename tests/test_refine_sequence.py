@@ -80,11 +80,17 @@ def test_what_is_known_of_holding_is_believed() -> None:
 
 
 def test_a_motion_is_shown(result: SequenceResult, tmp_path: Path) -> None:
-    """Frame by frame in the object's frame, where the hand comes from before the camera; gaps are shown as filled."""
+    """Frame by frame as it is before the camera, the object too; gaps are shown as filled."""
     view = result.view(HELD.start + 4, truth=SCENE.pose)
-    np.testing.assert_allclose(view.after, result.vertices_inside[HELD.start + 4], atol=1e-5)
+    np.testing.assert_allclose(view.after, result.vertices_after[HELD.start + 4], atol=1e-5)
+    np.testing.assert_allclose(view.object_pose, SCENE.object_poses[HELD.start + 4])
+    true = SCENE.model(SCENE.pose).vertices[HELD.start + 4]
+    np.testing.assert_allclose(view.hands["truth"], true, atol=1e-5)
+    middle = view.object_item().vertices.mean(0)  # the hand lies on the box, wherever that is
+    assert np.linalg.norm(true.numpy() - middle, axis=1).min() < 0.06
     inside = SCENE.model(SCENE.inside).vertices[HELD.start + 4]
-    np.testing.assert_allclose(view.hands["truth"], inside, atol=1e-5)
+    distance = SCENE.mesh.grid.query(inside[None])[0][0]
+    np.testing.assert_allclose(view.skin_distance["truth"], distance, atol=1e-4)
     gap = result.view(5)
     assert np.array_equal(gap.before, gap.after)
     assert gap.status == "filled"
