@@ -13,20 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contact.input_error import InputError, line_of_sight
+from contact.input_error import line_of_sight
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose, load_hand_model
-from hand_models.arguments import as_floats
 
 from .config import RefineConfig
-from .evidence.error_in_time import judged_error
 from .evidence.gaps import filled_in, missing_frames
-from .evidence.input_error import input_error as named_error
-from .evidence.inputs import as_hand_pose, as_object_pose, is_pair
+from .evidence.inputs import as_hand_pose, is_pair
+from .evidence.motion_inputs import error_of_motion, part_poses
 from .evidence.pose_prior import PosePrior
 from .evidence.stated import Stated
-from .files.prediction_poses import into_camera_frame
+from .files.prediction_poses import into_camera_frame, into_object_frame
 from .files.result_arrays import (
     SavedArrays,
     from_arrays,
@@ -36,11 +34,14 @@ from .files.result_arrays import (
     object_from_arrays,
     write_arrays,
 )
-from .files.status import Status
+from .files.status import HOLDS, Status, statuses
+from .measure.contact import contact_ratio
 from .request import Request
 from .solve.motion import Around, MotionInput, MotionSolved, solve_motion
+from .view.grasp import distances
+from .view.pictures import GraspView
+from .view.viewable import ViewableMotion
 
-_KEPT = 0.001  # metres, mean of the joints: less is no change worth the name
 _FILE = "sequence.npz"
 _SHORTEST = 3
 _TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var", "part")
@@ -48,7 +49,7 @@ _ARRAYS = ("uncertainty", "object_poses", "faces")
 
 
 @dataclass(frozen=True)
-class SequenceResult:
+class SequenceResult(ViewableMotion):
     """A refined motion of ``T`` frames of one hand, in the frame that it came in."""
 
     pose: HandPose
@@ -68,8 +69,8 @@ class SequenceResult:
     contact_var: Tensor
     """(T, n) float16"""
     status: list[Status]
-    """(T,) refined; kept, moved by less than a millimetre; filled, in the place of a frame that was missing or
-    garbage"""
+    """(T,) as of single hands; apart, where the hand does not hold, though it was smoothed; filled, in the place of a
+    frame that was missing or garbage"""
     uncertainty: np.ndarray
     """(T, 21) metres: standard deviation of each joint along an axis, from the posterior of the solved motion"""
     objects: tuple[ObjectMesh, ...]
@@ -87,17 +88,65 @@ class SequenceResult:
         return len(self.status)
 
     @property
+    def object(self) -> ObjectMesh:
+        """The part that is held."""
+        return self.objects[int(self.part)]
+
+    @property
     def vertices_inside(self) -> Tensor:
         """(T, V, 3) metres, in the frame of the part that is held."""
         pose = torch.from_numpy(self.object_poses[:, int(self.part)])
         return (self.vertices_after - pose[:, None, :3, 3]) @ pose[:, :3, :3]
 
+    def view(self, index: int = 0, *, title: str | None = None, truth: HandPose | None = None) -> GraspView:
+        """What is shown of frame ``index``, with the part that is held, in the frame of the input.
+
+        Args:
+            title: its name; object and number when not given.
+            truth: the true hands, one for each frame, in the frame of the input.
+
+        Raises:
+            IndexError: there is no such frame.
+            ValueError: ``truth`` has not as many hands as there are frames.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index: got {index}; a frame from 0 to {len(self) - 1}.")
+        if truth is not None and len(truth) != len(self):
+            raise ValueError(f"truth: {len(truth)} hands for {len(self)} frames; give one for each.")
+        mesh, at = self.object, torch.from_numpy(self.object_poses[[index], int(self.part)])
+
+        known = {"after": self.pose[index], "before": self.initial_pose[index]}
+        if not known["before"].finite().all():
+            known["before"] = known["after"]
+        if truth is not None:
+            known["truth"] = truth[index]
+        model, moves = self.hand_model, bool((at != torch.eye(4)).any())
+        inside = {name: model(into_object_frame(pose, at, model)).vertices[0] for name, pose in known.items()}
+        return GraspView(
+            title or f"{mesh.name} · frame {index}".removeprefix(" · "),
+            mesh.vertices.numpy(),
+            mesh.faces.numpy(),
+            self.faces,
+            object_points=mesh.points.numpy(),
+            object_normals=mesh.normals.numpy(),
+            object_contact=self.contact[index].float().numpy(),
+            object_contact_sd=self.contact_var[index].float().sqrt().numpy(),
+            parts=self.hand_model.part_of_vertex.numpy(),
+            open_faces=len(self.hand_model.faces),
+            object_pose=at[0].numpy(),
+            status=self.status[index].value,
+            explanation=self.status[index].explanation,
+            up=(0.0, -1.0, 0.0) if moves else (0.0, 0.0, 1.0),  # of a camera's axes, y points down
+            **{name: model(pose).vertices[0].numpy() for name, pose in known.items()},
+            **distances(mesh, self.faces, inside),
+        )
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in Counter(s.value for s in self.status).items())
-        name = self.objects[int(self.part)].name or "an object"
+        name = self.object.name or "an object"
         return (
             f"{type(self).__name__}: {len(self)} frames of a {self.pose.side} hand at {name}: {counts}; "
-            f"holding in {int((self.holding > 0.5).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
+            f"holding in {int((self.holding >= HOLDS).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
         )
 
     def save(self, folder: str | PathLike[str]) -> Path:
@@ -160,6 +209,7 @@ def refine_sequence(
     keypoint_sigma: Any = None,
     depth_points: Any = None,
     input_error: Any = None,
+    holding: Any = None,
     scale: float | None = None,
     config: RefineConfig | None = None,
     hand_model: HandModel | None = None,
@@ -181,6 +231,8 @@ def refine_sequence(
         input_error: how the hands may be off, by name, as `InputError` or as a covariance ``(51, 51)`` in the frame
             of the hands, as in `refine_grasp`. None or "unknown": what the motion shows to be noise is taken for
             that; of drifts, which look like motions, nothing is known and nothing is mended.
+        holding: whether the hand holds the object: True or False, or one of these, or None, for each frame. None, the
+            default: judged, from what the network sees of single frames, rest, and what came before and after.
         camera, keypoints_2d, confidence, keypoint_sigma, depth_points, side, scale, config, hand_model: as in
             `refine_grasp`, a row for each frame; for two hands lists of two.
 
@@ -196,7 +248,7 @@ def refine_sequence(
     if not isinstance(fps, int | float) or not 1 <= fps <= 1000:
         raise ValueError(f"fps: got {fps!r}; give the frames a second, such as 30.")
     config, model = config or RefineConfig(), hand_model or load_hand_model("open")
-    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points)
+    stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points, holding)
 
     def one(hands: Any, known: Stated) -> SequenceResult:
         return _one_hand(hands, object_mesh, object_poses, known, fps, side, scale, config, model)
@@ -224,7 +276,7 @@ def _one_hand(
         )
     gone = missing_frames(given, model)
     meshes = list(object_mesh) if isinstance(object_mesh, list) else [object_mesh]
-    placed = _part_poses(object_poses, length, len(meshes))
+    placed = part_poses(object_poses, length, len(meshes))
     in_frame = None if object_poses is None else placed
     before = filled_in(given, gone)  # ends and jumps in the frame of the hands: seen from there, none is far
     readings = replace(stated, input_error=None)
@@ -243,11 +295,13 @@ def _one_hand(
     motion = MotionInput(
         pose,
         ~gone,
-        _error(stated.input_error, before[~gone], object_poses is not None),
+        error_of_motion(stated.input_error, before[~gone], object_poses is not None),
         flip @ rotation @ flip,
+        shift @ flip,
         line_of_sight(pose, right, placed[:, part] @ torch.block_diag(flip, torch.eye(1))),
         fps / 30,
         tuple(e.mirrored() if request.mirrored else e for e in request.evidence if not isinstance(e, PosePrior)),
+        request.holding,
         tuple(
             Around(
                 flip @ placed[:, k, :3, :3].mT @ rotation @ flip,
@@ -272,18 +326,13 @@ def _result(
     pose = into_camera_frame(inside, request.camera, model)
     hand, joints_before = model(pose), model.joints(given)
     moved = (hand.joints - joints_before).norm(dim=2).mean(1)
-
-    def status(frame: int) -> Status:
-        if gone[frame]:
-            return Status.FILLED
-        return Status.KEPT if moved[frame] < _KEPT else Status.REFINED
-
+    touches = torch.from_numpy(contact_ratio(model(inside).vertices, objects[part]) > 0)
+    status = statuses(~gone, solved.holding >= HOLDS, moved, touches)
     points = len(objects[part].points)
     contact, spread = torch.zeros(length, points, dtype=torch.float16), torch.zeros(length, points, dtype=torch.float16)
     if solved.field is not None:
-        latest = (torch.searchsorted(solved.seen, torch.arange(length), right=True) - 1).clamp_min(0)
-        contact = (solved.holding[:, None] * solved.field.contact[latest]).half()
-        spread = solved.field.contact_var[latest].half()
+        contact = (solved.holding[:, None] * solved.field.contact[solved.look]).half()
+        spread = solved.field.contact_var[solved.look].half()
     return SequenceResult(
         pose=pose,
         initial_pose=given,
@@ -293,7 +342,7 @@ def _result(
         holding=solved.holding,
         contact=contact,
         contact_var=spread,
-        status=[status(frame) for frame in range(length)],
+        status=[Status.FILLED if missing else s for missing, s in zip(gone.tolist(), status, strict=True)],
         uncertainty=solved.variance.sqrt().numpy(),
         objects=tuple(objects),
         object_poses=placed.numpy(),
@@ -304,49 +353,9 @@ def _result(
     )
 
 
-def _part_poses(value: Any, length: int, parts: int) -> Tensor:
-    """``(T, P, 4, 4)`` part to the frame of the hands."""
-    if value is None:
-        return torch.eye(4).expand(length, parts, 4, 4)
-    poses = as_floats("object_poses", value).cpu()
-    if poses.ndim == 3:
-        poses = poses[:, None]
-    if poses.shape != (length, parts, 4, 4):
-        raise ValueError(
-            f"object_poses: got shape {tuple(poses.shape)}; expected ({length}, 4, 4), one a frame of hand_poses, or "
-            f"({length}, {parts}, 4, 4) for {parts} parts."
-        )
-    try:
-        return torch.stack([as_object_pose(poses[:, k], length) for k in range(parts)], 1)
-    except ValueError as error:
-        raise ValueError(str(error).replace("object_pose:", "object_poses:", 1)) from None
-
-
 def _nearest(requests: Sequence[Request], model: HandModel) -> int:
     """The part whose surface the hand is nearest to, by the tenth of the frames in which it is nearest."""
     if len(requests) == 1:
         return 0
     near = [torch.cdist(model.joints(r.pose), r.object.points[None]).amin((1, 2)).quantile(0.1) for r in requests]
     return int(torch.stack(near).argmin())
-
-
-def _error(stated: Any, pose: HandPose, before_camera: bool) -> InputError | Tensor:
-    """How the motion may be off, stated or judged from its known frames in the frame that they came in."""
-    error = named_error(stated) if isinstance(stated, str) else stated
-    if error is None:
-        return judged_error(pose)
-    if not isinstance(error, InputError):
-        covariance = as_floats("input_error", error, torch.float64)
-        if covariance.shape != (51, 51):
-            raise ValueError(
-                f"input_error: got shape {tuple(covariance.shape)}; pass a name such as 'camera', an InputError, or a "
-                "covariance (51, 51), the same for all frames."
-            )
-        if not covariance.isfinite().all() or torch.linalg.cholesky_ex(covariance)[1].any():
-            raise ValueError("input_error: not positive definite; pass a covariance in metres and radians.")
-        return covariance
-    if error.along is not None and not before_camera:
-        raise ValueError(
-            "input_error: 'camera' is along the line of sight; give object_poses, the object's poses before the camera."
-        )
-    return error

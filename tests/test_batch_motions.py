@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 from batch_fakes import fake_refine, predictions, small_box, tiny_hand
+from motion_scene import HELD, motion_scene
 
+from contact.perturb import perturb
+from hand_models import HandPose
 from refine.batch import rows
 from refine.batch.motions import motions, refine_motion
+from refine.commands import cli
 from refine.config import RefineConfig
+from refine.files.prediction_files import read_predictions, write_predictions
 from refine.files.predictions import Predictions
 
 OBJECTS = {"cup": None, "box": None}
@@ -45,7 +53,7 @@ def test_rows_of_a_motion_are_put_in_order() -> None:
 
 @pytest.fixture
 def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_load", lambda entry, side: small_box())
+    monkeypatch.setattr(rows, "load_object", lambda entry, side: small_box())
 
 
 class Recorder:
@@ -68,7 +76,12 @@ class Recorder:
         gone = (~np.isfinite(frames.transl).all(1)).tolist()
         status = [Status.FILLED if missing else Status.REFINED for missing in gone]
         whole = lifted.map(lambda t: t.nan_to_num())
-        return SimpleNamespace(pose=whole, status=status, uncertainty=np.full((len(gone), 21), 0.002, np.float32))
+        return SimpleNamespace(
+            pose=whole,
+            status=status,
+            uncertainty=np.full((len(gone), 21), 0.002, np.float32),
+            holding=torch.full((len(gone),), 0.25),
+        )
 
 
 def test_motions_are_refined_whole_and_the_rest_by_itself(no_files: None) -> None:
@@ -83,6 +96,7 @@ def test_motions_are_refined_whole_and_the_rest_by_itself(no_files: None) -> Non
     np.testing.assert_allclose(out.transl[:5], p.transl[:5] + 0.01, atol=1e-6)
     assert np.isfinite(out.transl).all()
     assert out.uncertainty[:7].max() == pytest.approx(0.002)
+    assert out.holding_probability[:7].tolist() == [0.25] * 7
     assert out.steps[7] == 9  # by the refiner of single frames
     assert out.sequence_id.tolist() == p.sequence_id.tolist()
 
@@ -102,10 +116,6 @@ def test_without_a_refiner_of_motions_rows_are_single(no_files: None) -> None:
 
 def test_frames_of_a_file_are_what_refine_sequence_takes() -> None:
     """Confidence 0 is a frame that is missing; two input errors in one motion are refused."""
-    from motion_scene import motion_scene
-
-    from contact.perturb import perturb
-
     scene, count = motion_scene(), 12
     noisy = perturb(scene.pose[:count], "toch-r5", seed=0)
     frames = Predictions(
@@ -115,10 +125,53 @@ def test_frames_of_a_file_are_what_refine_sequence_takes() -> None:
         **noisy.as_arrays(),
         object_pose=scene.object_poses[:count].numpy(),
         confidence=np.array([1.0, 1, 1, 1, 0] + [1.0] * (count - 5)),
+        holding=np.array([0.0, 0.0] + [np.nan] * (count - 2)),
     )
     result = refine_motion(frames, scene.mesh, scene.model, RefineConfig())
     assert [s.value for s in result.status].index("filled") == 4
+    assert (result.holding[:2] == 0).all()
+    assert result.holding[2] > 0
     assert torch.equal(result.initial_pose.transl[:4], noisy.transl[:4])
     named = replace(frames, input_error=np.array(["image"] * 6 + ["camera"] * 6))
     with pytest.raises(ValueError, match="input_error"):
         refine_motion(named, scene.mesh, scene.model, RefineConfig())
+
+
+def test_a_file_of_a_motion_is_refined_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line: frames in any order, one missing, one of no motion; pages, and measures over time."""
+    scene, count = motion_scene(), 14
+    start = HELD.start - 4
+    true, poses = scene.pose[start : start + count], scene.object_poses[start : start + count].numpy()
+    order = np.random.default_rng(0).permutation(count)
+
+    def rows_of(pose: HandPose) -> Predictions:
+        arrays = {name: value[order] for name, value in pose.as_arrays().items()}
+        return Predictions(
+            np.array(["box"] * count), np.array(["right"] * count), "open", **arrays, object_pose=poses[order],
+            input_error=np.array(["image"] * count), sequence_id=np.array(["lift"] * count), frame_index=order,
+        )  # fmt: skip
+
+    noisy = perturb(true, "image", seed=3)
+    noisy.transl[6] = torch.nan
+    (tmp_path / "meshes").mkdir()
+    trimesh.creation.box((0.10, 0.06, 0.08)).export(tmp_path / "meshes" / "box.obj")
+    given, truth, out = tmp_path / "p.npz", tmp_path / "truth.npz", tmp_path / "out"
+    write_predictions(given, rows_of(noisy))
+    write_predictions(truth, rows_of(true))
+    options = ["--objects", str(tmp_path / "meshes"), "--hand-model", "open"]
+    arguments = ["refine", str(given), *options, "--out", str(out), "--sequences", "--report", "--report-rows", "0"]
+    assert cli.main(arguments) == 0
+    refined = read_predictions(out / "p.refined.npz")
+    assert refined.frame_index.tolist() == order.tolist()
+    assert refined.status[order.tolist().index(6)] == "filled"
+    assert (refined.holding_probability >= 0).all()
+    assert len(list((out / "p.report" / "rows").glob("*.npz"))) == count
+    assert len(list((out / "p.report" / "motions").glob("*.html"))) == 1
+    capsys.readouterr()
+    figures = []
+    for path in (given, out / "p.refined.npz"):
+        found = tmp_path / "figures.json"
+        assert cli.main(["eval", str(path), "--reference", str(truth), *options, "--out", str(found)]) == 0
+        figures.append(json.loads(found.read_text()))
+    for name in ("acceleration_error_mm_per_frame2", "jitter_mm_per_frame2"):
+        assert figures[1][name] < 0.5 * figures[0][name]

@@ -9,7 +9,7 @@ from contact.perturb import PROTOCOLS, WALK, perturb
 from hand_models import HandPose, load_open_hand
 from refine.evidence.error_in_time import judged_error, level_and_change, white_shares
 from refine.evidence.gaps import filled_in, missing_frames
-from refine.solve.holding import holding
+from refine.solve.holding import holding, nearness
 
 LENGTH = 120
 
@@ -91,12 +91,19 @@ def test_holding_asks_for_nearness_and_rest() -> None:
     still = torch.zeros(90, 3)
     moving = torch.stack([0.03 * torch.cumsum((~held).float(), 0), *[torch.zeros(90)] * 2], 1)
     std = torch.full((90,), 0.005)
-    probability = holding(distance, moving, std, 0.0)
+    probability = holding(nearness(distance, std), moving, 0.0)
     differ = ((probability > 0.5) != held).nonzero()[:, 0]
     assert all(min(abs(int(t) - 30), abs(int(t) - 60)) <= 3 for t in differ)  # speed is taken over that many frames
-    assert holding(torch.full((90,), 0.3), still, std, 0.0).max() < 0.01  # at rest, far away
+    far = nearness(torch.full((90,), 0.3), std)
+    assert holding(far, still, 0.0).max() < 0.01  # at rest, far away
     brushing = torch.stack([0.03 * at, *[torch.zeros(90)] * 2], 1)
-    unsure = torch.full((90,), 0.03)
-    near = torch.full((90,), 0.004)
-    assert holding(near, brushing, unsure, 0.0).mean() < holding(near, still, unsure, 0.0).mean()
-    assert holding(near, still, unsure, 0.0).min() > 0.5
+    near = nearness(torch.full((90,), 0.004), torch.full((90,), 0.03))
+    assert holding(near, brushing, 0.0).mean() < holding(near, still, 0.0).mean()
+    assert holding(near, still, 0.0).min() > 0.5
+    known = torch.full((90,), torch.nan)
+    known[40:50], known[60] = 0, 1
+    told = holding(near, still, 0.0, known=known)
+    assert (told[40:50] == 0).all()
+    assert told[60] == 1
+    assert told[38] < holding(near, still, 0.0)[38]  # what is known of a frame says something of those beside it
+    assert told[65] > 0.5

@@ -9,8 +9,9 @@ from test_sequence import dense
 from torch import Tensor
 
 from hand_models import HandModel, HandPose
-from hand_models.solver.motion import CorrelatedInput, MovesWith
-from hand_models.solver.sequence import SequenceState
+from hand_models.rotations import exp_so3
+from hand_models.solver.motion import CorrelatedInput, InFrame, MovesWith
+from hand_models.solver.sequence import Acceleration, SequenceState
 from hand_models.solver.states import HandState
 
 SEQUENCES, LENGTH = 2, 4
@@ -55,13 +56,19 @@ def numeric_gradient(term: object, state: SequenceState, step: float = 1e-6) -> 
     return torch.stack([(cost(state.retract(m)) - cost(state.retract(-m))) / (2 * step) for m in moves], 1)
 
 
-@pytest.mark.parametrize("kind", ["input", "in hand"])
+@pytest.mark.parametrize("kind", ["input", "in hand", "in frame", "in picture"])
 def test_derivatives(hand: HandModel, kind: str) -> None:
     """Of the input they are exact at the mean alone: turns that are off by little."""
     state = states(hand, 1e-3 if kind == "input" else 0.1)
     if kind == "input":
         base = random_pose(1).repeat_interleave(SEQUENCES * LENGTH)
         term = given(hand, base, missing=2)
+    elif kind in ("in frame", "in picture"):
+        generator = torch.Generator().manual_seed(3)
+        turn = exp_so3(torch.randn(SEQUENCES * LENGTH, 3, generator=generator).double())
+        shift = torch.randn(len(turn), 3, generator=generator).double() + torch.tensor([0.0, 0.0, 5.0])
+        picture = 2.0 if kind == "in picture" else None
+        term = InFrame(LENGTH, turn, shift, Acceleration(0.02, 0.1), picture)
     else:
         weight = torch.rand(SEQUENCES * LENGTH, generator=torch.Generator().manual_seed(1)).double()
         generator = torch.Generator().manual_seed(2)
@@ -136,3 +143,37 @@ def test_whole_sequences_are_selected(hand: HandModel) -> None:
     whole, part = term.linearize(state)[0], term[1:2].linearize(state[1:2])[0]
     torch.testing.assert_close(part.cost, whole.cost[1:2])
     torch.testing.assert_close(part.next, whole.next[1:2])
+
+
+def test_what_moves_in_a_frame_is_seen_from_there(hand: HandModel) -> None:
+    """Hands given in the frame of a body that tumbles move as smoothly as they do before the camera."""
+    count = SEQUENCES * LENGTH
+    generator = torch.Generator().manual_seed(4)
+    turn = exp_so3(torch.randn(count, 3, generator=generator).double())
+    shift = torch.randn(count, 3, generator=generator).double()
+    before_camera = frames(count)
+    root = hand.root(before_camera)
+    back = turn.transpose(1, 2)
+    inside = before_camera.transformed(back, -(back @ shift[..., None])[..., 0], root)
+    onto = (turn @ root[..., None])[..., 0] + shift
+    smooth = Acceleration(0.02, 0.1)
+    (found,) = InFrame(LENGTH, turn, onto, smooth).linearize(SequenceState(HandState.of(inside, hand), LENGTH))
+    (expected,) = smooth.linearize(SequenceState(HandState.of(before_camera, hand), LENGTH))
+    torch.testing.assert_close(found.cost, expected.cost)
+    pushed = (turn @ found.gradient[..., :3].flatten(0, 1)[..., None])[..., 0]
+    torch.testing.assert_close(pushed, expected.gradient[..., :3].flatten(0, 1))
+
+
+def test_motions_that_look_alike_move_alike(hand: HandModel) -> None:
+    """Twice as far from the camera and twice as large: nothing tells the two apart, so nothing may prefer one."""
+    generator = torch.Generator().manual_seed(5)
+    place = torch.randn(LENGTH, 3, generator=generator).double() + torch.tensor([0.0, 0.0, 4.0])
+    pose = random_pose(1).repeat_interleave(LENGTH)
+    still = torch.eye(3, dtype=torch.float64).expand(LENGTH, 3, 3)
+
+    def cost(size: float, picture: float | None) -> float:
+        term = InFrame(LENGTH, still, size * place - pose.transl, Acceleration(0.02, 0.1), picture)
+        return float(term.linearize(SequenceState(HandState.of(pose, hand), LENGTH))[0].cost)
+
+    assert cost(2.0, 1.0) == pytest.approx(cost(1.0, 1.0))
+    assert cost(2.0, None) > 2 * cost(1.0, None)

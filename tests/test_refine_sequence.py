@@ -66,6 +66,43 @@ def test_it_knows_when_the_hand_holds(result: SequenceResult) -> None:
     assert result.contact[away].float().sum(1).max() < 0.2 * result.contact[HELD].float().sum(1).mean()
 
 
+def test_what_is_known_of_holding_is_believed() -> None:
+    some, poses = SCENE.pose[:24], SCENE.object_poses[:24]
+    apart = refined(some, poses=poses, input_error="tracker", holding=False)
+    assert (apart.holding == 0).all()
+    assert set(apart.status) == {Status.APART}
+    known = [None] * 10 + [True] * 14
+    told = refined(some, poses=poses, input_error="tracker", holding=known)
+    assert (told.holding[10:] == 1).all()
+    assert told.holding[0] < 0.5
+    assert told.status[0] is Status.APART
+    assert Status.APART not in told.status[20:]
+
+
+def test_a_motion_is_shown(result: SequenceResult, tmp_path: Path) -> None:
+    """Frame by frame as it is before the camera, the object too; gaps are shown as filled."""
+    view = result.view(HELD.start + 4, truth=SCENE.pose)
+    np.testing.assert_allclose(view.after, result.vertices_after[HELD.start + 4], atol=1e-5)
+    np.testing.assert_allclose(view.object_pose, SCENE.object_poses[HELD.start + 4])
+    true = SCENE.model(SCENE.pose).vertices[HELD.start + 4]
+    np.testing.assert_allclose(view.hands["truth"], true, atol=1e-5)
+    middle = view.object_item().vertices.mean(0)  # the hand lies on the box, wherever that is
+    assert np.linalg.norm(true.numpy() - middle, axis=1).min() < 0.06
+    inside = SCENE.model(SCENE.inside).vertices[HELD.start + 4]
+    distance = SCENE.mesh.grid.query(inside[None])[0][0]
+    np.testing.assert_allclose(view.skin_distance["truth"], distance, atol=1e-4)
+    gap = result.view(5)
+    assert np.array_equal(gap.before, gap.after)
+    assert gap.status == "filled"
+    text = result.to_html(tmp_path / "motion.html", title="a box is carried").read_text()
+    assert "a box is carried" in text
+    assert len(text) < 6e6
+    with pytest.raises(IndexError, match="index"):
+        result.view(LENGTH)
+    with pytest.raises(ValueError, match="truth"):
+        result.view(0, truth=SCENE.pose[:3])
+
+
 def test_results_are_read_back_to_the_bit(result: SequenceResult, tmp_path: Path) -> None:
     back = SequenceResult.load(result.save(tmp_path / "motion"))
     for name in ("vertices_after", "joints_after", "holding", "contact", "contact_var"):
@@ -113,6 +150,17 @@ def test_the_result_moves_with_the_world(noisy: HandPose) -> None:
     moved = some.transformed(rotation, shift, SCENE.model.root(some))
     here, there = refined(some, poses=poses, input_error=IMAGE), refined(moved, poses=world @ poses, input_error=IMAGE)
     torch.testing.assert_close(here.joints_after @ rotation.T + shift, there.joints_after, atol=1e-3, rtol=0)
+
+
+def test_time_may_run_backwards(noisy: HandPose) -> None:
+    """Exactly, where the frames that the network looks at are the same: every third, as many before as after."""
+    some, poses = noisy[:25], SCENE.object_poses[:25]
+    backwards = torch.arange(24, -1, -1)
+    there = refined(some, poses=poses, input_error=IMAGE)
+    back = refined(some[backwards], poses=poses[backwards], input_error=IMAGE)
+    assert there.holding.amax() - there.holding.amin() > 0.5
+    torch.testing.assert_close(back.joints_after[backwards], there.joints_after, atol=1e-4, rtol=0)
+    torch.testing.assert_close(back.holding[backwards], there.holding, atol=1e-3, rtol=0)
 
 
 def test_parts_and_two_hands() -> None:
@@ -180,6 +228,7 @@ def test_a_hand_does_not_enter_a_part_that_it_does_not_hold() -> None:
         ({"fps": 0}, "fps"),
         ({"object_poses": torch.eye(4).expand(7, 4, 4)}, "object_poses: got shape"),
         ({"input_error": np.eye(3)}, "covariance"),
+        ({"holding": [True, False]}, "holding: got"),
         ({"input_error": "camera", "object_poses": None}, "object_poses"),
         ({"hand_poses": SCENE.pose[:2]}, "2 frames"),
         ({"hand_poses": SCENE.pose.map(lambda t: t * torch.nan)}, "every frame"),

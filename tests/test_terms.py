@@ -92,6 +92,12 @@ def test_gaussian_joints(width: int) -> None:
     found = check_term(term, state, residual, (0.7 * share).repeat_interleave(3, 1))
     loss = torch.from_numpy(scipy.special.pseudo_huber(2.0, size.numpy()))
     torch.testing.assert_close(found.cost, 0.7 * loss.sum(1))
+    each = replace(term, weight=torch.tensor([0.7, 0.1]))  # every hand with a weight of its own
+    one, other = equations_of(each, state), equations_of(term, state)
+    for name in ("cost", "gradient", "hessian"):
+        first, second = getattr(other, name)
+        torch.testing.assert_close(getattr(one, name), torch.stack([first, second / 7]))
+    assert each[1:].weight.tolist() == [pytest.approx(0.1)]
 
 
 def test_gaussian_joints_that_err_alike_in_all_directions_are_point_targets() -> None:

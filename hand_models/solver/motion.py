@@ -1,11 +1,12 @@
-"""Terms of sequences of hands: an input whose error is correlated in time, and a hand that moves with what it holds.
+"""Terms of sequences of hands: an input whose error is correlated in time, a hand that moves with what it holds, and
+motion as another frame has it.
 
-Both reach from one frame to the next, so that the banded solve of `hand_models.solver.sequence` takes them as they are.
+They reach from one frame to the next, so that the banded solve of `hand_models.solver.sequence` takes them as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .terms import pseudo_huber
 
 KNUCKLES = [5, 9, 13, 17]
 """Joints of the palm's far end, which fingers do not move, nearest to what is held."""
+_NEAREST = 0.05  # metres before a camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,3 +146,74 @@ class MovesWith(_OfSequences):
         own[:, 1:] += ahead @ ahead.transpose(2, 3)
         cost = sum((weight * loss * k.shape[2]).sum((1, 2)) for loss, k in zip(losses, kinds, strict=True))
         return [SequenceEquations(cost, gradient, own, back @ ahead.transpose(2, 3))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Motion(Record):
+    """What moves in time, without the hand that does."""
+
+    place: Tensor
+    rotation: Tensor
+    bend: Tensor
+    dim: int
+
+    @property
+    def motion(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.place, self.rotation, self.bend
+
+
+@dataclass(frozen=True, eq=False)
+class InFrame(_OfSequences):
+    """A term about motion as another frame has it, such as that of a camera before which the hands' object moves.
+
+    In the frame of an object that turns, and whose turns err, a hand seems to move the less the nearer it is to where
+    the object turns about. Before a camera it seems to move the less the nearer it is to the camera: in a
+    `picture`, places are where that shows them, and the logarithm of their depth (Civera et al., Inverse depth
+    parametrization, T-RO 2008, to the same end), so that motions of all sizes that look the same move alike.
+    """
+
+    rotation: Tensor
+    """(B · T, 3, 3) from the hands' frame to that frame"""
+    shift: Tensor
+    """(B · T, 3) metres, added to the turned place"""
+    term: Any = shared()
+    """which asks its frames for `motion` and `dim` alone, such as `Acceleration`"""
+    picture: float | None = shared(default=None)
+    """metres from the camera at which a picture is as large as what it shows, where places are those in a picture of
+    a camera that looks along z; None where they are places"""
+
+    def linearize(self, state: SequenceState) -> list[SequenceEquations]:
+        place, rotation, bend = state.frames.motion
+        shape, dim = (len(state), state.length), state.frames.dim
+        turned, slope = (self.rotation @ place[..., None])[..., 0] + self.shift, self.rotation
+        if self.picture is not None:
+            turned, shown = _shown(turned, self.picture)
+            slope = shown @ slope
+        moved: Any = _Motion(turned, self.rotation @ rotation, bend, dim)
+        turn = torch.eye(dim).to(place).repeat(*shape, 1, 1)
+        turn[..., :3, :3], turn[..., 3:6, 3:6] = slope.unflatten(0, shape), self.rotation.unflatten(0, shape)
+        back = turn.transpose(2, 3)
+
+        def between(block: Tensor | None, reach: int) -> Tensor | None:
+            return None if block is None else back[:, : state.length - reach] @ block @ turn[:, reach:]
+
+        return [
+            SequenceEquations(
+                e.cost,
+                (back @ e.gradient[..., None])[..., 0],
+                back @ e.own @ turn,
+                between(e.next, 1),
+                between(e.after, 2),
+            )
+            for e in self.term.linearize(replace(state, frames=moved))
+        ]
+
+
+def _shown(place: Tensor, distance: float) -> tuple[Tensor, Tensor]:
+    """``distance`` times (x / z, y / z, log z) of places ``(N, 3)``, and its derivative ``(N, 3, 3)``."""
+    depth = place[:, 2:].clamp_min(_NEAREST)
+    ray = place[:, :2] / depth
+    slope = place.new_zeros(len(place), 3, 3)
+    slope[:, 0, 0] = slope[:, 1, 1] = slope[:, 2, 2] = 1.0
+    slope[:, :2, 2] = -ray
+    return distance * torch.cat([ray, depth.log()], 1), distance / depth[..., None] * slope

@@ -82,8 +82,8 @@ class GaussianJoints(Record):
     """(B, 21, 3) metres"""
     covariance: Tensor
     """(B, 21, 3, 3) square metres"""
-    weight: float = 1.0
-    """on the squared residual"""
+    weight: Tensor | float = 1.0
+    """on the squared residual; ``(B,)`` where it is each hand's own"""
     robust: float = 2.0
     """residual above which the pull no longer grows"""
 
@@ -96,10 +96,11 @@ class GaussianJoints(Record):
     def linearize(self, state: HandState) -> list[PointForces]:
         white = (self._root @ (state.joints.points - self.target)[..., None])[..., 0]
         share, loss = pseudo_huber(white.square().sum(2), self.robust)
-        stiffness = self.weight * share
+        weight = torch.as_tensor(self.weight).to(white).expand(len(white))
+        stiffness = weight[:, None] * share
         force = (self._root.transpose(2, 3) @ (stiffness[..., None] * white)[..., None])[..., 0]
         normals = self._root * stiffness.sqrt()[..., None, None]
-        cost = self.weight * loss.sum(1)
+        cost = weight * loss.sum(1)
         nothing = torch.zeros_like(cost), torch.zeros_like(force)
         return [
             PointForces(state.joints, *((cost, force) if axis == 0 else nothing), None, normals[:, :, axis])

@@ -71,6 +71,7 @@ def refine_motion(
         keypoint_sigma=stated.keypoint_sigma,
         depth_points=stated.depth_points,
         input_error=names[0] if names else None,
+        holding=stated.holding,
         config=config,
         hand_model=model,
     )

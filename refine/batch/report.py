@@ -1,7 +1,8 @@
 """What a batch leaves to look at: small records of its grasps, a gallery of its rows, pictures and pages of some.
 
 A report is a folder: ``index.html`` the gallery; ``rows/`` and ``shared/`` the records of `refine.view.records`, from
-which ``pictures/`` and ``pages/`` are made, of some rows at once and of the others when a server is asked for them.
+which ``pictures/`` and ``pages/`` are made, of some rows at once and of the others when a server is asked for them;
+``motions/`` pages on which motions play.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hand_models.atomic import write_atomically
 
 from ..files.predictions import Predictions
 from ..result import RefineResult
+from ..sequence import SequenceResult
 from ..view.gallery import GalleryColumn, gallery_page, write_thumbnail
 from ..view.page import write_page
 from ..view.pictures import GraspView
@@ -74,7 +76,7 @@ class Report:
     _drawing: Any = field(default_factory=threading.Lock, repr=False, compare=False)
     """a server asks from several threads, and a picture keeps all cores busy"""
 
-    def record(self, numbers: np.ndarray, result: RefineResult) -> None:
+    def record(self, numbers: np.ndarray, result: RefineResult | SequenceResult) -> None:
         """Keep the grasps of ``result``, rows ``numbers`` of the file; one that cannot be shown is left out."""
         for index, number in enumerate(numbers.tolist()):
             if result.status[index] == "failed":
@@ -84,6 +86,17 @@ class Report:
                 save_view(view, self.folder / "rows", self.folder / "shared", _name(number))
             except Exception:  # what cannot be shown is refined all the same
                 _log.warning("row %d cannot be shown", number, exc_info=True)
+
+    def record_motion(self, numbers: np.ndarray, result: SequenceResult) -> None:
+        """Keep the frames of a motion, rows ``numbers`` of the file, and a page on which it plays, called by the first
+        of them."""
+        self.record(numbers, result)
+        first = int(numbers[0])
+        title = f"{result.object.name} · motion from row {first}".removeprefix(" · ")
+        try:
+            result.to_html(self.folder / "motions" / f"{_name(first)}.html", title=title)
+        except Exception:  # as of single rows
+            _log.warning("the motion from row %d cannot be shown", first, exc_info=True)
 
     def rows(self) -> list[int]:
         """Rows with a record, in order."""

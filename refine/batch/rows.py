@@ -191,6 +191,7 @@ class _ResultTable:
             self._columns[name][rows[new]] = value[new]
         self._hand_model[rows[new]] = self.model.name
         self._columns["uncertainty"][rows] = result.uncertainty
+        self._columns["holding_probability"][rows] = result.holding
 
     def finish(self) -> Predictions:
         """The rows with what was filled in."""

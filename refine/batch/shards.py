@@ -116,7 +116,9 @@ def _keep(
     result: RefineResult | SequenceResult,
 ) -> None:  # fmt: skip
     """What is not a column of the results."""
-    if isinstance(result, SequenceResult):  # pages and samples are of single grasps
+    if isinstance(result, SequenceResult):  # which has no samples
+        if config.report is not None:
+            Report(manifest.report).record_motion(numbers, result)
         return
     if config.report is not None:
         Report(manifest.report).record(numbers, result)

@@ -118,12 +118,18 @@ def _motion(c: np.ndarray) -> np.ndarray:
 
 
 def _share(differences: np.ndarray, variance: float) -> float:
-    """White share of an error of ``variance``: the likeliest, with as much motion as goes best with it."""
+    """White share of an error of ``variance``: the likeliest, with as much motion as goes best with it.
+
+    A share in between has to be worth its number (Schwarz, Ann. Stat. 6, 1978): motion that is faster than most passes
+    for a little drift, and where there is some, no frame's place is worth much. The numbers of a group, which err
+    together, count as one.
+    """
     power, c = _spectrum(differences)
     error = variance * np.stack([_density(s, c) for s in _SHARES]) * c**2  # (shares, n)
     motion = np.geomspace(1e-10, 1.0, 60)[:, None] * _motion(c)  # (factors, n)
     density = error[:, None] + motion + 1e-18
-    cost = (np.log(density) + power / density).sum(2).min(1)
+    cost = 0.5 * (np.log(density) + power / density).sum(2).min(1)
+    cost[1:-1] += 0.5 * np.log(len(power))
     return float(_SHARES[cost.argmin()])
 
 

@@ -92,10 +92,11 @@ class EncodedGrasps(Record):
 
 
 def predict_field(
-    network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose
-) -> ContactField:
-    """What the network makes of ``B`` noisy right hands, object frame."""
-    return EncodedGrasps.of(network, model, objects, which, pose).mean()
+    network: ContactNet, model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose,
+    covariance: Tensor | None = None,
+) -> ContactField:  # fmt: skip
+    """What the network makes of ``B`` noisy right hands, object frame; ``covariance`` as `observe` takes it."""
+    return EncodedGrasps.of(network, model, objects, which, pose, covariance).mean()
 
 
 def expected_variance(joints: Tensor, field: ContactField) -> Tensor:

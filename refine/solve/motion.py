@@ -22,7 +22,7 @@ from hand_models import HandModel, HandPose
 from hand_models.pose import TANGENT_DIM
 from hand_models.record import Record, shared
 from hand_models.solver.least_squares import Termination, minimize
-from hand_models.solver.motion import KNUCKLES, CorrelatedInput, MovesWith
+from hand_models.solver.motion import KNUCKLES, CorrelatedInput, InFrame, MovesWith
 from hand_models.solver.point_forces import PointForces
 from hand_models.solver.sequence import Acceleration, PerFrame, SequenceState
 from hand_models.solver.states import HandState, Term
@@ -31,13 +31,14 @@ from hand_models.solver.terms import Displaced, JointLimits
 from ..config import RefineConfig
 from ..evidence.error_in_time import CORRELATION, ErrorInTime, level_and_change, white_shares
 from .fields import load_weights, predict_field, weights_path
-from .holding import holding
+from .holding import MOST, holding, log_odds, nearness
 from .optimize import field_terms, joint_variance, soft_tissue
 
 _HASTE = tuple(6**0.5 * std for std in (TRACKING.translation, TRACKING.rotation, 0.25 * TRACKING.pose))
 """Metres and radians a frame²: what second differences of measured hands are at the least, by how trackers err."""
-_IN_HAND = (0.0013, 0.015, 0.12)
-"""Metres and radians a frame: place, turn and joint angles of a hand in the frame of what it holds"""
+_IN_HAND = (0.0013, 0.015, 0.06)
+"""Metres and radians a frame: place, turn and joint angles of a hand in the frame of what it holds; fitted to motions
+made from grasps on held-out objects, with what trackers err by"""
 _LASTS = level_and_change(0.0)[0]
 """What a frame counts for of what lasts as long as a drift does: what is wrong with one frame is so with the next."""
 _SHARE = CAMERA.share
@@ -61,13 +62,17 @@ class MotionInput:
     error: InputError | Tensor
     """how the hand may be off, or its covariance ``(51, 51)`` in the frame that hands were given in"""
     rotation: Tensor
-    """(T, 3, 3) object to the frame that hands were given in, in which their error lasts"""
+    """(T, 3, 3) object to the frame that hands were given in, in which their error lasts, and they move smoothly"""
+    shift: Tensor
+    """(T, 3) metres, of the object in that frame"""
     view: Tensor
     """(T, 3) unit vectors along the line of sight; of use where the error is along it"""
     rate: float = 1.0
     """frames a second, over 30"""
     evidence: tuple[Term, ...] = ()
     """terms about single frames"""
+    holding: Tensor | None = None
+    """(T,) 1 in frames in which the hand is known to hold, 0 where it is known not to, NaN elsewhere"""
     others: tuple[Around, ...] = ()
     """what else the hand must not enter"""
 
@@ -81,10 +86,10 @@ class MotionSolved:
     """(T,) probability"""
     variance: Tensor
     """(T, 21) square metres per axis, of the joints"""
-    seen: Tensor
-    """(K,) frames that the network looked at"""
+    look: Tensor
+    """(T,) which row of `field` is nearest to each frame; the network looks at every third that may hold"""
     field: ContactField | None
-    """of those; None where there are none"""
+    """(K) what it saw; None where it looked at nothing"""
     iterations: int
 
 
@@ -114,7 +119,7 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     length, objects = len(motion.pose), ObjectSet.of([mesh])
     skin = model.contact_points[: config.skin_points]
     given, shares, std = input_over_time(motion, model)
-    terms: list[Term] = [given, _acceleration(shares, motion.rate)]
+    terms: list[Term] = [given, _acceleration(shares, motion, model)]
     if motion.evidence:
         terms.append(PerFrame(motion.evidence, 1, length))
     used = 0
@@ -126,22 +131,31 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
         used += int(found.iterations[0])
         return found.state.frames.pose
 
+    def covariance(pose: HandPose, more: Sequence[Term]) -> Tensor:
+        """(T, 51, 51) of each hand, the others free."""
+        state = SequenceState(HandState.of(pose, model, skin), length)
+        parts = [part for term in (*terms, *more) for part in term.linearize(state)]
+        return state.assemble(parts).variances()[0]
+
     smooth = solve(motion.pose, [])
-    held = _holding(smooth, std, shares, motion, objects, model)
+    odds, middle = _near(smooth, std, shares, objects, model)
+    held = _holding(odds, middle, std, shares, motion)
     still = _in_hand(held, motion)
     pose = solve(smooth, [replace(still, robust=100.0)])  # convex first: from far away all steps look like outliers
     pose = solve(pose, [still])
-    held = _holding(pose, std, shares, motion, objects, model)
-    seen = (held > 0.05).nonzero()[::_EVERY, 0].contiguous()
-    field = _look(objects, model, pose[seen], config) if len(seen) else None
+    odds, middle = _near(pose, std, shares, objects, model)
+    may_hold = ((odds > -MOST) | (held > 0.05)).nonzero()[:, 0]
+    seen = may_hold[(len(may_hold) - 1) % _EVERY // 2 :: _EVERY].contiguous()  # as many before as after
+    field = _look(objects, model, pose[seen], covariance(pose, [still])[seen], config) if len(seen) else None
+    if field is not None:
+        assert field.holding is not None
+        odds = odds + log_odds(field.holding[_look_of(seen, length)])
+    held = _holding(odds, middle, std, shares, motion)
     of_frames = [*_contact(pose, held, seen, field, objects, model, config), *motion.others]
-    contact = PerFrame(tuple(of_frames), 1, length)
-    last = [_in_hand(held, motion), contact]
+    last = [_in_hand(held, motion), PerFrame(tuple(of_frames), 1, length)]
     pose = solve(pose, last)
-    state = SequenceState(HandState.of(pose, model, skin), length)
-    equations = state.assemble([part for term in [*terms, *last] for part in term.linearize(state)])
-    variance = _joint_variance(state.frames, equations.variances()[0])
-    return MotionSolved(pose, held, variance, seen, field, used)
+    variance = _joint_variance(HandState.of(pose, model, skin), covariance(pose, last))
+    return MotionSolved(pose, held, variance, _look_of(seen, length), field, used)
 
 
 def input_over_time(motion: MotionInput, model: HandModel) -> tuple[CorrelatedInput, ErrorInTime, float]:
@@ -179,10 +193,16 @@ def input_over_time(motion: MotionInput, model: HandModel) -> tuple[CorrelatedIn
     return term, shares, max(of_groups[0], 1e-8) ** 0.5
 
 
-def _acceleration(shares: ErrorInTime, rate: float) -> Acceleration:
+def _acceleration(shares: ErrorInTime, motion: MotionInput, model: HandModel) -> InFrame:
     """Smooth, as far as the error is new in every frame: of a drift, smoothing tells nothing."""
     parts = zip(_HASTE, (shares.place, shares.turn, shares.bend), strict=True)
-    return Acceleration(*(std / rate**2 / max(share, 1e-4) ** 0.5 for std, share in parts))
+    smooth = Acceleration(*(std / motion.rate**2 / max(share, 1e-4) ** 0.5 for std, share in parts))
+    root, rotation, picture = model.root(motion.pose), motion.rotation, None
+    shift = (rotation @ root[..., None])[..., 0] + motion.shift
+    if isinstance(motion.error, InputError) and motion.error.along is not None:
+        depth = (rotation @ motion.pose.transl[..., None])[:, 2, 0] + shift[:, 2]
+        picture = float(depth.median())
+    return InFrame(len(root), rotation, shift, smooth, picture)
 
 
 def _in_hand(held: Tensor, motion: MotionInput) -> MovesWith:
@@ -200,10 +220,10 @@ def _in_hand(held: Tensor, motion: MotionInput) -> MovesWith:
     return MovesWith(len(held), torch.cat([held[:-1] * held[1:], held[-1:]]), counts, place, turn, bend)
 
 
-def _holding(
-    pose: HandPose, std: float, shares: ErrorInTime, motion: MotionInput, objects: ObjectSet, model: HandModel
-) -> Tensor:
-    """(T,) probability that the hand holds, see `refine.solve.holding`."""
+def _near(
+    pose: HandPose, std: float, shares: ErrorInTime, objects: ObjectSet, model: HandModel
+) -> tuple[Tensor, Tensor]:
+    """Log odds ``(T,)`` that the hand holds, by how near it is, and the middle of its knuckles ``(T, 3)``."""
     which = torch.zeros(len(pose), dtype=torch.long)
     closest, middle = [], []
     for rows in torch.arange(len(pose)).split(64):
@@ -211,19 +231,36 @@ def _holding(
         skin = hand.vertices[:, model.contact_points]
         closest.append(objects.grid.query(skin, which[rows])[0].amin(1))
         middle.append(hand.joints[:, KNUCKLES].mean(1))
-    lasting = (1 - shares.place) ** 0.5 * std  # what smoothing leaves
-    left = torch.full((len(pose),), max(lasting, 0.3 * std, 0.002))
-    drift = lasting * (2 * (1 - CORRELATION) / motion.rate) ** 0.5
-    return holding(torch.cat(closest), torch.cat(middle), left, drift, motion.rate)
+    left = torch.full((len(pose),), max(_lasting(std, shares), 0.3 * std, 0.002))
+    return nearness(torch.cat(closest), left), torch.cat(middle)
 
 
-def _look(objects: ObjectSet, model: HandModel, pose: HandPose, config: RefineConfig) -> ContactField:
-    """What the network sees of ``pose``."""
+def _holding(odds: Tensor, middle: Tensor, std: float, shares: ErrorInTime, motion: MotionInput) -> Tensor:
+    """(T,) probability that the hand holds, see `refine.solve.holding`."""
+    drift = _lasting(std, shares) * (2 * (1 - CORRELATION) / motion.rate) ** 0.5
+    return holding(odds, middle, drift, motion.rate, motion.holding)
+
+
+def _lasting(std: float, shares: ErrorInTime) -> float:
+    """Metres per axis of a hand's error that smoothing leaves, for it lasts."""
+    return (1 - shares.place) ** 0.5 * std
+
+
+def _look(
+    objects: ObjectSet, model: HandModel, pose: HandPose, covariance: Tensor, config: RefineConfig
+) -> ContactField:
+    """What the network sees of ``pose``, told how that may be off."""
     network = load_weights(weights_path(config))
     parts = torch.arange(len(pose)).split(_NETWORK_BATCH)
+    which = torch.zeros(len(pose), dtype=torch.long)
     return ContactField.cat(
-        [predict_field(network, model, objects, torch.zeros(len(rows), dtype=torch.long), pose[rows]) for rows in parts]
+        [predict_field(network, model, objects, which[rows], pose[rows], covariance[rows]) for rows in parts]
     )
+
+
+def _look_of(seen: Tensor, length: int) -> Tensor:
+    """(T,) which of the looks at the frames ``seen (K,)`` is the nearest to each frame."""
+    return torch.searchsorted(0.5 * (seen[1:] + seen[:-1]), torch.arange(length, dtype=torch.float32))
 
 
 def _contact(
@@ -247,13 +284,13 @@ def _contact(
     terms: list[Term] = []
     touch = torch.zeros_like(yields)
     if field is not None:
-        latest = (torch.searchsorted(seen, torch.arange(length), right=True) - 1).clamp_min(0)
+        look = _look_of(seen, length)
         sure = (2 * held - 1).clamp_min(0)  # a hand that may not hold is not drawn to the object
         weight = sure * _LASTS * _SHARE
-        targets = field_terms(model, objects, which[seen], pose[seen], field, config)[latest]
-        joints = replace(targets.joints, weight=targets.joints.weight * weight[:, None])
+        targets = field_terms(model, objects, which[seen], pose[seen], field, config)[look]
+        joints = replace(targets.joints, weight=targets.joints.weight * weight)
         alike = replace(targets.correspondences, weight=targets.correspondences.weight * weight[:, None])
-        together = joints.std.square().mean(1) / weight.clamp_min(1e-6)
+        together = joints.covariance.mean(1) / weight[:, None, None].clamp_min(1e-6)
         terms.append(Displaced((alike, joints), together))
         touch = targets.touch * weight[:, None]
     return [
@@ -264,7 +301,7 @@ def _contact(
                 SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, _DEPTH_STD),
                 SpheresOutside(which, bones, objects.grid, _DEPTH_STD),
             ),
-            torch.full((length,), TRACKING.translation**2 / _LASTS),
+            (TRACKING.translation**2 / _LASTS * torch.eye(3)).expand(length, 3, 3),
         ),
         JointLimits(model.anatomy, costs.limits_std / _LASTS**0.5),
     ]

@@ -1,4 +1,4 @@
-"""What can be shown: from views of single grasps follow pages, films and meshes."""
+"""What can be shown: from views of single grasps, or of the frames of a motion, follow pages, films and meshes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from hand_models import HandPose
 
 from .export import write_glb
-from .film import Size, solving, turntable, write_gif, write_mp4
+from .film import Size, playing, solving, turntable, write_gif, write_mp4
 from .page import write_page
 from .pictures import GraspView
 
@@ -78,6 +78,48 @@ class Viewable:
     def to_glb(self, path: str | PathLike[str], index: int = 0) -> Path:
         """Object and hands of grasp ``index`` as a GLB scene for Blender and other viewers; see `write_glb`."""
         return write_glb(self.view(index), path)
+
+
+class ViewableMotion:
+    """A motion of ``len`` frames, whose `view` gives one of them."""
+
+    fps: float
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def view(self, index: int = 0, *, title: str | None = None, truth: HandPose | None = None) -> GraspView:
+        """What is shown of frame ``index``."""
+        raise NotImplementedError
+
+    def to_html(self, path: str | PathLike[str], *, title: str | None = None, truth: HandPose | None = None) -> Path:
+        """One self-contained page on which the motion plays: before, after, the truth if it is given, contact.
+
+        Args:
+            path: of the page; missing folders are made.
+            title, truth: as in `view`.
+        """
+        views = [self.view(k, title=title, truth=truth) for k in range(len(self))]
+        return write_page(views, path, fps=self.fps)
+
+    def to_gif(self, path: str | PathLike[str], *, size: Size = (480, 360), every: int = 2) -> Path:
+        """A GIF of the motion as it plays, before beside after.
+
+        Args:
+            size: width and height of either in pixels.
+            every: of how many frames one is drawn.
+
+        Raises:
+            ImportError: embreex is not installed.
+        """
+        return write_gif(self._pictures(size, every), path, fps=self.fps / every)
+
+    def to_mp4(self, path: str | PathLike[str], *, size: Size = (640, 480), every: int = 1) -> Path:
+        """As `to_gif`, as MP4 (H.264); needs imageio-ffmpeg too."""
+        return write_mp4(self._pictures(size, every), path, fps=self.fps / every)
+
+    def _pictures(self, size: Size, every: int) -> Iterator[np.ndarray]:
+        return playing([self.view(k) for k in range(0, len(self), every)], size)
 
 
 def _frames(view: GraspView, film: str, size: Size) -> Iterator[np.ndarray]:
