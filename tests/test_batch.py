@@ -212,7 +212,7 @@ def test_samples_lie_beside_the_results_row_by_row(tmp_path, no_meshes, shard_ro
 
 def test_rows_whose_worker_died_have_no_samples(tmp_path, no_meshes):
     hashes = {"input_sha256": "", "config_sha256": ""}
-    manifest = make_manifest(tmp_path / "work", [predictions(3)], object_hashes({}), shard_rows=3, **hashes)
+    manifest = make_manifest(tmp_path / "work", [predictions(3)], object_hashes({}), **hashes)
     give_up(manifest.shards[0], fake_config(tmp_path, samples=2), "it died")
     joints = np.load(manifest.shards[0].samples_file)["joints"]
     assert joints.shape == (3, 2, 21, 3)

@@ -231,7 +231,7 @@ def test_formats_agree_on_what_an_option_is():
 def test_refine_and_convert_offer_what_formats_understand():
     readers = {name for form in all_formats().values() for name in options_of(form.read)}
     writers = {name for form in all_formats().values() for name in options_of(form.write)}
-    own = {"mano_dir", "camera", "focal", "input_error", "object_poses"}
+    own = {"mano_dir", "camera", "focal", "input_error", "object_poses", "holding"}
     assert {f.name for f in fields(refine._OF_FORMATS.constructor_factory())} | own == readers | {*KNOWN}
     assert {f.name for f in fields(convert._OF_FORMATS.constructor_factory())} == readers | writers | {*KNOWN}
     for form in all_formats().values():

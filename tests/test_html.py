@@ -222,7 +222,7 @@ def result_of(view: GraspView) -> RefineResult:
         pose=none, initial_pose=none, vertices_before=after + 0.02, vertices_after=after,
         joints_before=after[:, :21], joints_after=after[:, :21], status=[Status.REFINED, Status.KEPT], reason=["", ""],
         metrics={"penetration_mm_before": np.array([9.0, 8.0]), "penetration_mm_after": np.array([1.0, 2.0])},
-        score_before=np.zeros(2), score_after=np.ones(2), uncertainty=np.full((2, 21), 0.003),
+        holding=np.ones(2), score_before=np.zeros(2), score_after=np.ones(2), uncertainty=np.full((2, 21), 0.003),
         steps=np.zeros(2, np.int64), object_pose=None, faces=view.hand_faces, **shown,
     )  # fmt: skip
 

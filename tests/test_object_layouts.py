@@ -103,7 +103,7 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path):
 
 def test_one_mesh_serves_all_rows_with_a_name_or_without(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(rows, "_load", lambda entry, side: opened.append(entry.path) or small_box())
+    monkeypatch.setattr(rows, "load_object", lambda entry, side: opened.append(entry.path) or small_box())
     mesh = laid_out(tmp_path, "bottle.stl", "other.obj") / "bottle.stl"
     objects = find_objects(mesh)
     assert isinstance(objects, OneObject)
