@@ -41,6 +41,8 @@ NOT_RUN = {
     ("formats.md", "keep = "): "lines for another program's script; a test of the format runs them",
     ("cluster.md", "Execution(workers=8)"): "starts eight processes; the tests of batches run the same functions",
     ("look.md", "write_page("): "takes frames of the reader's own; the tests of pages run it",
+    ("README.md", "refine_sequence("): "takes a motion of the reader's own; the tests of motions run it",
+    ("sequences.md", "refine_sequence("): "as on README",
     ("look.md", "to_gif("): "draws three films; the tests of films do so, smaller",
 }
 """Python that is compiled and whose imports are made, no more: page and what is in the block."""
