@@ -98,7 +98,7 @@ def decide(
         returned = returned.fill(part, given[part].toward(best.pose[part], share[part]))
         depth = depth.index_copy(0, part, measured(part).depth)
     # A solution has been brought out already, as far as its contact lets it.
-    push = push_out(depth, holding, weights) * (1 - share)
+    push = push_out(depth, known == 0, weights) * (1 - share)
     returned, pushed = brought_out(model, objects, which, returned, push, holding, config)
     if pushed.any():
         measured(pushed.nonzero()[:, 0])
@@ -115,10 +115,11 @@ def between(value: Tensor, low: float, high: float) -> Tensor:
     return ((value - low) / (high - low)).clamp(0, 1)
 
 
-def push_out(depth: Tensor, holding: Tensor, weights: ScoreWeights) -> Tensor:
+def push_out(depth: Tensor, apart: Tensor, weights: ScoreWeights) -> Tensor:
     """``(B,)`` share of the way out of the object that hands which stay go, 0 to 1: all of it where they are deeper
-    inside than hands that hold are, and where they hold nothing."""
-    return torch.maximum(between(depth, *weights.deep), (1 - 2 * holding).clamp_min(0) * (depth > 0))
+    inside than hands that hold are, and where they are known to hold nothing, ``apart (B,)``. One that is merely taken
+    to hold nothing and is in the object after all more probably holds it."""
+    return torch.maximum(between(depth, *weights.deep), (apart & (depth > 0)).to(depth))
 
 
 def brought_out(

@@ -110,7 +110,8 @@ def _gated(
     """With the hands that were not ``accepted`` as they were given, but for what they sank into the object."""
     objects, which = ObjectSet.of([hand.object]), torch.zeros(len(hand.pose), dtype=torch.long)
     depth = plausibility(model, objects, which, hand.pose, refined.field).depth
-    push = push_out(depth, refined.holding, score_weights).masked_fill(accepted, 0.0)
+    apart = torch.zeros_like(accepted) if hand.holding is None else hand.holding == 0
+    push = push_out(depth, apart, score_weights).masked_fill(accepted, 0.0)
     stays, left = brought_out(model, objects, which, hand.pose, push, refined.holding, config)
     after = score(plausibility(model, objects, which, stays, refined.field), score_weights)
     own = expected_variance(model.joints(stays), refined.field)
