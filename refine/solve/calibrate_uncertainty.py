@@ -97,7 +97,9 @@ def calibrate_uncertainty(
     variance, error, share, stated = outcomes.variance, outcomes.error, outcomes.share, outcomes.stated
     # A hand without noise that is kept is off by nothing at all, which no input of a user is.
     exact = torch.tensor([name == "none" for name, _ in cases])[outcomes.case]
-    used = fitted & ((share > 0.5) | ~exact)
+    # An error that lies along a ray is within one figure for all axes more often than others are: it is not fitted to.
+    ray = torch.tensor([PROTOCOLS[name].along is not None for name, _ in cases])[outcomes.case]
+    used = fitted & ((share > 0.5) | ~exact) & ~ray
     scale = fit_scale(variance[used], error[used], share[used], stated[used])
     std = scale.std(variance, share, stated)
     found = {**asdict(scale), "coverage": coverage(std[~fitted], error[~fitted])}
