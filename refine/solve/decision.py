@@ -75,7 +75,8 @@ def decide(
         field: mean prediction.
         stated: ``(B,)`` bool: how good the input is was stated, and has been weighed in solving.
         known: ``(B,)`` 1 for hands that are known to hold the object, 0 for those that do not; NaN where it is judged.
-        given_var: ``(B, 21)`` square metres per axis, of the joints of hands that hold nothing; NaN where not known.
+        given_var: ``(B, 21)`` square metres per axis, of the joints of hands that hold nothing; NaN where not known:
+            then what the network states for a joint is taken.
     """
     assert field.holding is not None
     holding = torch.where(known.isnan(), field.holding, known)
@@ -104,7 +105,9 @@ def decide(
         measured(pushed.nonzero()[:, 0])
         moved = moved | pushed
     own = expected_variance(model.joints(returned), field)
-    own = torch.where(given_var.isnan(), own, holding[:, None] * own + (1 - holding[:, None]) * given_var.nan_to_num())
+    assert field.joints_var is not None
+    apart = torch.where(given_var.isnan(), field.joints_var, given_var)
+    own = holding[:, None] * own + (1 - holding[:, None]) * apart
     variance = torch.where(share[:, None] > 0, share[:, None] * best.variance, 0) + (1 - share[:, None]) * own
     margin = torch.full_like(before, weights.margin(config.sure)).masked_fill(stated, 0.0)
     return Refined(returned, field, holding, share, stated, moved, before, after, margin, best.steps, variance)
