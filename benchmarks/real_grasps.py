@@ -177,7 +177,8 @@ class Scenes:
         if case.deeper:
             noisy = replace(noisy, transl=noisy.transl - case.deeper * self._outward(noisy))
         said = {"input_error": np.array(case.error), "holding": np.array(case.holding)}
-        return as_rows(noisy, self.reference.object_id[self.keep], self.model, **said)
+        kept = {name: getattr(self.reference, name)[self.keep] for name in ("object_id", "frame_id")}
+        return as_rows(noisy, kept.pop("object_id"), self.model, **kept, **said)
 
     def _outward(self, pose: HandPose) -> torch.Tensor:
         """(B, 3) mean normal of the object where the hand's skin touches it, or where that is nearest."""
