@@ -203,7 +203,7 @@ class Scenes:
         found = {}
         if "camera" in runs:
             noisy = runs["camera"].noisy
-            pose, placed = self._local(noisy), object_poses(noisy, slice(None))
+            pose, placed = local(noisy, self.model), object_poses(noisy, slice(None))
             for name, mesh in self.meshes.items():
                 rows = torch.from_numpy(np.flatnonzero(noisy.object_id == name))
                 pose = pose.fill(rows, slide_to_touch(pose[rows], placed[rows], mesh, self.model))
@@ -211,12 +211,9 @@ class Scenes:
         if "camera-keypoints" in runs:
             noisy = runs["camera-keypoints"].noisy
             placed = object_poses(noisy, slice(None))
-            pose = fit_to_keypoints(self._local(noisy), placed, noisy.cam_K, noisy.keypoints_2d, self.model)
+            pose = fit_to_keypoints(local(noisy, self.model), placed, noisy.cam_K, noisy.keypoints_2d, self.model)
             found["camera-keypoints-fit"] = Run(noisy, self.before_camera(pose))
         return found
-
-    def _local(self, rows: Predictions) -> HandPose:
-        return local(rows, self.model)
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:

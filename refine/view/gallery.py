@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import html
 import io
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from hand_models.atomic import write_atomically
 
 from .pictures import GraspView
 from .render import render
+from .template import filled, script_data
 
 THUMBNAIL = (208, 156)
 
@@ -66,14 +65,8 @@ def gallery_page(
             for c in columns
         ],
     }  # fmt: skip
-    parts = {
-        "TITLE": html.escape(title),
-        "NOTE": html.escape(note),
-        "DATA": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-    }
-    text = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
-    head, *pieces = text.split("@@")  # once, so that nothing inserted is searched for marks
-    return head + "".join(parts[p] if i % 2 == 0 else p for i, p in enumerate(pieces))
+    parts = {"TITLE": html.escape(title), "NOTE": html.escape(note), "DATA": script_data(data, allow_nan=False)}
+    return filled("gallery.html", parts)
 
 
 def thumbnail(view: GraspView, size: tuple[int, int] = THUMBNAIL) -> bytes:

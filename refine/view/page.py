@@ -6,9 +6,7 @@ The page fetches nothing: meshes, script and style are inside it, so it can be m
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Sequence
-from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from .camera import look_at
 from .packing import FINEST, Packed, pack, quantised, share
 from .pictures import HAND_CREASE, GraspView
 from .scene import Item, openness
+from .template import filled, resource, script_data
 
 TOUCH_FULL = 0.010
 """Metres from skin to object at which contact as it is has faded away."""
@@ -92,11 +91,10 @@ def _document(frames: Sequence[GraspView], fps: float, most_faces: int) -> str:
         "STATUS": _status(view),
         "WARNINGS": "".join(f'<p class="warning">{html.escape(text)}</p>' for text in view.warnings),
         "TABLE": _table(view),
-        "DATA": json.dumps(_data(frames, fps, most_faces), separators=(",", ":")).replace("<", "\\u003c"),
-        "SCRIPT": _resource("viewer.js"),
+        "DATA": script_data(_data(frames, fps, most_faces)),
+        "SCRIPT": resource("viewer.js"),
     }
-    head, *pieces = _resource("viewer.html").split("@@")  # once, so that nothing inserted is searched for marks
-    return head + "".join(parts[p] if i % 2 == 0 else p for i, p in enumerate(pieces))
+    return filled("viewer.html", parts)
 
 
 def _data(frames: Sequence[GraspView], fps: float, most_faces: int) -> dict[str, Any]:
@@ -331,10 +329,6 @@ def _table(view: GraspView) -> str:
 
 def _number(value: float) -> str:
     return "–" if not np.isfinite(value) else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _rounded(values: np.ndarray) -> list[Any]:
