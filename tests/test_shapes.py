@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from contact.corpus.shapes import FAMILIES, demo_shapes, sample_shape
+from contact.corpus.shapes import FAMILIES, LARGE_FAMILIES, demo_shapes, sample_shape
 from contact.corpus.shapes.solids import finish, flip_flat_edges, polygon, revolve, rounded, rounded_box, subdivide
 
 
@@ -21,7 +21,7 @@ def assert_good_mesh(mesh: trimesh.Trimesh) -> None:
     assert np.allclose(mesh.center_mass, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + LARGE_FAMILIES)
 def test_families_give_closed_bodies_of_household_size(family):
     meshes = [sample_shape(family, np.random.default_rng(seed)) for seed in range(3)]
     for mesh in meshes:
@@ -29,7 +29,7 @@ def test_families_give_closed_bodies_of_household_size(family):
     assert not np.allclose(meshes[0].extents, meshes[1].extents)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + LARGE_FAMILIES)
 def test_same_seed_same_mesh(family):
     first, second = (sample_shape(family, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(first.vertices, second.vertices)
@@ -37,7 +37,8 @@ def test_same_seed_same_mesh(family):
 
 
 def test_at_least_twelve_families_and_no_two_of_a_name():
-    assert len(set(FAMILIES)) == len(FAMILIES) >= 12
+    names = FAMILIES + LARGE_FAMILIES
+    assert len(set(names)) == len(names) >= 12
 
 
 def test_unknown_family_is_named():
@@ -52,7 +53,7 @@ def test_demo_shapes_are_six_good_meshes():
         assert_good_mesh(mesh)
 
 
-@pytest.mark.parametrize(("family", "genus"), [("mug", 1), ("ring", 1), ("ball", 0), ("bowl", 0)])
+@pytest.mark.parametrize(("family", "genus"), [("mug", 1), ("ring", 1), ("ball", 0), ("bowl", 0), ("crate", 0), ("cover", 0)])
 def test_topology_is_that_of_the_thing(family, genus):
     mesh = sample_shape(family, np.random.default_rng(3))
     assert mesh.euler_number == 2 - 2 * genus
@@ -100,3 +101,10 @@ def test_flipping_makes_a_thin_diagonal_delaunay():
 def test_finish_refuses_an_empty_solid():
     with pytest.raises(RuntimeError, match="empty"):
         finish(rounded_box((1, 1, 1), 0.1) - rounded_box((3, 3, 3), 0.1))
+
+
+@pytest.mark.parametrize("family", LARGE_FAMILIES)
+def test_large_things_do_not_fit_between_thumb_and_fingers_either_way(family):
+    for seed in range(6):
+        assert sorted(sample_shape(family, np.random.default_rng(seed)).extents)[1] > 0.06
+        assert sample_shape(family, np.random.default_rng(seed)).extents.max() > 0.13

@@ -39,6 +39,9 @@ HELD_OUT = 10
 """Each so-manieth object of a family is held out from training."""
 _COMMON = ("box", "can", "bottle", "block", "squeeze_bottle", "box", "bowl", "can", "pitcher", "box", "cup")
 """Families that come up twice or more: what most things in a kitchen are shaped like."""
+_LARGE_FROM, _LARGE_EVERY = 90_000, 9
+"""Number of the first thing that is larger than a hand, and how many others there are for each of these: numbered
+apart, so that a corpus can be added to."""
 _UPS = ((0, 0, 1), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, -1))
 _UP_SHARES = (0.6, 0.09, 0.09, 0.09, 0.09, 0.04)
 """How objects stand, by the direction away from the table: upright, lying on a side, upside down."""
@@ -51,7 +54,8 @@ class CorpusConfig:
     out: Path = Path("runs/corpus")
     """folder, made when absent"""
     objects: int = 720
-    """procedural objects, the families in turn, common ones more often"""
+    """procedural objects, the families in turn, common ones more often; and beside them, for every nine of these, one
+    that is larger than a hand, held by a wall or an edge"""
     grasps_per_object: int = 64
     """at most"""
     seed: int = 0
@@ -61,6 +65,11 @@ class CorpusConfig:
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     motions: int = 0
     """also make so many motions from the grasps of every object, see `contact.corpus.motions`"""
+
+
+def _numbers(objects: int) -> list[int]:
+    """Numbers of all objects of a corpus."""
+    return [*range(objects), *range(_LARGE_FROM, _LARGE_FROM + objects // _LARGE_EVERY)]
 
 
 def object_path(folder: Path, index: int) -> Path:
@@ -91,11 +100,11 @@ def build_object(config: CorpusConfig, index: int) -> int:
 
     The work of one process: it uses one thread from then on.
     """
-    from .shapes import FAMILIES, sample_shape  # here: trimesh and manifold3d take half a second
+    from .shapes import FAMILIES, LARGE_FAMILIES, sample_shape  # here: trimesh and manifold3d take half a second
 
     torch.set_num_threads(1)
     rng = np.random.default_rng([config.seed, index])
-    families = FAMILIES + _COMMON
+    families = LARGE_FAMILIES if index >= _LARGE_FROM else FAMILIES + _COMMON
     family = families[index % len(families)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -137,7 +146,7 @@ def build_corpus(config: CorpusConfig = CorpusConfig(), progress: bool = True) -
     if manifest.exists() and manifest.read_text() != text:
         raise ValueError(f"out: {config.out} holds a corpus made with another recipe; choose another folder.")
     write_atomically(manifest, lambda file: file.write(text.encode()))
-    missing = [i for i in range(config.objects) if not object_path(config.out, i).exists()]
+    missing = [i for i in _numbers(config.objects) if not object_path(config.out, i).exists()]
     total = 0
     with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(build_object, config, index): index for index in missing}

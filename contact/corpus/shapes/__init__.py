@@ -14,7 +14,7 @@ import numpy as np
 import trimesh
 from manifold3d import Manifold
 
-from contact.corpus.shapes import plain, tools, vessels
+from contact.corpus.shapes import large, plain, tools, vessels
 from contact.corpus.shapes.solids import finish, rounded_box
 
 _FAMILIES: tuple[Callable[[np.random.Generator], Manifold], ...] = (
@@ -23,23 +23,26 @@ _FAMILIES: tuple[Callable[[np.random.Generator], Manifold], ...] = (
     vessels.jug, vessels.goblet, vessels.turned, tools.screwdriver, tools.hammer, tools.spatula, tools.pistol_grip,
     tools.scissors, tools.pen, tools.blade, tools.plate, tools.cutlery,
 )  # fmt: skip
-_BUILDERS = MappingProxyType({build.__name__: build for build in _FAMILIES})
+_LARGE = (large.crate, large.panel, large.cover)
+_BUILDERS = MappingProxyType({build.__name__: build for build in (*_FAMILIES, *_LARGE)})
 
-FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
-"""Names of all families, in a fixed order."""
+FAMILIES: tuple[str, ...] = tuple(build.__name__ for build in _FAMILIES)
+"""Names of the families of things that a hand goes round, in a fixed order."""
+LARGE_FAMILIES: tuple[str, ...] = tuple(build.__name__ for build in _LARGE)
+"""Of those that are larger than a hand."""
 
 
 def sample_shape(family: str, rng: np.random.Generator) -> trimesh.Trimesh:
     """Draw one object of a family.
 
-    :param family: one of `FAMILIES`.
+    :param family: one of `FAMILIES` or `LARGE_FAMILIES`.
     :param rng: NumPy generator; equal states give equal meshes.
     :returns: one watertight body of 500 to 6,000 faces, in metres, its centre of mass at the origin,
         z up as the object stands or lies on a table.
     :raises ValueError: for an unknown family.
     """
     if family not in _BUILDERS:
-        raise ValueError(f"family: unknown {family!r}; choose one of {', '.join(FAMILIES)}")
+        raise ValueError(f"family: unknown {family!r}; choose one of {', '.join(_BUILDERS)}")
     return finish(_BUILDERS[family](rng))
 
 
@@ -56,4 +59,4 @@ def demo_shapes() -> dict[str, trimesh.Trimesh]:
     return {name: finish(solid, faces=3200) for name, solid in solids.items()}
 
 
-__all__ = ["FAMILIES", "demo_shapes", "sample_shape"]
+__all__ = ["FAMILIES", "LARGE_FAMILIES", "demo_shapes", "sample_shape"]
