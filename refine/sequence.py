@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -13,16 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contact.input_error import line_of_sight
 from contact.objects import ObjectMesh
-from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose, load_hand_model
 
 from .config import RefineConfig
-from .evidence.gaps import filled_in, missing_frames
-from .evidence.inputs import as_hand_pose, is_pair
-from .evidence.motion_inputs import error_of_motion, part_poses
-from .evidence.pose_prior import PosePrior
+from .evidence.inputs import is_pair
+from .evidence.motion_inputs import as_object_error
 from .evidence.stated import Stated
 from .files.prediction_poses import into_camera_frame, into_object_frame
 from .files.result_arrays import (
@@ -36,14 +31,13 @@ from .files.result_arrays import (
 )
 from .files.status import HOLDS, Status, statuses
 from .measure.contact import contact_ratio
-from .request import Request
-from .solve.motion import Around, MotionInput, MotionSolved, solve_motion
+from .motion_request import MotionRequest, MotionScene
+from .solve.motion import MotionSolved
 from .view.grasp import distances
 from .view.pictures import GraspView
 from .view.viewable import ViewableMotion
 
 _FILE = "sequence.npz"
-_SHORTEST = 3
 _TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var", "part")
 _ARRAYS = ("uncertainty", "object_poses", "faces")
 
@@ -209,6 +203,7 @@ def refine_sequence(
     keypoint_sigma: Any = None,
     depth_points: Any = None,
     input_error: Any = None,
+    object_error: Any = None,
     holding: Any = None,
     scale: float | None = None,
     config: RefineConfig | None = None,
@@ -231,6 +226,8 @@ def refine_sequence(
         input_error: how the hands may be off, by name, as `InputError` or as a covariance ``(51, 51)`` in the frame
             of the hands, as in `refine_grasp`. None or "unknown": what the motion shows to be noise is taken for
             that; of drifts, which look like motions, nothing is known and nothing is mended.
+        object_error: standard deviations of the object's poses, metres and radians, such as ``(0.005, 0.05)``, new in
+            every frame: their jitter is smoothed before the hands are solved for. None: they are taken as they are.
         holding: whether the hand holds the object: True or False, or one of these, or None, for each frame. None, the
             default: judged, from what the network sees of single frames, rest, and what came before and after.
         camera, keypoints_2d, confidence, keypoint_sigma, depth_points, side, scale, config, hand_model: as in
@@ -249,9 +246,11 @@ def refine_sequence(
         raise ValueError(f"fps: got {fps!r}; give the frames a second, such as 30.")
     config, model = config or RefineConfig(), hand_model or load_hand_model("open")
     stated = Stated(input_error, camera, keypoints_2d, confidence, keypoint_sigma, depth_points, holding)
+    scene = MotionScene(object_mesh, stated, as_object_error(object_error), fps, side, scale, model)
 
     def one(hands: Any, known: Stated) -> SequenceResult:
-        return _one_hand(hands, object_mesh, object_poses, known, fps, side, scale, config, model)
+        asked = MotionRequest.make(hands, object_poses, replace(scene, stated=known))
+        return result_of(asked, asked.solve(config))
 
     if not is_pair(hand_poses):
         return one(hand_poses, stated)
@@ -264,63 +263,9 @@ def refine_sequence(
     return first, second
 
 
-def _one_hand(
-    hand_poses: Any, object_mesh: Any, object_poses: Any, stated: Stated, fps: float, side: str | None,
-    scale: float | None, config: RefineConfig, model: HandModel,
-) -> SequenceResult:  # fmt: skip
-    given = as_hand_pose(hand_poses, model, side)
-    length = len(given)
-    if length < _SHORTEST:
-        raise ValueError(
-            f"hand_poses: {length} frames; a motion has {_SHORTEST} or more (refine_grasp takes single hands)."
-        )
-    gone = missing_frames(given, model)
-    meshes = list(object_mesh) if isinstance(object_mesh, list) else [object_mesh]
-    placed = part_poses(object_poses, length, len(meshes))
-    in_frame = None if object_poses is None else placed
-    before = filled_in(given, gone)  # ends and jumps in the frame of the hands: seen from there, none is far
-    readings = replace(stated, input_error=None)
-    requests = [
-        Request.make(
-            before, mesh, None if in_frame is None else in_frame[:, k], model=model, stated=readings, scale=scale
-        )
-        for k, mesh in enumerate(meshes)
-    ]
-    part = _nearest(requests, model)
-    request = requests[part]
-    rotation, shift = placed[:, part, :3, :3], placed[:, part, :3, 3]
-    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0]) if request.mirrored else torch.ones(3))
-    pose = request.pose.mirrored() if request.mirrored else request.pose
-    right = request.right_model()
-    motion = MotionInput(
-        pose,
-        ~gone,
-        error_of_motion(stated.input_error, before[~gone], object_poses is not None),
-        flip @ rotation @ flip,
-        shift @ flip,
-        line_of_sight(pose, right, placed[:, part] @ torch.block_diag(flip, torch.eye(1))),
-        fps / 30,
-        tuple(e.mirrored() if request.mirrored else e for e in request.evidence if not isinstance(e, PosePrior)),
-        request.holding,
-        tuple(
-            Around(
-                flip @ placed[:, k, :3, :3].mT @ rotation @ flip,
-                ((shift - placed[:, k, :3, 3])[:, None] @ placed[:, k, :3, :3])[:, 0] @ flip,
-                ObjectSet.of([requests[k].scene()]),
-            )
-            for k in range(len(meshes))
-            if k != part
-        ),
-    )
-    solved = solve_motion(motion, request.scene(), right, config)
-    return _result(given, gone, solved, [r.object for r in requests], placed, part, request, fps)
-
-
-def _result(
-    given: HandPose, gone: Tensor, solved: MotionSolved, objects: list[ObjectMesh], placed: Tensor, part: int,
-    request: Request, fps: float,
-) -> SequenceResult:  # fmt: skip
+def result_of(asked: MotionRequest, solved: MotionSolved) -> SequenceResult:
     """What was solved for, back in the frame that it came in."""
+    request, given, gone, part, objects = asked.request, asked.given, asked.gone, asked.part, asked.objects
     model, length = request.model, len(given)
     inside = solved.pose.mirrored() if request.mirrored else solved.pose
     pose = into_camera_frame(inside, request.camera, model)
@@ -344,18 +289,10 @@ def _result(
         contact_var=spread,
         status=[Status.FILLED if missing else s for missing, s in zip(gone.tolist(), status, strict=True)],
         uncertainty=solved.variance.sqrt().numpy(),
-        objects=tuple(objects),
-        object_poses=placed.numpy(),
+        objects=objects,
+        object_poses=asked.placed.numpy(),
         part=torch.tensor(part),
         faces=model.faces_for(pose.side).numpy(),
         hand_model=model,
-        fps=float(fps),
+        fps=30 * asked.motion.rate,
     )
-
-
-def _nearest(requests: Sequence[Request], model: HandModel) -> int:
-    """The part whose surface the hand is nearest to, by the tenth of the frames in which it is nearest."""
-    if len(requests) == 1:
-        return 0
-    near = [torch.cdist(model.joints(r.pose), r.object.points[None]).amin((1, 2)).quantile(0.1) for r in requests]
-    return int(torch.stack(near).argmin())

@@ -73,7 +73,7 @@ def test_derivatives(hand: HandModel, kind: str) -> None:
         weight = torch.rand(SEQUENCES * LENGTH, generator=torch.Generator().manual_seed(1)).double()
         generator = torch.Generator().manual_seed(2)
         onto = torch.nn.functional.normalize(torch.randn(len(weight), 3, generator=generator).double(), dim=1)
-        term = MovesWith(LENGTH, weight, onto[:, :, None] * onto[:, None], 0.01, 0.05, 0.1)
+        term = MovesWith(LENGTH, weight, onto[:, :, None] * onto[:, None], 0.01, 0.05)
     (equations,) = term.linearize(state)
     numeric = numeric_gradient(term, state)
     scale = float(numeric.abs().max())
@@ -118,7 +118,7 @@ def test_a_hand_at_rest_costs_nothing_and_a_step_costs_its_square(hand: HandMode
     pose = random_pose(1).repeat_interleave(SEQUENCES * LENGTH)
     state = SequenceState(HandState.of(pose, hand), LENGTH)
     weight = torch.ones(SEQUENCES * LENGTH, dtype=torch.float64)
-    term = MovesWith(LENGTH, weight, everywhere(), 0.01, 0.05, 0.1, robust=100.0)
+    term = MovesWith(LENGTH, weight, everywhere(), 0.01, 0.05, robust=100.0)
     assert term.linearize(state)[0].cost.abs().max() < 1e-12
     move = torch.zeros(SEQUENCES, LENGTH, 51, dtype=torch.float64)
     move[1, 2:, 0] = 0.02  # two standard deviations, once
@@ -130,7 +130,7 @@ def test_variances_are_blocks_of_the_inverse(hand: HandModel) -> None:
     state = states(hand)
     terms = [
         given(hand, frames(SEQUENCES * LENGTH)),
-        MovesWith(LENGTH, torch.ones(SEQUENCES * LENGTH).double(), everywhere(), 0.01, 0.05, 0.1),
+        MovesWith(LENGTH, torch.ones(SEQUENCES * LENGTH).double(), everywhere(), 0.01, 0.05),
     ]
     equations = state.assemble([part for term in terms for part in term.linearize(state)])
     inverse = torch.linalg.inv(dense(equations).hessian).view(SEQUENCES, LENGTH, 51, LENGTH, 51)

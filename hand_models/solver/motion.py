@@ -96,11 +96,11 @@ class CorrelatedInput(_OfSequences):
 
 @dataclass(frozen=True, eq=False)
 class MovesWith(_OfSequences):
-    """Hands that hold an object stay as they are in its frame, but for a random walk.
+    """Hands that hold an object stay where they are in its frame, but for a random walk.
 
-    What walks is the middle of the knuckles, the turn (the rotation vector from one frame to the next, in the world's
-    axes) and the joint angles: of a hand that is turned about the object it holds, the wrist goes farther than the
-    grip.
+    What walks is the middle of the knuckles and the turn (the rotation vector from one frame to the next, in the
+    world's axes): of a hand that is turned about the object it holds, the wrist goes farther than the grip. Fingers
+    are free to move: where they regrip, or feel their way, that they should not would be made up for elsewhere.
     """
 
     weight: Tensor
@@ -111,28 +111,26 @@ class MovesWith(_OfSequences):
     """standard deviation of a step whose weight is 1, metres a frame and axis"""
     turn: float = shared()
     """radians"""
-    bend: float = shared()
-    """of joint angles, radians"""
     robust: float = shared(default=1.0)
     """standard deviations, root mean square, above which a step costs no more than in proportion"""
 
     def linearize(self, state: SequenceState) -> list[SequenceEquations]:
         shape, dim = (len(state), state.length), state.frames.dim
-        _, rotation, bend = (t.unflatten(0, shape) for t in state.frames.motion)
+        rotation = state.frames.motion[1].unflatten(0, shape)
         joints = state.frames.joints
         middle = joints.points[:, KNUCKLES].mean(1).unflatten(0, shape)
         turned = log_so3(rotation[:, 1:] @ rotation[:, :-1].transpose(2, 3))
         inverse = torch.linalg.inv(left_jacobian(turned))  # by the later rotation; transposed by the earlier one
         onto = self.counts.unflatten(0, shape)[:, :-1]
-        step = torch.cat([(onto @ middle.diff(dim=1)[..., None])[..., 0], turned, bend.diff(dim=1)], 2)
-        std = step.new_tensor([self.place] * 3 + [self.turn] * 3 + [self.bend] * bend.shape[2])
-        # Robust for each of the three kinds by itself: a hand that re-grips goes far in a few frames.
-        kinds = (step / std).split([3, 3, step.shape[2] - 6], 2)
+        step = torch.cat([(onto @ middle.diff(dim=1)[..., None])[..., 0], turned], 2)
+        std = step.new_tensor([self.place] * 3 + [self.turn] * 3)
+        # Robust for either kind by itself: a hand that re-grips goes far in a few frames.
+        kinds = (step / std).split([3, 3], 2)
         shares, losses = zip(*(pseudo_huber(k.square().mean(2, keepdim=True), self.robust) for k in kinds), strict=True)
         share = torch.cat([s.expand_as(k) for s, k in zip(shares, kinds, strict=True)], 2)
         weight = self.weight.unflatten(0, shape)[:, :-1, None]
         scale = (weight * share).sqrt() / std  # (B, T - 1, D)
-        rows = torch.eye(dim).to(step).repeat(*shape, 1, 1)  # of unknowns by residuals
+        rows = torch.eye(dim)[:, :6].to(step).repeat(*shape, 1, 1)  # of unknowns by residuals
         rows[..., :3] = joints.dense()[..., KNUCKLES].mean(3).unflatten(0, shape)
         ahead, back = rows[:, 1:].clone(), rows[:, :-1].clone()
         ahead[..., :3], back[..., :3] = ahead[..., :3] @ onto, back[..., :3] @ onto

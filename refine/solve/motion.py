@@ -30,21 +30,22 @@ from hand_models.solver.terms import Displaced, JointLimits
 
 from ..config import RefineConfig
 from ..evidence.error_in_time import CORRELATION, ErrorInTime, level_and_change, white_shares
+from ..evidence.input_error import EXACT
+from ..evidence.motion_inputs import HASTE
+from ..evidence.pose_prior import PosePrior
 from .fields import load_weights, predict_field, weights_path
 from .holding import MOST, holding, log_odds, nearness
 from .optimize import field_terms, joint_variance, soft_tissue
 
-_HASTE = tuple(6**0.5 * std for std in (TRACKING.translation, TRACKING.rotation, 0.25 * TRACKING.pose))
-"""Metres and radians a frame²: what second differences of measured hands are at the least, by how trackers err."""
-_IN_HAND = (0.0013, 0.015, 0.06)
-"""Metres and radians a frame: place, turn and joint angles of a hand in the frame of what it holds; fitted to motions
-made from grasps on held-out objects, with what trackers err by"""
+_IN_HAND = (0.0013, 0.015)
+"""Metres and radians a frame: place and turn of a hand in the frame of what it holds; fitted to motions made from
+grasps on held-out objects, with what trackers err by"""
 _LASTS = level_and_change(0.0)[0]
 """What a frame counts for of what lasts as long as a drift does: what is wrong with one frame is so with the next."""
 _SHARE = CAMERA.share
 """How much of an observation of its own each joint is that the network sees: they are off together, finger by finger"""
 _FREE_DEPTH = 0.004
-"""metres of penetration that tell nothing: motions as tracked have them too"""
+"""metres of penetration that tell nothing: grasps of the corpus have as much in the mean (docs/corpus.md)"""
 _DEPTH_STD = 0.0015 / _LASTS**0.5
 """metres beyond them that count as one: a hand that is too deep in one frame is so in the next"""
 _EVERY = 3  # frames that one look of the network serves
@@ -75,6 +76,17 @@ class MotionInput:
     """(T,) 1 in frames in which the hand is known to hold, 0 where it is known not to, NaN elsewhere"""
     others: tuple[Around, ...] = ()
     """what else the hand must not enter"""
+
+    def rows(self, rows: slice) -> MotionInput:
+        """Some of the frames."""
+        frames = {name: getattr(self, name)[rows] for name in ("pose", "known", "rotation", "shift", "view")}
+        return replace(
+            self,
+            **frames,
+            evidence=tuple(term[rows] for term in self.evidence),
+            holding=None if self.holding is None else self.holding[rows],
+            others=tuple(other[rows] for other in self.others),
+        )
 
 
 @dataclass(frozen=True)
@@ -114,14 +126,22 @@ class Around(Record):
 
 
 @torch.no_grad()
-def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config: RefineConfig) -> MotionSolved:
-    """Refine a motion. Raises ``FileNotFoundError`` when the weights do not exist."""
+def solve_motion(
+    motion: MotionInput, mesh: ObjectMesh, model: HandModel, config: RefineConfig, settled: HandPose | None = None
+) -> MotionSolved:
+    """Refine a motion, the first frames of which may be ``settled``: the rest goes on from the last of these.
+
+    Raises:
+        FileNotFoundError: the weights do not exist.
+    """
     length, objects = len(motion.pose), ObjectSet.of([mesh])
     skin = model.contact_points[: config.skin_points]
     given, shares, std = input_over_time(motion, model)
     terms: list[Term] = [given, _acceleration(shares, motion, model)]
     if motion.evidence:
         terms.append(PerFrame(motion.evidence, 1, length))
+    if settled is not None and len(settled):
+        terms.append(PerFrame((_stays(settled, motion.pose, model),), 1, length))
     used = 0
 
     def solve(pose: HandPose, more: Sequence[Term]) -> HandPose:
@@ -156,6 +176,14 @@ def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config
     pose = solve(pose, last)
     variance = _joint_variance(HandState.of(pose, model, skin), covariance(pose, last))
     return MotionSolved(pose, held, variance, _look_of(seen, length), field, used)
+
+
+def _stays(settled: HandPose, pose: HandPose, model: HandModel) -> PosePrior:
+    """The last frames of ``settled`` are where they are: place and speed of those that follow, among ``pose``."""
+    rows = torch.arange(len(settled))[-2:]
+    factor = torch.zeros(len(pose), TANGENT_DIM, TANGENT_DIM)
+    factor[rows] = torch.linalg.cholesky(EXACT.precision(settled[rows], model))
+    return PosePrior(pose.fill(rows, settled[rows]), factor)
 
 
 def input_over_time(motion: MotionInput, model: HandModel) -> tuple[CorrelatedInput, ErrorInTime, float]:
@@ -195,7 +223,7 @@ def input_over_time(motion: MotionInput, model: HandModel) -> tuple[CorrelatedIn
 
 def _acceleration(shares: ErrorInTime, motion: MotionInput, model: HandModel) -> InFrame:
     """Smooth, as far as the error is new in every frame: of a drift, smoothing tells nothing."""
-    parts = zip(_HASTE, (shares.place, shares.turn, shares.bend), strict=True)
+    parts = zip(HASTE, (shares.place, shares.turn, shares.bend), strict=True)
     smooth = Acceleration(*(std / motion.rate**2 / max(share, 1e-4) ** 0.5 for std, share in parts))
     root, rotation, picture = model.root(motion.pose), motion.rotation, None
     shift = (rotation @ root[..., None])[..., 0] + motion.shift
@@ -206,18 +234,19 @@ def _acceleration(shares: ErrorInTime, motion: MotionInput, model: HandModel) ->
 
 
 def _in_hand(held: Tensor, motion: MotionInput) -> MovesWith:
-    """A hand that holds stays in the object's frame: between two frames in both of which it does.
+    """A hand that holds stays in the object's frame: between two frames in both of which it does. Its fingers need
+    not keep still.
 
     Where the picture shows where the hand is across the view, its steps count along the view alone. Across it they
     would say one thing only: the nearer a hand is to where it seems to turn about, the less it seems to move, and
     small errors of the object's turns pass for a depth.
     """
-    place, turn, bend = (std * motion.rate**-0.5 for std in _IN_HAND)
+    place, turn = (std * motion.rate**-0.5 for std in _IN_HAND)
     counts = torch.eye(3).repeat(len(held), 1, 1)
     if isinstance(motion.error, InputError) and motion.error.along is not None:
         between = normalize(motion.view + torch.cat([motion.view[1:], motion.view[-1:]]), dim=1)
         counts = between[:, :, None] * between[:, None]
-    return MovesWith(len(held), torch.cat([held[:-1] * held[1:], held[-1:]]), counts, place, turn, bend)
+    return MovesWith(len(held), torch.cat([held[:-1] * held[1:], held[-1:]]), counts, place, turn)
 
 
 def _near(
