@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import igl
@@ -16,6 +17,10 @@ from hand_models import HandModel
 
 from .appearance import spread
 from .pictures import GraspView
+
+_OF_THE_HAND = ("before", "after", "truth", "hand_contact", "hand_contact_sd", "uncertainty", "joints", "joint_sd",
+                "skin_distance")  # fmt: skip
+"""Fields of a view that two hands have one beside the other."""
 
 
 def grasp_view(
@@ -65,6 +70,41 @@ def grasp_view(
         open_faces=len(model.faces),
         **distances(mesh, faces, hands),
         **shown,
+    )
+
+
+def both_hands(views: Mapping[str, GraspView]) -> GraspView:
+    """Views of two hands on one object, by the hand's side, as one: their triangles together, the contact of the two
+    that is likelier, the distance that is smaller. What only one of them knows is left out."""
+    first, second = views.values()
+
+    def together(name: str, combine: Any) -> Any:
+        one, other = getattr(first, name), getattr(second, name)
+        if isinstance(one, Mapping):
+            return {hand: combine(one[hand], other[hand]) for hand in one if hand in other}
+        return None if one is None or other is None else combine(one, other)
+
+    def beside(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.concatenate([one, other])
+
+    def likelier(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.where(first.object_contact >= second.object_contact, one, other)  # type: ignore[operator]
+
+    # Skin before caps, as the triangles of one hand are.
+    cut = [np.split(v.hand_faces + shift, [v.open_faces or len(v.hand_faces)])
+           for v, shift in ((first, 0), (second, len(first.after)))]  # fmt: skip
+    return replace(
+        first,
+        hand_faces=np.concatenate([part for which in zip(*cut, strict=True) for part in which]),
+        open_faces=sum(len(skin) for skin, _ in cut),
+        parts=together("parts", lambda one, other: beside(one, other + one.max() + 1)),
+        **{name: together(name, beside) for name in _OF_THE_HAND},
+        **{name: together(name, likelier) for name in ("object_contact", "object_contact_sd")},
+        object_distance=together("object_distance", np.minimum),
+        status=" and ".join(dict.fromkeys(view.status for view in views.values())),
+        explanation=" ".join(dict.fromkeys(f"{side} hand: {v.explanation}" for side, v in views.items())),
+        warnings=[f"{side} hand: {text}" for side, view in views.items() for text in view.warnings],
+        metrics={f"{label}, {side}": pair for side, view in views.items() for label, pair in view.metrics.items()},
     )
 
 

@@ -5,6 +5,7 @@ The page fetches nothing: meshes, script and style are inside it, so it can be m
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Sequence
 from os import PathLike
@@ -43,7 +44,9 @@ _NEIGHBOURS = 4
 _MOVING_STEP = 1e-4
 """Metres to which the places of skin are kept in a sequence."""
 LARGEST = 2 << 20
-"""Bytes of the page of one grasp; a finer object is drawn with fewer triangles."""
+"""Bytes of the page of one grasp without its photo; a finer object is drawn with fewer triangles."""
+_PHOTO, _PHOTO_OF_MANY = (1280, 85), (480, 75)
+"""Pixels of the longer side, and the JPEG quality, of the photo of a grasp and of those of a sequence."""
 _FACES = (60_000, 30_000, 15_000, 6_000)
 
 
@@ -57,10 +60,11 @@ def grasp_page(view: GraspView | Sequence[GraspView], *, fps: float = 30.0) -> s
     """
     frames = [view] if isinstance(view, GraspView) else list(view)
     _check(frames)
-    text = ""
-    for most in _FACES:
-        text = _document(frames, fps, most)
-        if len(text) <= LARGEST or len(frames[0].object_faces) <= _FACES[-1]:
+    photos, text = _photos(frames, _upright(frames[0].up)), ""
+    most = LARGEST + len(script_data(photos))
+    for faces in _FACES:
+        text = _document(frames, fps, faces, photos)
+        if len(text) <= most or len(frames[0].object_faces) <= _FACES[-1]:
             break
     return text
 
@@ -84,14 +88,14 @@ def _check(frames: Sequence[GraspView]) -> None:
             )
 
 
-def _document(frames: Sequence[GraspView], fps: float, most_faces: int) -> str:
+def _document(frames: Sequence[GraspView], fps: float, most_faces: int, photos: dict[str, Any] | None) -> str:
     view = frames[0]
     parts = {
         "TITLE": html.escape(view.title),
         "STATUS": _status(view),
         "WARNINGS": "".join(f'<p class="warning">{html.escape(text)}</p>' for text in view.warnings),
         "TABLE": _table(view),
-        "DATA": script_data(_data(frames, fps, most_faces)),
+        "DATA": script_data(_data(frames, fps, most_faces) | {"photos": photos}),
         "SCRIPT": resource("viewer.js"),
     }
     return filled("viewer.html", parts)
@@ -253,6 +257,27 @@ def _first_view(
         "target": _rounded(eye + away * forward),
         "fov": fov,
         "aspect": _ASPECT,
+    }
+
+
+def _photos(frames: Sequence[GraspView], upright: np.ndarray) -> dict[str, Any] | None:
+    """The users' pictures, and for each of them how the page's frame is seen; None unless every frame has one."""
+    longest, quality = _PHOTO if len(frames) == 1 else _PHOTO_OF_MANY
+    photos = [frame.photo.within(longest) for frame in frames if frame.photo is not None]
+    if len(photos) < len(frames):
+        return None
+    to_camera = []
+    for photo in photos:
+        turn = np.diag([1.0, -1.0, -1.0]) @ photo.pose[:3, :3].T  # WebGL's camera looks along -z, y upwards
+        to_camera.append([*(turn @ upright.T).ravel(), *(-turn @ photo.pose[:3, 3])])
+    return {
+        "sizes": [photo.size for photo in photos],
+        "images": [base64.b64encode(photo.jpeg(quality)).decode("ascii") for photo in photos],
+        "toCamera": _rounded(np.array(to_camera)),
+        "lenses": _rounded(np.stack([p.matrix[[0, 0, 0, 1, 1], [0, 1, 2, 1, 2]] / p.matrix[2, 2] for p in photos])),
+        "keypoints": [
+            [] if p.keypoints is None else _rounded(p.keypoints[np.isfinite(p.keypoints).all(1)]) for p in photos
+        ],
     }
 
 
