@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -17,6 +16,7 @@ from contact.input_error import line_of_sight
 from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose, load_hand_model
+from hand_models.record import Index, as_index
 
 from .config import RefineConfig
 from .evidence.gaps import filled_in, missing_frames
@@ -40,12 +40,14 @@ from .request import Request
 from .solve.motion import Around, MotionInput, MotionSolved, solve_motion
 from .view.grasp import distances
 from .view.pictures import GraspView
+from .view.summary import Measure, Summary, data_frame
 from .view.viewable import ViewableMotion
 
 _FILE = "sequence.npz"
 _SHORTEST = 3
 _TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var", "part")
 _ARRAYS = ("uncertainty", "object_poses", "faces")
+_OF_FRAMES = (*_TENSORS[:-1], *_ARRAYS[:-1])
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,44 @@ class SequenceResult(ViewableMotion):
             **distances(mesh, self.faces, inside),
         )
 
+    def __getitem__(self, index: Index) -> SequenceResult:
+        """Some of the frames, an integer gives a motion of one. Raises ``IndexError`` where there is no such frame."""
+        rows = np.arange(len(self))[as_index(index)].copy()  # a backward slice is a view that torch does not take
+        frames = {name: getattr(self, name)[rows] for name in (*_OF_FRAMES, "pose", "initial_pose")}
+        return replace(self, status=[self.status[row] for row in rows.tolist()], **frames)
+
+    def __iter__(self) -> Iterator[SequenceResult]:
+        return (self[row] for row in range(len(self)))
+
     def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {name}" for name, n in Counter(s.value for s in self.status).items())
-        name = self.object.name or "an object"
-        return (
-            f"{type(self).__name__}: {len(self)} frames of a {self.pose.side} hand at {name}: {counts}; "
-            f"holding in {int((self.holding >= HOLDS).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
-        )
+        return f"{type(self).__name__}: {self._summary().text()}"
+
+    def _repr_html_(self) -> str:
+        return self._summary().table()
+
+    def _moved(self) -> np.ndarray:
+        """(T,) millimetres between the joints before and after, mean; NaN in frames that were missing."""
+        return 1e3 * (self.joints_after - self.joints_before).norm(dim=2).mean(1).numpy()
+
+    def _summary(self) -> Summary:
+        measures = [
+            Measure("moved", self._moved(), unit="mm"),
+            Measure("holding", self.holding.numpy()),
+            Measure("uncertainty", 1e3 * self.uncertainty.mean(1), unit="mm"),
+        ]
+        status = [s.value for s in self.status]
+        who = f"{self.pose.side} hand frame"
+        return Summary(who, self.object.name, self.hand_model.name, status, measures, [[] for _ in status])
+
+    def to_dataframe(self) -> Any:
+        """A pandas table of a row a frame: time in seconds, status, holding, millimetres moved, and the standard
+        deviation of the joints in millimetres (mean and largest). Raises ``ImportError`` without pandas."""
+        return data_frame({
+            "object": self.object.name, "side": self.pose.side, "time": np.arange(len(self)) / self.fps,
+            "status": [status.value for status in self.status], "holding": self.holding.numpy(),
+            "moved_mm": self._moved(), "uncertainty_mm": 1e3 * self.uncertainty.mean(1),
+            "largest_uncertainty_mm": 1e3 * self.uncertainty.max(1),
+        })  # fmt: skip
 
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write ``sequence.npz`` and ``part_<k>.npz`` (no pickle) into ``folder``, made when absent; returns it."""

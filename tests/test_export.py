@@ -9,7 +9,7 @@ import numpy as np
 import trimesh
 from test_render import grasp_view
 
-from refine.view.appearance import SKIN
+from refine.view.appearance import SKIN, linear
 from refine.view.export import write_glb
 
 
@@ -27,4 +27,4 @@ def test_a_glb_holds_object_and_hands(tmp_path: Path) -> None:
     np.testing.assert_allclose(heights, np.sort(view.after[:, 2]), atol=1e-6)  # z is up in the view, y in glTF
     low, high = places["object"][:, 1].min(), places["object"][:, 1].max()
     np.testing.assert_allclose((low, high), (-0.02, 0.08), atol=1e-6)
-    np.testing.assert_allclose(meshes["after"].visual.vertex_colors[0, :3] / 255, SKIN, atol=0.01)
+    np.testing.assert_allclose(meshes["after"].visual.vertex_colors[0, :3] / 255, linear(np.array(SKIN)), atol=0.01)

@@ -14,7 +14,7 @@ import trimesh
 
 from hand_models.atomic import write_atomically
 
-from .appearance import GHOST, SKIN, TRUTH
+from .appearance import GHOST, SKIN, TRUTH, linear
 from .pictures import GraspView
 
 HAND_COLOURS = {"before": GHOST, "after": SKIN, "truth": TRUTH}
@@ -81,7 +81,7 @@ def write_usd(view: GraspView | Sequence[GraspView], path: str | PathLike[str], 
         made.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
         painted = np.ndim(colour) == 2
         shade = made.CreateDisplayColorPrimvar(UsdGeom.Tokens.vertex if painted else UsdGeom.Tokens.constant)
-        shade.Set(Vt.Vec3fArray.FromNumpy(np.atleast_2d(np.asarray(colour, np.float32))))
+        shade.Set(Vt.Vec3fArray.FromNumpy(np.atleast_2d(linear(np.asarray(colour))).astype(np.float32)))
         return made
 
     def place(made: Any, vertices: np.ndarray, time: Any) -> None:
@@ -122,5 +122,5 @@ def _upwards(view: GraspView) -> np.ndarray:
 
 
 def _mesh(vertices: np.ndarray, faces: np.ndarray, colour: Any) -> trimesh.Trimesh:
-    colours = np.broadcast_to(np.asarray(colour), (len(vertices), 3))
+    colours = np.broadcast_to(linear(np.asarray(colour)), (len(vertices), 3))  # as glTF takes vertex colours to be
     return trimesh.Trimesh(vertices, faces, vertex_colors=np.round(colours * 255).astype(np.uint8), process=False)

@@ -21,10 +21,13 @@ from .appearance import (
     GHOST,
     OBJECT,
     SKIN,
+    TOUCH_FULL,
     TRUTH,
     contact_colours,
     corner_normals,
+    nearness,
     smoother,
+    split_corners,
     spread_weights,
     uncertainty_colours,
     vertex_normals,
@@ -35,8 +38,6 @@ from .pictures import HAND_CREASE, GraspView
 from .scene import Item, openness
 from .template import filled, resource, script_data
 
-TOUCH_FULL = 0.010
-"""Metres from skin to object at which contact as it is has faded away."""
 _SD_FULL = 0.5  # a contact value lies in [0, 1]: it cannot be less sure than this
 _STEPS_OF_SCALE = (1, 2, 5, 10, 15, 20, 30, 50, 100, 200)  # millimetres at which a scale may end
 _ASPECT = 4 / 3
@@ -169,11 +170,8 @@ class _Surface:
     """The object as it is drawn, in its own frame: one vertex per position and normal."""
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, view: GraspView) -> None:
-        corner = faces.reshape(-1)
-        key = np.concatenate([corner[:, None], np.round(normals.reshape(-1, 3) * 127).astype(np.int64)], axis=1)
-        unique, index = np.unique(key, axis=0, return_inverse=True)
-        self.vertices, self.faces = vertices[unique[:, 0]], index.reshape(-1, 3)
-        self.normals = unique[:, 1:] / 127.0
+        old, self.faces, self.normals = split_corners(faces, normals)
+        self.vertices = vertices[old]
         self.sources = 0 if view.object_points is None else len(view.object_points)
         self.spread: dict[str, Packed] | None = None
         if view.object_points is not None and self.sources:
@@ -318,7 +316,7 @@ def _fields(frames: Sequence[GraspView], named: dict[str, tuple[str, float]]) ->
 
 def _near(distance: np.ndarray) -> np.ndarray:
     """1 where skin and object touch or overlap, 0 from `TOUCH_FULL` metres on, in steps of 1/255."""
-    return share(1 - np.maximum(distance, 0) / TOUCH_FULL)
+    return share(nearness(distance))
 
 
 def _scale_end(metres: float) -> int:

@@ -84,6 +84,10 @@ class Photo:
         seen = (np.asarray(points) - self.pose[:3, 3]) @ self.pose[:3, :3] @ self.matrix.T
         return seen[..., :2] / seen[..., 2:]
 
+    def depth(self, points: np.ndarray) -> np.ndarray:
+        """Of points (..., 3) in the frame of the view, how far before the camera they are, metres (...,)."""
+        return (np.asarray(points) - self.pose[:3, 3]) @ self.pose[:3, 2]
+
     def jpeg(self, quality: int = 85) -> bytes:
         """The image as a file."""
         stream = io.BytesIO()

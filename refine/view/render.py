@@ -51,7 +51,8 @@ def render(
 
     camera None chooses a view (`auto_camera`); size is (width, height) in pixels; samples is the
     supersampling per axis; `up` is the world's upward direction; `ground` adds a soft shadow on a plane
-    under the scene; `background` (height, width, 3) uint8 is what is seen past it. The same arguments give the same bytes.
+    under the scene; `background` (height, width, 3) uint8 is what is seen past it. The same
+    arguments give the same bytes.
     Raises ValueError for no items or malformed meshes, ImportError when embreex is missing.
     """
     lights = lights or Lights()

@@ -1,4 +1,4 @@
-"""What can be shown: from views of single grasps, or of the frames of a motion, follow pages, pictures, films, meshes."""
+"""What can be shown: from views of grasps, or of the frames of a motion, follow pages, pictures, films, meshes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ class Viewable:
         """What is shown of grasp ``index``."""
         raise NotImplementedError
 
-    def view_on_photo(
-        self, index: int, image: Any, camera: Any, keypoints_2d: Any = None, **shown: Any
-    ) -> GraspView:
+    def view_on_photo(self, index: int, image: Any, camera: Any, keypoints_2d: Any = None, **shown: Any) -> GraspView:
         """`view` of grasp ``index`` with the user's picture of it.
 
         Args:
@@ -61,8 +59,8 @@ class Viewable:
         Args:
             path: of the page; missing folders are made.
             title, truth: as in `view`.
-            image, camera, keypoints_2d: the picture the grasp was seen in, as in `view_on_photo`: the page then also has
-                the camera's own view, with the picture behind the hand.
+            image, camera, keypoints_2d: the picture the grasp was seen in, as in `view_on_photo`: the page then has the
+                camera's own view too, with the picture behind the hand.
 
         Raises:
             IndexError: there is no such grasp.
