@@ -82,7 +82,7 @@ class _Live:
             self.at.on_update(self._draw)
         if last and self.fps is not None:
             self.playing = gui.add_checkbox("play", False)
-            self.playing.on_update(self._play)
+            self.playing.on_update(lambda _: threading.Thread(target=self._play, daemon=True).start())
         for hand in ("before", "after", "truth"):
             if hand != "truth" or first.truth is not None:
                 self.shown[hand] = gui.add_checkbox(hand, hand == "after")
@@ -128,8 +128,8 @@ class _Live:
         seen = [name for name in ("after", "before", "truth") if name in self.shown and self.shown[name].value]
         return seen[0] if seen else "after"
 
-    def _play(self, _: Any) -> None:
-        """Runs in the control's thread until it is switched off."""
+    def _play(self) -> None:
+        """Runs until it is switched off."""
         began, start = time.monotonic(), self.at.value
         while self.playing.value:
             frame = (start + int((time.monotonic() - began) * self.fps)) % len(self.views)

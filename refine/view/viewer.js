@@ -292,6 +292,7 @@ function update() {
   }
   for (const b of $('hands').children) b.className = (shown.s > .5 ? shown.to : shown.from) === b.textContent ? 'on' : '';
   $('clock').textContent = `${shown.frame + 1} / ${frames}`; $('frame').value = shown.frame;
+  if (own) look();
   redraw();
 }
 function slide(to) {
@@ -337,7 +338,7 @@ if (photos) {
   $('views').hidden = false;
   $('own').onclick = () => { own = true; look(); };
   $('free').onclick = () => { own = false; look(); };
-  $('over').addEventListener('input', look); $('paintObject').addEventListener('change', look); $('frame').addEventListener('input', look);
+  $('over').addEventListener('input', look); $('paintObject').addEventListener('change', look);
 }
 
 // ---- time
@@ -347,7 +348,7 @@ if (frames > 1) {
   const tick = now => {
     if (!playing) return;
     const frame = Math.floor(Math.max(now - began, 0) / pace) % frames;
-    if (frame !== shown.frame) { shown.frame = frame; update(); look(); }
+    if (frame !== shown.frame) { shown.frame = frame; update(); }
     requestAnimationFrame(tick);
   };
   $('play').onclick = () => { playing = !playing; $('play').textContent = playing ? 'pause' : 'play'; began = performance.now() - shown.frame * pace; requestAnimationFrame(tick); };
