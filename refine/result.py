@@ -390,9 +390,9 @@ class RefinedStart:
 
     result: RefineResult
     """as from `refine_grasp`; its poses belong with the object where the start had it"""
-    hand_pose: HandPose
+    hand_pose: HandPose = field(repr=False)
     """camera frame"""
-    object_pose: Tensor
+    object_pose: Tensor = field(repr=False)
     """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
 
 

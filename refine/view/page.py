@@ -32,7 +32,6 @@ from .appearance import (
     uncertainty_colours,
     vertex_normals,
 )
-from .camera import look_at
 from .packing import FINEST, Packed, pack, quantised, share
 from .pictures import HAND_CREASE, GraspView
 from .scene import Item, openness
@@ -238,14 +237,7 @@ def _shade(view: GraspView, thing: _Surface, display: _DisplayHand) -> dict[str,
 def _first_view(
     view: GraspView, frames: Sequence[GraspView], upright: np.ndarray, points: np.ndarray
 ) -> dict[str, Any]:
-    try:
-        pose, fov = (camera := view.camera((640, 480), frames)).pose, camera.fov
-    except ImportError:  # embreex draws pictures; a page does without
-        fov = 0.6
-        towards = view.after.mean(0) - upright.T @ points.mean(0)
-        above = 0.4 * np.linalg.norm(towards) * np.asarray(view.up)
-        pose = look_at(towards + above, np.zeros(3), view.up, fov).pose
-        pose[:3, 3] = upright.T @ points.mean(0) - pose[:3, 2] * np.ptp(points, axis=0).max() / np.tan(fov / 2)
+    pose, fov = (camera := view.camera((640, 480), frames)).pose, camera.fov
     forward, eye = upright @ pose[:3, 2], upright @ pose[:3, 3]
     away = float((points.mean(0) - eye) @ forward)
     return {

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hand_models.atomic import write_atomically
 
 from .appearance import OBJECT, SKIN, contact_colours, corner_normals, smoother, spread, subdivide, vertex_normals
-from .camera import Camera
+from .camera import Camera, frame
 from .photo import Photo
 from .render import render
 from .scene import Item, auto_camera
@@ -124,12 +124,17 @@ class GraspView:
 
     def camera(self, size: tuple[int, int] = (640, 480), frames: Sequence[GraspView] = ()) -> Camera:
         """The view that shows the refined grasp best, with the hand before also in the picture, and some sixteen of
-        the ``frames`` of its sequence."""
+        the ``frames`` of its sequence. Without embreex, one from the hand's own side."""
         items = [self.object_item(), self.hand_item(self.after)]
         extra = [np.asarray(self.before)]
         for view in frames[:: max(1, len(frames) // 16)]:
             extra += [np.asarray(view.before), np.asarray(view.after), np.asarray(view.object_item().vertices)]
-        return auto_camera(items, up=self.up, size=size, extra=np.concatenate(extra))
+        try:
+            return auto_camera(items, up=self.up, size=size, extra=np.concatenate(extra))
+        except ImportError:  # pages do without
+            points = np.concatenate([*extra, *(np.asarray(item.vertices) for item in items)])
+            towards = np.asarray(items[0].vertices).mean(0) - np.asarray(self.after).mean(0)
+            return frame(points, towards - 0.4 * np.linalg.norm(towards) * np.asarray(self.up), up=self.up, size=size)
 
     def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""
