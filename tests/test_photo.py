@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from browser import open_page, shot
 from PIL import Image
 from test_html import data_of
 
+from contact.corpus.shapes import demo_shapes
+from hand_models import load_open_hand
+from refine.commands.cli import main
+from refine.commands.demo import GRASPS
+from refine.commands.view import Run, ViewOptions, reports_of
+from refine.files.prediction_files import read_predictions, write_predictions
+from refine.files.prediction_poses import hand_poses
 from refine.view.camera import look_at
 from refine.view.film import over_photos
 from refine.view.page import grasp_page, write_page
@@ -210,3 +219,64 @@ def test_a_film_of_a_motion_lies_on_the_users_frames(view: GraspView, tmp_path: 
     assert len(data_of(page.read_text(encoding="utf-8"))["photos"]["images"]) == 2
     with pytest.raises(ValueError, match="images: 1 for 2 frames"):
         motion.to_html(tmp_path / "b.html", images=images[:1], camera=LENS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, with --report and --images, of three rows before a camera: two have a picture of their name."""
+    folder = tmp_path_factory.mktemp("run")
+    model, grasps = load_open_hand(), read_predictions(GRASPS)
+    one = grasps.take(np.flatnonzero(grasps.object_id == "apple")[:1].repeat(3))
+    place = np.eye(4, dtype=np.float32)
+    place[:3, 3] = (0.05, -0.02, 0.7)
+    pose = hand_poses(one, np.arange(3), model)
+    pose = replace(pose, transl=pose.transl + torch.from_numpy(place[:3, 3]))
+    seen = model.joints(pose).numpy() @ LENS.T
+    write_predictions(folder / "in.npz", replace(
+        one, transl=pose.transl.numpy(), object_pose=np.tile(place, (3, 1, 1)), cam_K=np.tile(LENS, (3, 1, 1)),
+        keypoints_2d=seen[..., :2] / seen[..., 2:], frame_id=np.array(["a/one", "two.png", "../secret"]),
+    ))  # fmt: skip
+    (folder / "images").mkdir()
+    for name in ("images/one.jpg", "images/two.png", "secret.png"):
+        Image.new("RGB", (640, 480), (90, 120, 90)).save(folder / name)
+    demo_shapes()["apple"].export(folder / "apple.obj")
+    status = main([
+        "refine", str(folder / "in.npz"), "--objects", str(folder / "apple.obj"), "--out", str(folder / "out"),
+        "--report", "--images", str(folder / "images"), "--steps", "2",
+    ])  # fmt: skip
+    assert status == 0
+    return folder
+
+
+def test_pages_of_a_run_have_the_pictures_of_their_rows(run: Path) -> None:
+    pages = [(run / "out" / "in.report" / "pages" / f"000000{row}.html").read_text("utf-8") for row in range(3)]
+    photos = [data_of(page)["photos"] for page in pages]
+    assert [photo is not None for photo in photos] == [True, True, False]  # what lies beside the folder is not shown
+    refined = read_predictions(run / "out" / "in.refined.npz")
+    report = reports_of(ViewOptions(run / "out", images=run / "images"))["in"]
+    for row in range(2):
+        view = report.view(row)
+        off = np.linalg.norm(view.photo.project(view.joints) - view.photo.keypoints, axis=1).mean()
+        assert off == pytest.approx(refined.reprojection_px_after[row], abs=0.05)
+        assert off < 20
+    assert report.view(2).photo is None
+
+
+def test_a_server_adds_pictures_to_pages_that_had_none(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "out", tmp_path / "out")
+    for page in (tmp_path / "out" / "in.report" / "pages").iterdir():
+        page.write_text("drawn without")
+    shown = Run.of(ViewOptions(tmp_path / "out", images=run / "images"))
+    for _ in range(2):
+        assert data_of(shown.answer("/in/pages/0000000.html").body.decode())["photos"] is not None
+    assert Run.of(ViewOptions(tmp_path / "out")).answer("/in/pages/0000001.html").body == b"drawn without"
+
+
+def test_images_belong_to_a_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["refine", str(run / "in.npz"), "--objects", str(run), "--out", str(run / "o"), "--images"]
+    assert main([*command, str(run / "images")]) == 2
+    assert "--report; add that" in capsys.readouterr().err
+    assert main([*command, str(run / "none"), "--report"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert main(["view", str(run / "out"), "--images", str(run / "none")]) == 2
+    assert "no such folder" in capsys.readouterr().err

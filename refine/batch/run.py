@@ -323,7 +323,7 @@ class _Run:
         manifest.report.mkdir(exist_ok=True)
         manifest.report.replace(folder)
         refined, images = read_predictions(merged), self._config.images
-        photos = None if images is None else Photos(images, refined)
+        photos = None if images is None else Photos(Path(images), refined)
         Report(folder, photos).write(refined, item.name, self._config.report or 0)
 
 

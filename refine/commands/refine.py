@@ -195,7 +195,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
         report=options.report_rows if options.report else None,
-        images=options.images and options.images.resolve(),
+        images=options.images and str(options.images.resolve()),
         **{name: getattr(options, name) for name in names},
     )
 

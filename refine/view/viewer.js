@@ -318,7 +318,9 @@ function legends() {
     for (const text of p.ends) { const end = document.createElement('span'); end.textContent = text; scale.append(end); }
     box.append(bar, scale); return box;
   }));
-  if (deepShown()) { const box = document.createElement('div'); box.className = 'legend'; box.textContent = `red skin: inside the object, darkest at ${D.depthFull} mm and deeper`; $('legends').append(box); }
+  const note = text => { const box = document.createElement('div'); box.className = 'legend'; box.textContent = text; $('legends').append(box); };
+  if (deepShown()) note(`red skin: inside the object, darkest at ${D.depthFull} mm and deeper`);
+  if (own && photos.keypoints[shown.frame].length) note('blue crosses: where keypoints were given');
   redraw();
 }
 const deepShown = () => depths && $('deep').checked;
@@ -326,9 +328,10 @@ for (const id of ['paintObject', 'paintHand', 'deep']) $(id).addEventListener('c
 for (const id of ['clear', 'cut', 'axis', 'sigma', 'ghostBefore', 'ghostTruth']) $(id).addEventListener('input', redraw);
 
 // ---- the camera's own view
-const panes = [...document.querySelectorAll('.pane')];
+const HINT = $('hint').textContent, panes = [...document.querySelectorAll('.pane')];
 function look() {
   $('stage').classList.toggle('own', own); $('own').classList.toggle('on', own); $('free').classList.toggle('on', !own);
+  $('hint').textContent = own ? 'drag to move · wheel or pinch to zoom · double-click to reset' : HINT;
   $('overRow').hidden = !own; canvas.style.opacity = own ? $('over').value : 1;
   panes.forEach((pane, i) => { pane.hidden = !own || i && $('paintObject').value !== 'both'; });
   if (own) for (const pane of panes) { const source = `data:image/jpeg;base64,${photos.images[shown.frame]}`; if (pane.firstElementChild.src !== source) pane.firstElementChild.src = source; }
@@ -336,8 +339,7 @@ function look() {
 }
 if (photos) {
   $('views').hidden = false;
-  $('own').onclick = () => { own = true; look(); };
-  $('free').onclick = () => { own = false; look(); };
+  for (const id of ['own', 'free']) $(id).onclick = () => { own = id === 'own'; look(); legends(); };
   $('over').addEventListener('input', look); $('paintObject').addEventListener('change', look);
 }
 
