@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -38,19 +38,21 @@ from .files.status import HOLDS, Status, statuses
 from .measure.contact import contact_ratio
 from .request import Request
 from .solve.motion import Around, MotionInput, MotionSolved, solve_motion
-from .view.grasp import distances
+from .view.grasp import distances, skin_fields
 from .view.pictures import GraspView
 from .view.summary import Measure, Summary, data_frame
+from .view.texture import ContactTexture, contact_texture
 from .view.viewable import ViewableMotion
 
 _FILE = "sequence.npz"
 _SHORTEST = 3
-_TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var", "part")
+_TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var",
+            "hand_contact", "hand_contact_var", "part")  # fmt: skip
 _ARRAYS = ("uncertainty", "object_poses", "faces")
 _OF_FRAMES = (*_TENSORS[:-1], *_ARRAYS[:-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SequenceResult(ViewableMotion):
     """A refined motion of ``T`` frames of one hand, in the frame that it came in."""
 
@@ -70,6 +72,10 @@ class SequenceResult(ViewableMotion):
     """(T, n) float16, expected contact value of each of the ``points`` of the part that is held, 0 to 1"""
     contact_var: Tensor
     """(T, n) float16"""
+    hand_contact: Tensor
+    """(T, P) float16, as ``contact``, of the hand model's ``contact_points``"""
+    hand_contact_var: Tensor
+    """(T, P) float16"""
     status: list[Status]
     """(T,) as of single hands; apart, where the hand does not hold, though it was smoothed; filled, in the place of a
     frame that was missing or garbage"""
@@ -133,30 +139,27 @@ class SequenceResult(ViewableMotion):
             object_normals=mesh.normals.numpy(),
             object_contact=self.contact[index].float().numpy(),
             object_contact_sd=self.contact_var[index].float().sqrt().numpy(),
-            parts=self.hand_model.part_of_vertex.numpy(),
-            open_faces=len(self.hand_model.faces),
             object_pose=at[0].numpy(),
             status=self.status[index].value,
             explanation=self.status[index].explanation,
             up=(0.0, -1.0, 0.0) if moves else (0.0, 0.0, 1.0),  # of a camera's axes, y points down
             **{name: model(pose).vertices[0].numpy() for name, pose in known.items()},
+            **skin_fields(
+                model, self.vertices_after[index].numpy(), self.hand_contact[index].float(),
+                self.hand_contact_var[index].float(), self.joints_after[index].numpy(), self.uncertainty[index],
+            ),
             **distances(mesh, self.faces, inside),
-        )
+        )  # fmt: skip
+
+    def contact_uv(self, size: int = 256, *, uv: np.ndarray | None = None) -> ContactTexture:
+        """Predicted contact of every frame on the hand's own map, with its variance; see `contact_texture`."""
+        return contact_texture(self.hand_model, self, size, uv)
 
     def __getitem__(self, index: Index) -> SequenceResult:
         """Some of the frames, an integer gives a motion of one. Raises ``IndexError`` where there is no such frame."""
         rows = np.arange(len(self))[as_index(index)].copy()  # a backward slice is a view that torch does not take
         frames = {name: getattr(self, name)[rows] for name in (*_OF_FRAMES, "pose", "initial_pose")}
         return replace(self, status=[self.status[row] for row in rows.tolist()], **frames)
-
-    def __iter__(self) -> Iterator[SequenceResult]:
-        return (self[row] for row in range(len(self)))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}: {self._summary().text()}"
-
-    def _repr_html_(self) -> str:
-        return self._summary().table()
 
     def _moved(self) -> np.ndarray:
         """(T,) millimetres between the joints before and after, mean; NaN in frames that were missing."""
@@ -361,11 +364,13 @@ def _result(
     moved = (hand.joints - joints_before).norm(dim=2).mean(1)
     touches = torch.from_numpy(contact_ratio(model(inside).vertices, objects[part]) > 0)
     status = statuses(~gone, solved.holding >= HOLDS, moved, touches)
-    points = len(objects[part].points)
-    contact, spread = torch.zeros(length, points, dtype=torch.float16), torch.zeros(length, points, dtype=torch.float16)
-    if solved.field is not None:
-        contact = (solved.holding[:, None] * solved.field.contact[solved.look]).half()
-        spread = solved.field.contact_var[solved.look].half()
+    fields = {}
+    for name, count in (("contact", len(objects[part].points)), ("hand_contact", len(model.contact_points))):
+        mean = variance = torch.zeros(length, count)
+        if solved.field is not None:
+            mean = solved.holding[:, None] * getattr(solved.field, name)[solved.look]
+            variance = getattr(solved.field, f"{name}_var")[solved.look]
+        fields |= {name: mean.half(), f"{name}_var": variance.half()}
     return SequenceResult(
         pose=pose,
         initial_pose=given,
@@ -373,8 +378,7 @@ def _result(
         joints_before=joints_before,
         joints_after=hand.joints,
         holding=solved.holding,
-        contact=contact,
-        contact_var=spread,
+        **fields,
         status=[Status.FILLED if missing else s for missing, s in zip(gone.tolist(), status, strict=True)],
         uncertainty=solved.variance.sqrt().numpy(),
         objects=tuple(objects),

@@ -6,6 +6,7 @@ import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,7 @@ class One(Viewable):
 
 class Motion(ViewableMotion):
     fps = 10.0
+    object = SimpleNamespace(name="spot")
 
     def __init__(self, view: GraspView) -> None:
         self._view = replace(view, photo=None)

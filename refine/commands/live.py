@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from ..view.live import live_viewer
 from ..view.pictures import GraspView
 
 _SAVED = {"result.npz": RefineResult, "pair.npz": TwoHandResult, "sequence.npz": SequenceResult}
+
+_KEPT = 512
+"""Views that are kept: making one takes longer than a frame lasts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def start_live(path: Path, reports: dict[str, Report], hand_model: Any, port: in
         folder = path if path.is_dir() else path.parent
         result = _SAVED[saved].load(folder, hand_model=hand_model)
         fps = getattr(result, "fps", None)
-        views = Views(_shown(result), result.view)
+        views = Views(_shown(result), lru_cache(_KEPT)(result.view))
     else:
         named = {name: r for name, r in reports.items() if path.is_dir() or path.name.startswith(f"{name}.refined.")}
         if len(named) > 1:
@@ -61,7 +65,7 @@ def start_live(path: Path, reports: dict[str, Report], hand_model: Any, port: in
                 f"{path}: nothing to show live; give what result.save() wrote, or a run of regrasp refine --report."
             )
         report = next(iter(named.values()))
-        views = Views(report.rows(), report.view)
+        views = Views(report.rows(), lru_cache(_KEPT)(report.view))
     if not len(views):
         raise ValueError(f"{path}: every grasp in it failed; there is nothing to show.")
     return live_viewer(views, port=port, fps=fps)

@@ -43,13 +43,7 @@ def grasp_view(
         joint_sd: ``(21,)`` metres.
         **shown: the words and numbers of `GraspView`.
     """
-    template = model.template.numpy()
-    touched = template[model.contact_points]
     after = hands["after"].numpy()
-
-    def over_skin(values: Tensor) -> np.ndarray:
-        return spread(touched, values, template)
-
     return GraspView(
         object_vertices=mesh.vertices.numpy(),
         object_faces=mesh.faces.numpy(),
@@ -61,13 +55,7 @@ def grasp_view(
         object_normals=mesh.normals.numpy(),
         object_contact=field.contact[0].numpy(),
         object_contact_sd=field.contact_var[0].sqrt().numpy(),
-        hand_contact=over_skin(field.hand_contact[0]),
-        hand_contact_sd=over_skin(field.hand_contact_var[0].sqrt()),
-        uncertainty=spread(joints, joint_sd, after, radius=0.02),
-        joints=joints.numpy(),
-        joint_sd=joint_sd,
-        parts=model.part_of_vertex.numpy(),
-        open_faces=len(model.faces),
+        **skin_fields(model, after, field.hand_contact[0], field.hand_contact_var[0], joints.numpy(), joint_sd),
         **distances(mesh, faces, hands),
         **shown,
     )
@@ -106,6 +94,24 @@ def both_hands(views: Mapping[str, GraspView]) -> GraspView:
         warnings=[f"{side} hand: {text}" for side, view in views.items() for text in view.warnings],
         metrics={f"{label}, {side}": pair for side, view in views.items() for label, pair in view.metrics.items()},
     )
+
+
+def skin_fields(
+    model: HandModel, after: np.ndarray, contact: Tensor, variance: Tensor, joints: np.ndarray, joint_sd: np.ndarray
+) -> dict[str, Any]:
+    """What a view knows of one hand's skin ``after (V, 3)``: contact predicted at the model's points ``(P,)`` with its
+    variance, and joints ``(21, 3)`` with their standard deviations ``(21,)``."""
+    template = model.template.numpy()
+    touched = template[model.contact_points]
+    return {
+        "hand_contact": spread(touched, contact, template),
+        "hand_contact_sd": spread(touched, variance.sqrt(), template),
+        "uncertainty": spread(joints, joint_sd, after, radius=0.02),
+        "joints": joints,
+        "joint_sd": joint_sd,
+        "parts": model.part_of_vertex.numpy(),
+        "open_faces": len(model.faces),
+    }
 
 
 def distances(mesh: ObjectMesh, faces: np.ndarray, hands: Mapping[str, Tensor]) -> dict[str, dict[str, np.ndarray]]:

@@ -92,9 +92,11 @@ class _Live:
         for control in (*self.shown.values(), self.paint, self.opacity, self.deep):
             control.on_update(self._draw)
         self.server.scene.set_up_direction(first.up)
-        camera = first.camera()
+        frames = [] if self.fps is None else [self.views[k] for k in range(0, last + 1, last // 16 + 1)]
+        middle = frames[len(frames) // 2] if frames else first
+        camera = middle.camera(frames=frames)
         eye, forward = camera.pose[:3, 3], camera.pose[:3, 2]
-        away = (first.after.mean(0) - eye) @ forward
+        away = (middle.after.mean(0) - eye) @ forward
         look = self.server.initial_camera
         look.fov, look.near, look.look_at = camera.fov, 0.001, eye + away * forward
         look.position = eye - 0.3 * away * forward  # the controls cover a part
@@ -103,7 +105,7 @@ class _Live:
     def _draw(self, _: Any = None) -> None:
         with self.lock, self.server.atomic():
             view = self.views[0 if self.at is None else self.at.value]
-            if self.surface is None or self.surface.source is not view.object_vertices:
+            if self.surface is None or not np.array_equal(self.surface.source, view.object_vertices):
                 self.surface = _Surface(view)
             self.text.content = _words(view)
             scene = self.server.scene

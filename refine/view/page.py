@@ -92,7 +92,7 @@ def _document(frames: Sequence[GraspView], fps: float, most_faces: int, photos: 
     view = frames[0]
     parts = {
         "TITLE": html.escape(view.title),
-        "STATUS": _status(view),
+        "STATUS": _status(view, {frame.status: frame.explanation for frame in frames}),
         "WARNINGS": "".join(f'<p class="warning">{html.escape(text)}</p>' for text in view.warnings),
         "TABLE": _table(view),
         "DATA": script_data(_data(frames, fps, most_faces) | {"photos": photos}),
@@ -124,6 +124,7 @@ def _data(frames: Sequence[GraspView], fps: float, most_faces: int) -> dict[str,
     depth_full = _scale_end(max((float(-d.min()) for d in skin_distance.values()), default=0.0))
     ramp = np.linspace(0, 1, 4)
     return {
+        "status": [frame.status for frame in frames],
         "frames": len(frames), "fps": fps, "neighbours": min(_NEIGHBOURS, thing.sources),
         "handBox": _rounded(hand_box), "objectBox": _rounded(object_box),
         "handSteps": steps, "touchFull": round(TOUCH_FULL * 1e3), "depthFull": depth_full, "doubtFull": doubt_full,
@@ -324,12 +325,14 @@ def _indices(values: np.ndarray) -> np.ndarray:
     return np.asarray(values).astype("<u2" if np.max(values, initial=0) < 1 << 16 else "<u4")
 
 
-def _status(view: GraspView) -> str:
-    if not view.status:
-        return ""
-    word = html.escape(view.status)
-    why = f'<p class="why">{html.escape(view.explanation)}</p>' if view.explanation else ""
-    return f'<span class="status {word}">{word}</span>{why}'
+def _status(view: GraspView, known: dict[str, str]) -> str:
+    """The first frame's word; the script shows that of the frame which is seen, of all that are ``known``."""
+    return "".join(
+        f'<div class="said"{"" if word == view.status else " hidden"}><span class="status {html.escape(word)}">'
+        f'{html.escape(word)}</span><p class="why">{html.escape(why)}</p></div>'
+        for word, why in known.items()
+        if word
+    )
 
 
 def _table(view: GraspView) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from .grasp import both_hands
 from .page import write_page
 from .photo import Photo
 from .pictures import GraspView, write_png
-from .summary import data_frame
+from .summary import Summary, data_frame
 
+Motion = TypeVar("Motion", bound="ViewableMotion")
 Film = Literal["solve", "turntable"]
 _FILMS = {"solve": solving, "turntable": turntable}
 
@@ -163,9 +164,24 @@ class ViewableMotion:
     """A motion of ``len`` frames, whose `view` gives one of them, in the frame of the input."""
 
     fps: float
+    object: Any
+    """what is held, with a ``name``"""
+    _summary: Callable[[], Summary]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self._summary().text()}"
+
+    def _repr_html_(self) -> str:
+        return self._summary().table()
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    def __getitem__(self: Motion, index: Any) -> Motion:
+        raise NotImplementedError
+
+    def __iter__(self: Motion) -> Iterator[Motion]:
+        return (self[frame] for frame in range(len(self)))
 
     def view(self, index: int = 0, *, title: str | None = None, truth: HandPose | None = None) -> GraspView:
         """What is shown of frame ``index``."""
@@ -205,6 +221,7 @@ class ViewableMotion:
             title, truth: as in `view`.
             **photos: images, camera and keypoints_2d of `views`: the page then also has the camera's own view.
         """
+        title = title or f"{self.object.name} · {len(self)} frames".removeprefix(" · ")
         return write_page(self.views(title=title, truth=truth, **photos), path, fps=self.fps)
 
     def to_gif(self, path: str | PathLike[str], *, size: Size = (480, 360), every: int = 2, **photos: Any) -> Path:

@@ -292,6 +292,7 @@ function update() {
   }
   for (const b of $('hands').children) b.className = (shown.s > .5 ? shown.to : shown.from) === b.textContent ? 'on' : '';
   $('clock').textContent = `${shown.frame + 1} / ${frames}`; $('frame').value = shown.frame;
+  for (const said of document.querySelectorAll('.said')) said.hidden = said.firstElementChild.textContent !== D.status[shown.frame];
   if (own) look();
   redraw();
 }
