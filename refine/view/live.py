@@ -74,6 +74,7 @@ class _Live:
 
     def __post_init__(self) -> None:
         gui, first, last = self.server.gui, self.views[0], len(self.views) - 1
+        gui.configure_theme(show_share_button=False)  # it would send the scene to somebody else's server
         self.text = gui.add_markdown("")
         self.at = None
         if last:
