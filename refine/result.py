@@ -38,7 +38,7 @@ from .view.grasp import grasp_view
 from .view.pictures import GraspView
 from .view.summary import Measure, Summary, data_frame
 from .view.texture import ContactTexture, contact_texture
-from .view.viewable import Viewable
+from .view.viewable import Viewable, ViewablePair
 
 _SHOWN = {
     "penetration_mm": "penetration depth (mm)",
@@ -314,7 +314,7 @@ class RefineResult(Viewable):
 
 
 @dataclass(frozen=True)
-class TwoHandResult:
+class TwoHandResult(ViewablePair):
     """Result of `refine_grasp` for two hands; ``first, second = result`` unpacks it in the order they were given.
 
     It is a pair: ``len(result)`` is 2 and ``result[0]`` the first hand's result; ``result[0][k]`` is its grasp ``k``.
@@ -390,9 +390,9 @@ class RefinedStart:
 
     result: RefineResult
     """as from `refine_grasp`; its poses belong with the object where the start had it"""
-    hand_pose: HandPose
+    hand_pose: HandPose = field(repr=False)
     """camera frame"""
-    object_pose: Tensor
+    object_pose: Tensor = field(repr=False)
     """(B, 4, 4) object to camera: where the start had it, or moved with the hand"""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_hand_model
+from hand_models.record import Index, as_index
 
 from .config import RefineConfig
 from .evidence.inputs import is_pair
@@ -33,16 +33,20 @@ from .files.status import HOLDS, Status, statuses
 from .measure.contact import contact_ratio
 from .motion_request import MotionRequest, MotionScene
 from .solve.motion import MotionSolved
-from .view.grasp import distances
+from .view.grasp import distances, skin_fields
 from .view.pictures import GraspView
+from .view.summary import Measure, Summary, data_frame
+from .view.texture import ContactTexture, contact_texture
 from .view.viewable import ViewableMotion
 
 _FILE = "sequence.npz"
-_TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var", "part")
+_TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var",
+            "hand_contact", "hand_contact_var", "part")  # fmt: skip
 _ARRAYS = ("uncertainty", "object_poses", "faces")
+_OF_FRAMES = (*_TENSORS[:-1], *_ARRAYS[:-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SequenceResult(ViewableMotion):
     """A refined motion of ``T`` frames of one hand, in the frame that it came in."""
 
@@ -62,6 +66,10 @@ class SequenceResult(ViewableMotion):
     """(T, n) float16, expected contact value of each of the ``points`` of the part that is held, 0 to 1"""
     contact_var: Tensor
     """(T, n) float16"""
+    hand_contact: Tensor
+    """(T, P) float16, as ``contact``, of the hand model's ``contact_points``"""
+    hand_contact_var: Tensor
+    """(T, P) float16"""
     status: list[Status]
     """(T,) as of single hands; apart, where the hand does not hold, though it was smoothed; filled, in the place of a
     frame that was missing or garbage"""
@@ -125,23 +133,51 @@ class SequenceResult(ViewableMotion):
             object_normals=mesh.normals.numpy(),
             object_contact=self.contact[index].float().numpy(),
             object_contact_sd=self.contact_var[index].float().sqrt().numpy(),
-            parts=self.hand_model.part_of_vertex.numpy(),
-            open_faces=len(self.hand_model.faces),
             object_pose=at[0].numpy(),
             status=self.status[index].value,
             explanation=self.status[index].explanation,
             up=(0.0, -1.0, 0.0) if moves else (0.0, 0.0, 1.0),  # of a camera's axes, y points down
             **{name: model(pose).vertices[0].numpy() for name, pose in known.items()},
+            **skin_fields(
+                model, self.vertices_after[index].numpy(), self.hand_contact[index].float(),
+                self.hand_contact_var[index].float(), self.joints_after[index].numpy(), self.uncertainty[index],
+            ),
             **distances(mesh, self.faces, inside),
-        )
+        )  # fmt: skip
 
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {name}" for name, n in Counter(s.value for s in self.status).items())
-        name = self.object.name or "an object"
-        return (
-            f"{type(self).__name__}: {len(self)} frames of a {self.pose.side} hand at {name}: {counts}; "
-            f"holding in {int((self.holding >= HOLDS).sum())}, uncertainty {1e3 * self.uncertainty.mean():.1f} mm"
-        )
+    def contact_uv(self, size: int = 256, *, uv: np.ndarray | None = None) -> ContactTexture:
+        """Predicted contact of every frame on the hand's own map, with its variance; see `contact_texture`."""
+        return contact_texture(self.hand_model, self, size, uv)
+
+    def __getitem__(self, index: Index) -> SequenceResult:
+        """Some of the frames, an integer gives a motion of one. Raises ``IndexError`` where there is no such frame."""
+        rows = np.arange(len(self))[as_index(index)].copy()  # a backward slice is a view that torch does not take
+        frames = {name: getattr(self, name)[rows] for name in (*_OF_FRAMES, "pose", "initial_pose")}
+        return replace(self, status=[self.status[row] for row in rows.tolist()], **frames)
+
+    def _moved(self) -> np.ndarray:
+        """(T,) millimetres between the joints before and after, mean; NaN in frames that were missing."""
+        return 1e3 * (self.joints_after - self.joints_before).norm(dim=2).mean(1).numpy()
+
+    def _summary(self) -> Summary:
+        measures = [
+            Measure("moved", self._moved(), unit="mm"),
+            Measure("holding", self.holding.numpy()),
+            Measure("uncertainty", 1e3 * self.uncertainty.mean(1), unit="mm"),
+        ]
+        status = [s.value for s in self.status]
+        who = f"{self.pose.side} hand frame"
+        return Summary(who, self.object.name, self.hand_model.name, status, measures, [[] for _ in status])
+
+    def to_dataframe(self) -> Any:
+        """A pandas table of a row a frame: time in seconds, status, holding, millimetres moved, and the standard
+        deviation of the joints in millimetres (mean and largest). Raises ``ImportError`` without pandas."""
+        return data_frame({
+            "object": self.object.name, "side": self.pose.side, "time": np.arange(len(self)) / self.fps,
+            "status": [status.value for status in self.status], "holding": self.holding.numpy(),
+            "moved_mm": self._moved(), "uncertainty_mm": 1e3 * self.uncertainty.mean(1),
+            "largest_uncertainty_mm": 1e3 * self.uncertainty.max(1),
+        })  # fmt: skip
 
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write ``sequence.npz`` and ``part_<k>.npz`` (no pickle) into ``folder``, made when absent; returns it."""
@@ -273,11 +309,13 @@ def result_of(asked: MotionRequest, solved: MotionSolved) -> SequenceResult:
     moved = (hand.joints - joints_before).norm(dim=2).mean(1)
     touches = torch.from_numpy(contact_ratio(model(inside).vertices, objects[part]) > 0)
     status = statuses(~gone, solved.holding >= HOLDS, moved, touches)
-    points = len(objects[part].points)
-    contact, spread = torch.zeros(length, points, dtype=torch.float16), torch.zeros(length, points, dtype=torch.float16)
-    if solved.field is not None:
-        contact = (solved.holding[:, None] * solved.field.contact[solved.look]).half()
-        spread = solved.field.contact_var[solved.look].half()
+    fields = {}
+    for name, count in (("contact", len(objects[part].points)), ("hand_contact", len(model.contact_points))):
+        mean = variance = torch.zeros(length, count)
+        if solved.field is not None:
+            mean = solved.holding[:, None] * getattr(solved.field, name)[solved.look]
+            variance = getattr(solved.field, f"{name}_var")[solved.look]
+        fields |= {name: mean.half(), f"{name}_var": variance.half()}
     return SequenceResult(
         pose=pose,
         initial_pose=given,
@@ -285,8 +323,7 @@ def result_of(asked: MotionRequest, solved: MotionSolved) -> SequenceResult:
         joints_before=joints_before,
         joints_after=hand.joints,
         holding=solved.holding,
-        contact=contact,
-        contact_var=spread,
+        **fields,
         status=[Status.FILLED if missing else s for missing, s in zip(gone.tolist(), status, strict=True)],
         uncertainty=solved.variance.sqrt().numpy(),
         objects=objects,

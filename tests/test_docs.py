@@ -18,6 +18,7 @@ import pytest
 import torch
 import trimesh
 import yaml
+from PIL import Image
 
 from contact.objects.box import box_corners
 from contact.perturb import PROTOCOLS
@@ -154,6 +155,7 @@ def scene(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     mug = trimesh.creation.cylinder(0.034, 0.12, sections=32)
     for name in ("mug.obj", "mug.ply"):
         mug.export(folder / name)
+    Image.new("RGB", (640, 480)).save(folder / "frame.jpg")
     bend = torch.zeros(1, 15, 3)
     bend[:, :12, 2] = 0.5
     view = np.eye(4)

@@ -25,7 +25,7 @@ from refine.view.packing import pack, unpack
 from refine.view.page import LARGEST, grasp_page, write_page
 from refine.view.pictures import GraspView
 
-VOID = {"meta", "link", "input", "br"}
+VOID = {"meta", "link", "input", "br", "img"}
 
 
 class Checker(HTMLParser):

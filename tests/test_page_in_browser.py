@@ -89,6 +89,7 @@ def test_both_orientations_of_a_phone(view: GraspView, tmp_path: Path, size: tup
 
 def test_a_sequence_plays(view: GraspView, tmp_path: Path) -> None:
     frames = [replace(view, after=view.after + np.array([0.002 * step, 0, 0])) for step in range(20)]
+    frames[19] = replace(frames[19], status="apart", explanation="It holds nothing.")
     path = write_page(frames, tmp_path / "page.html", fps=30)
     with open_page(path.as_uri()) as (page, complaints):
         first = shot(page)
@@ -96,4 +97,8 @@ def test_a_sequence_plays(view: GraspView, tmp_path: Path) -> None:
         page.wait_for_function("document.getElementById('clock').textContent !== '1 / 20'")
         page.locator("#play").click()
         assert shot(page) != first
+        assert page.locator(".said:visible").inner_text().startswith("refined")
+        page.evaluate(PICK)
+        page.evaluate("pick('frame', 19)")
+        assert page.locator(".said:visible").inner_text().splitlines()[0] == "apart"
         assert complaints == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 import trimesh
 from motion_scene import HELD, LENGTH, error, motion_scene
+from test_html import data_of
+from test_result import difference
 
 from contact.objects import ObjectMesh
 from contact.perturb import PROTOCOLS, WALK, perturb
@@ -97,6 +100,15 @@ def test_a_motion_is_shown(result: SequenceResult, tmp_path: Path) -> None:
     text = result.to_html(tmp_path / "motion.html", title="a box is carried").read_text()
     assert "a box is carried" in text
     assert len(text) < 6e6
+    data = data_of(text)
+    assert data["status"][5] == "filled"
+    assert data["status"][HELD.start + 10] != "apart"
+    np.testing.assert_allclose(view.joints, result.joints_after[HELD.start + 4])
+    np.testing.assert_allclose(view.joint_sd, result.uncertainty[HELD.start + 4])
+    held, away = (result.view(k).hand_contact for k in (HELD.start + 10, 0))
+    assert held.max() > 0.3 > away.max()
+    maps = result[HELD.start : HELD.start + 2].contact_uv(16)
+    assert maps.mean.shape == (2, 16, 32)
     with pytest.raises(IndexError, match="index"):
         result.view(LENGTH)
     with pytest.raises(ValueError, match="truth"):
@@ -105,15 +117,36 @@ def test_a_motion_is_shown(result: SequenceResult, tmp_path: Path) -> None:
 
 def test_results_are_read_back_to_the_bit(result: SequenceResult, tmp_path: Path) -> None:
     back = SequenceResult.load(result.save(tmp_path / "motion"))
-    for name in ("vertices_after", "joints_after", "holding", "contact", "contact_var"):
-        assert torch.equal(getattr(back, name), getattr(result, name))
-    assert torch.equal(back.pose.transl, result.pose.transl)
-    assert back.status == result.status
-    assert np.array_equal(back.uncertainty, result.uncertainty)
-    assert torch.equal(back.objects[0].points, result.objects[0].points)
+    assert difference(back, result) is None
     assert "4 filled" in repr(back)
     with pytest.raises(FileNotFoundError, match="no motion"):
         SequenceResult.load(tmp_path)
+
+
+def test_a_motion_is_a_row_of_frames(result: SequenceResult, tmp_path: Path) -> None:
+    assert len(result) == len(list(result)) == LENGTH
+    some = result[3:9]
+    assert len(some) == 6
+    assert torch.equal(some.vertices_after, result.vertices_after[3:9])
+    assert some.status == result.status[3:9]
+    np.testing.assert_allclose(some.view(2).after, result.view(5).after)
+    assert torch.equal(result[-1].joints_after, result.joints_after[-1:])
+    assert torch.equal(result[::-1].holding, result.holding.flip(0))
+    back = SequenceResult.load(some.save(tmp_path / "some"))
+    assert torch.equal(back.contact, some.contact)
+    assert repr(back) == repr(some)
+    with pytest.raises(IndexError):
+        result[LENGTH]
+    hostile = replace(result, objects=(replace(result.object, name="\x1b[31m" + "n" * 5000),))
+    assert len(repr(hostile)) <= 600
+    assert "\x1b" not in repr(hostile)
+    assert result._repr_html_().count("<tr>") == 2 + 8 + 1  # head and means, the first eight, how many more
+    table = result.to_dataframe()
+    assert len(table) == LENGTH
+    moved = (result.joints_after - result.joints_before).norm(dim=2).mean(1)
+    np.testing.assert_allclose(table["moved_mm"], 1e3 * moved)
+    assert table["time"][30] == pytest.approx(30 / result.fps)
+    assert result.to_glb(tmp_path / "a.glb", 5).stat().st_size > 1000
 
 
 def test_exact_hands_stay() -> None:

@@ -23,7 +23,8 @@ from contact.objects import ObjectMesh
 from contact.weights import save_weights
 from hand_models import HandPose, MissingManoError, load_mano, load_open_hand
 from refine import RefineConfig, RefineResult, Status, refine_grasp
-from refine.result import TwoHandResult
+from refine.commands.live import start_live
+from refine.result import RefinedStart, TwoHandResult
 from refine.view.summary import ROWS_SHOWN
 
 pytestmark = pytest.mark.filterwarnings("ignore:hand_pose")  # an untrained network's hands look wrong
@@ -196,6 +197,8 @@ def test_repr_is_short_whatever_is_in_it(result, pair):
     both = TwoHandResult((worst(pair[0]), worst(pair[1])), *[np.full(4000, 1.2345e-30)] * 2)
     assert len(repr(both)) <= 600
     assert "\x1b" not in repr(both)
+    start = RefinedStart(worst(result), result.pose, torch.eye(4).expand(len(result), 4, 4))
+    assert len(repr(start)) <= 600
 
 
 class Cells(HTMLParser):
@@ -353,6 +356,49 @@ def test_a_look_at_two_hands(pair):
     page = Cells(pair._repr_html_())
     assert page.open == []
     assert [row[0] for row in page.rows] == ["", "mean", "0", "1"] * 2
+
+
+def test_two_hands_are_shown_together(pair, tmp_path):
+    """Their skins one beside the other, the likelier contact, the nearer distance."""
+    view, parts = pair.view(1, title="both"), [hand.view(1) for hand in pair]
+    count = len(parts[0].after)
+    assert view.title == "both"
+    for name in ("before", "after"):
+        assert np.array_equal(view.hands[name], np.concatenate([part.hands[name] for part in parts]))
+    assert (np.diff(np.sort(view.hand_faces // count, 1), axis=1) == 0).all()  # no triangle is of both
+    np.testing.assert_array_equal(
+        view.hand_faces[: view.open_faces] // count, np.repeat([0, 1], view.open_faces // 2)[:, None].repeat(3, 1)
+    )
+    assert not set(view.parts[:count]) & set(view.parts[count:])
+    likelier = np.maximum(*(part.object_contact for part in parts))
+    np.testing.assert_array_equal(view.object_contact, likelier)
+    for part in parts:
+        mine = (part.object_contact == likelier) & (parts[0].object_contact != parts[1].object_contact)
+        np.testing.assert_array_equal(view.object_contact_sd[mine], part.object_contact_sd[mine])
+    nearer = np.minimum(*(part.object_distance["after"] for part in parts))
+    np.testing.assert_array_equal(view.object_distance["after"], nearer)
+    assert view.joints.shape == (42, 3)
+    assert {"contact ratio, left", "contact ratio, right"} <= set(view.metrics)
+    page = pair.to_html(tmp_path / "both.html", 1).read_text(encoding="utf-8")
+    assert "contact ratio, left" in page
+    assert pair.to_glb(tmp_path / "both.glb").stat().st_size > 1000
+    failed = replace(pair[0], status=[Status.REFINED, Status.FAILED], reason=["", "why"])
+    assert len(replace(pair, hands=(failed, pair[1])).view(1).after) == count
+    table = pair.to_dataframe()
+    assert table["side"].tolist() == ["left"] * 2 + ["right"] * 2
+    textures = pair.contact_uv(16)
+    np.testing.assert_array_equal(textures[1].mean, pair[1].contact_uv(16).mean)
+
+
+def test_what_was_saved_is_shown_live(result, pair, tmp_path):
+    pytest.importorskip("viser")
+    for which, name in ((result, "one"), (pair, "two")):
+        folder = which.save(tmp_path / name)
+        for path in (folder, folder / "pair.npz")[:: 1 if name == "two" else 2]:
+            running = start_live(path, {}, None, 0)
+            node = running.scene.get_handle_by_name("/hands/after")
+            running.stop()
+            assert node.visible
 
 
 def test_status_is_told_as_its_word(result):

@@ -55,6 +55,8 @@ class BatchConfig:
     """also write every refined hand as a mesh"""
     report: int | None = None
     """also record every grasp to be looked at, and draw so many of them"""
+    images: str | None = None
+    """folder of the pictures that hands were seen in, for the report"""
     samples: int | None = None
     """also draw so many plausible hands for each row"""
     sequences: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..result import RefineResult
 from ..sequence import SequenceResult
 from ..view.gallery import GalleryColumn, gallery_page, write_thumbnail
 from ..view.page import write_page
+from ..view.photo import Photo
 from ..view.pictures import GraspView
 from ..view.records import load_view, save_view
 
@@ -69,12 +70,41 @@ def columns_of(refined: Predictions, more: Iterable[GalleryColumn] = ()) -> list
 
 
 @dataclass(frozen=True)
-class Report:
-    """The report in ``folder``."""
+class Photos:
+    """The pictures in which the hands of ``rows`` were seen: files of ``folder`` named as `frame_id`."""
 
     folder: Path
+    rows: Predictions
+
+    def of(self, row: int, view: GraspView) -> Photo | None:
+        """That of ``row``; None where there is none, no camera, or the hand is not before it."""
+        camera, name = self.rows.cam_K, str(self.rows.frame_id[row])
+        names = [f"{stem}{end}" for stem in (name, Path(name).name) for end in ("", ".jpg", ".jpeg", ".png")]
+        inside = self.folder.resolve()
+        paths = (path for name in names if (path := (inside / name).resolve()).is_relative_to(inside))
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None or camera is None or not np.isfinite(camera[row]).all():
+            return None
+        # A view that places its object is in the camera's frame; the others are in the object's.
+        pose = None if view.object_pose is not None or self.rows.object_pose is None else self.rows.object_pose[row]
+        seen = None if self.rows.keypoints_2d is None else self.rows.keypoints_2d[row]
+        try:
+            photo = Photo.of(path, camera[row], seen, pose)
+        except (OSError, ValueError):
+            _log.warning("row %d: %s cannot be shown", row, path, exc_info=True)
+            return None
+        return photo if photo.depth(view.after).min() > 0 else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report in ``folder``; pages have the camera's own view where there are ``photos``."""
+
+    folder: Path
+    photos: Photos | None = None
     _drawing: Any = field(default_factory=threading.Lock, repr=False, compare=False)
     """a server asks from several threads, and a picture keeps all cores busy"""
+    _with_photo: set[int] = field(default_factory=set, repr=False, compare=False)
 
     def record(self, numbers: np.ndarray, result: RefineResult | SequenceResult) -> None:
         """Keep the grasps of ``result``, rows ``numbers`` of the file; one that cannot be shown is left out."""
@@ -104,7 +134,8 @@ class Report:
 
     def view(self, row: int) -> GraspView:
         """Raises ``FileNotFoundError`` where the row has no record."""
-        return load_view(self.folder / "rows" / f"{_name(row)}.npz", self.folder / "shared")
+        view = load_view(self.folder / "rows" / f"{_name(row)}.npz", self.folder / "shared")
+        return view if self.photos is None else replace(view, photo=self.photos.of(row, view))
 
     def picture(self, row: int) -> Path:
         """The thumbnail, made if it is not there. Raises ``FileNotFoundError``, and ``ImportError`` without embreex."""
@@ -116,7 +147,10 @@ class Report:
         """The page, made if it is not there. Raises ``FileNotFoundError`` where the row has no record."""
         path = self.folder / "pages" / f"{_name(row)}.html"
         with self._drawing:
-            return path if path.is_file() else write_page(self.view(row), path)
+            if path.is_file() and (self.photos is None or row in self._with_photo):
+                return path
+            self._with_photo.add(row)  # an earlier page may be without
+            return write_page(self.view(row), path)
 
     def write(self, refined: Predictions, title: str, pictured: int) -> Path:
         """Write the gallery, with pictures and pages of at most ``pictured`` rows spread over the file."""

@@ -29,7 +29,7 @@ from .hand_files import write_hands
 from .manifest import SCHEMA, Manifest, Shard, clear, load_manifest, lock, make_manifest, object_hashes
 from .merge import merge, merge_samples
 from .ray_engine import run_on_ray
-from .report import Report
+from .report import Photos, Report
 from .shards import ShardRecord, finished, give_up
 from .workers import ATTEMPTS, Outcome, run_here, run_in_processes
 
@@ -322,7 +322,9 @@ class _Run:
             shutil.rmtree(folder)
         manifest.report.mkdir(exist_ok=True)
         manifest.report.replace(folder)
-        Report(folder).write(read_predictions(merged), item.name, self._config.report or 0)
+        refined, images = read_predictions(merged), self._config.images
+        photos = None if images is None else Photos(Path(images), refined)
+        Report(folder, photos).write(refined, item.name, self._config.report or 0)
 
 
 def _remove(folder: Path, keep: Sequence[Path] = ()) -> None:

@@ -55,6 +55,7 @@ COMMANDS = {
         "refine.commands.view", "ViewOptions", "view",
         "Look at a run in the browser: gallery, table, histograms, a page of every grasp.",
         ("regrasp view refined/",
+         "regrasp view refined/predictions.refined.npz --live",
          "regrasp view refined/ --reference truth.npz --objects meshes/"),
     ),
     "convert": Command(

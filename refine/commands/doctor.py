@@ -24,7 +24,8 @@ CORE = {
 """Distribution name to module, of every package that must be there."""
 OPTIONAL = {
     "embreex": "pictures: pip install 'regrasp[render]'",
-    "viser": "viewer: pip install 'regrasp[viz]'",
+    "viser": "live viewer: pip install 'regrasp[viz]'",
+    "usd-core": "USD stages: pip install 'regrasp[usd]'",
     "matplotlib": "plots of evaluations: pip install 'regrasp[plots]'",
     "open3d": "faster distance grids: pip install 'regrasp[open3d]'",
     "pyarrow": "Parquet files: pip install 'regrasp[ray]'",

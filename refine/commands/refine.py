@@ -89,6 +89,9 @@ class RefineOptions:
     picture and a page of every row, for which some 50 kB a row are kept there."""
     report_rows: int = 60
     """Rows of which --report makes picture and page at once, about a second each, spread over the file."""
+    images: Path | None = None
+    """Folder of the pictures that the hands were seen in, named as frame_id (.jpg or .png may be left out): pages of
+    --report then have the camera's own view of rows with cam_K."""
     overwrite: bool = False
     """Do everything anew, even where results for the same input and options are there."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -177,6 +180,9 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         solves = {name: replace(getattr(config, name), iterations=options.steps) for name in ("align", "contact")}
         config = replace(config, **solves)
     mano_dir = None if options.hands.mano_dir is None else options.hands.mano_dir.resolve()
+    if options.images is not None and not (options.report and options.images.is_dir()):
+        wrong = "there is no such folder" if options.report else "is for the pages of --report; add that"
+        raise ValueError(f"--images {options.images}: {wrong}.")
     if options.report_rows < 0:
         raise ValueError(f"--report-rows: got {options.report_rows}; give 0 or more.")
     if not 1 <= options.fps <= 1000:
@@ -189,6 +195,7 @@ def batch_config(options: RefineOptions) -> BatchConfig:
         hand_model=options.hands.load().name,
         mano_dir=mano_dir,
         report=options.report_rows if options.report else None,
+        images=options.images and str(options.images.resolve()),
         **{name: getattr(options, name) for name in names},
     )
 

@@ -13,7 +13,9 @@ from urllib.parse import quote, unquote
 import numpy as np
 import tyro
 
-from ..batch.report import Report
+from hand_models import HandModel
+
+from ..batch.report import Photos, Report
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_predictions
 from ..files.predictions import Predictions
@@ -22,6 +24,7 @@ from ..view.gallery import GalleryColumn
 from ..view.serve import Answer, server, url
 from .eval import matched_rows
 from .hands import HandOptions
+from .live import start_live
 
 _PATH = re.compile(
     r"/(?P<name>[^/]+)/(?:(?P<index>index\.html)?|(?P<kind>pictures|pages)/(?P<row>\d{7})\.(?:jpg|html))"
@@ -34,11 +37,17 @@ class ViewOptions:
     """Options of `regrasp view`."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder that regrasp refine wrote (--out). Pictures need that it ran with --report."""
+    """Folder that regrasp refine wrote (--out), or one of its results. Pictures need that it ran with --report. With
+    --live also what result.save() wrote in Python."""
     reference: Path | None = None
     """True grasps, grasp/1, whose joint errors are shown beside the rest; needs --objects."""
     objects: Path | None = None
     """Meshes, as for regrasp refine."""
+    images: Path | None = None
+    """Folder of the pictures that the hands were seen in, named as frame_id (.jpg or .png may be left out). Pages of
+    rows with cam_K then have the camera's own view."""
+    live: bool = False
+    """Show grasps or a motion in viser, in place of the gallery; needs pip install 'regrasp[viz]'."""
     port: int = 8711
     """Port on this machine; 0 for any that is free."""
     hands: HandOptions = field(default_factory=HandOptions)
@@ -49,7 +58,12 @@ def view(options: ViewOptions) -> int:
 
     Raises:
         ValueError, FileNotFoundError: there is nothing to show, or the reference does not fit.
+        ImportError: ``live`` without viser.
     """
+    if options.live:
+        running = start_live(options.run, reports_of(options), _hand_model(options), options.port)
+        print(f"http://{running.get_host()}:{running.get_port()}/   (stop with Ctrl-C)", flush=True)
+        running.sleep_forever()
     shown = Run.of(options)
     with server(shown.answer, options.port) as running:
         names = list(shown.files)
@@ -94,16 +108,13 @@ class Run:
         """
         if options.reference is not None and options.objects is None:
             raise ValueError("--reference: give the meshes too, with --objects.")
-        found = {m["name"]: path for path in sorted(options.run.glob("*")) if (m := _REFINED.fullmatch(path.name))}
+        found, reports = results_of(options.run), reports_of(options)
         if not found:
             raise FileNotFoundError(
-                f"{options.run}: holds no <name>.refined.npz; give the folder that regrasp refine wrote (--out)."
+                f"{options.run}: holds no <name>.refined.npz; give the folder that regrasp refine wrote (--out), or "
+                "add --live for what result.save() wrote."
             )
-        reports = {name: options.run / f"{name}.report" for name in found}
-        return Run({
-            name: Shown(name, path, Report(reports[name]) if reports[name].is_dir() else None, options)
-            for name, path in found.items()
-        })  # fmt: skip
+        return Run({name: Shown(name, path, reports.get(name), options) for name, path in found.items()})
 
     def answer(self, path: str) -> Answer | None:
         """What is at ``path``: the list of files, a gallery, a picture or a page. Nothing else is there."""
@@ -129,6 +140,29 @@ class Run:
     def _list(self) -> bytes:
         items = "".join(f'<li><a href="/{quote(name)}/">{html.escape(name)}</a></li>' for name in self.files)
         return f"<!DOCTYPE html><title>regrasp</title><ul>{items}</ul>".encode()
+
+
+def results_of(run: Path) -> dict[str, Path]:
+    """Files of results by name: those in a folder, or the one that ``run`` is."""
+    paths = sorted(run.glob("*")) if run.is_dir() else [run] * run.is_file()
+    return {m["name"]: path for path in paths if (m := _REFINED.fullmatch(path.name))}
+
+
+def reports_of(options: ViewOptions) -> dict[str, Report]:
+    """Reports of results that have one."""
+    if options.images is not None and not options.images.is_dir():
+        raise FileNotFoundError(f"--images {options.images}: there is no such folder.")
+    found = {}
+    for name, path in results_of(options.run).items():
+        if (folder := path.parent / f"{name}.report").is_dir():
+            photos = options.images and Photos(options.images, read_predictions(path))
+            found[name] = Report(folder, photos)
+    return found
+
+
+def _hand_model(options: ViewOptions) -> HandModel | None:
+    """None where nothing is said of it."""
+    return None if options.hands == HandOptions() else options.hands.load()
 
 
 def _error(refined: Predictions, options: ViewOptions) -> GalleryColumn:

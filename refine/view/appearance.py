@@ -21,6 +21,9 @@ GHOST = (0.86, 0.36, 0.30)
 TRUTH = (0.25, 0.62, 0.36)
 
 _HEAT = np.array([[0.99, 0.84, 0.42], [0.95, 0.49, 0.20], [0.76, 0.15, 0.22]])
+_DEEP = np.array([[0.95, 0.30, 0.25], [0.45, 0.0, 0.08]])
+TOUCH_FULL = 0.010
+"""Metres from skin to object at which contact as it is has faded away."""
 _DOUBT = np.array([[0.71, 0.67, 0.88], [0.47, 0.36, 0.76], [0.26, 0.13, 0.50]])
 
 
@@ -58,6 +61,18 @@ def uncertainty_colours(metres: np.ndarray, base: tuple[float, float, float] = S
     metres: (...,). Returns (..., 3) sRGB.
     """
     return _ramp(np.asarray(metres, dtype=np.float64) / full, _DOUBT, base)
+
+
+def nearness(distance: np.ndarray) -> np.ndarray:
+    """Contact as it is: 1 where skin and object touch or overlap, 0 from `TOUCH_FULL` metres on. distance: (...,)."""
+    return np.clip(1 - np.maximum(distance, 0) / TOUCH_FULL, 0, 1)
+
+
+def depth_colours(distance: np.ndarray, base: tuple[float, float, float] = SKIN, full: float = 0.02) -> np.ndarray:
+    """Colour of skin at a signed distance (...,) metres from the object: `base` outside, inside red, darkest at `full`
+    metres and deeper. Returns (..., 3) sRGB."""
+    inside = -np.nan_to_num(np.asarray(distance, np.float64))[..., None]
+    return np.where(inside > 0, _DEEP[0] + np.clip(inside / full, 0, 1) * (_DEEP[1] - _DEEP[0]), base)
 
 
 def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 0.7) -> np.ndarray:
@@ -167,6 +182,17 @@ def vertex_normals(faces: np.ndarray, normals: np.ndarray, count: int) -> np.nda
     """Mean of the corner normals (F, 3, 3) at each of `count` vertices: (count, 3) unit vectors."""
     flat = np.asarray(faces).reshape(-1)
     return unit(np.stack([np.bincount(flat, normals.reshape(-1, 3)[:, c], count) for c in range(3)], 1))
+
+
+def split_corners(faces: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One vertex for each place and normal, for shaders that know no other. normals (F, 3, 3) per corner.
+
+    Returns which old vertex each of them is (N,), faces (F, 3) of them, and their normals (N, 3) in steps of 1/127.
+    """
+    steps = np.round(normals.reshape(-1, 3) * 127).astype(np.int64)
+    key = np.concatenate([np.asarray(faces).reshape(-1, 1), steps], axis=1)
+    unique, index = np.unique(key, axis=0, return_inverse=True)
+    return unique[:, 0], index.reshape(-1, 3), unique[:, 1:] / 127.0
 
 
 def linear(srgb: np.ndarray) -> np.ndarray:

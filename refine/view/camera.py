@@ -17,17 +17,18 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera: pose (4, 4) camera to world, OpenCV axes (x right, y down, z forward); fov the
-    full vertical field of view in radians."""
+    full vertical field of view in radians, or in its place matrix (3, 3), intrinsics in pixels of the picture."""
 
     pose: np.ndarray
     fov: float = 0.6
+    matrix: np.ndarray | None = None
 
     def rays(self, size: tuple[int, int], samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Origin (3,) and unit directions (height * samples, width * samples, 3) through sample centres."""
-        width, height = size[0] * samples, size[1] * samples
-        x = (np.arange(width) + 0.5 - width / 2) / (height / 2) * np.tan(self.fov / 2)
-        y = (np.arange(height) + 0.5 - height / 2) / (height / 2) * np.tan(self.fov / 2)
-        right, down, forward = self.pose[:3, :3].T
+        x, y = ((np.arange(side * samples) + 0.5) / samples - 0.5 for side in size)  # 0: middle of the first pixel
+        focal = size[1] / 2 / np.tan(self.fov / 2)
+        matrix = np.array([[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]])
+        right, down, forward = (self.pose[:3, :3] @ np.linalg.inv(matrix if self.matrix is None else self.matrix)).T
         world = x[None, :, None] * right + (y[:, None, None] * down + forward)
         return self.pose[:3, 3], unit(world.astype(np.float32))
 

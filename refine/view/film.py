@@ -87,6 +87,19 @@ def playing(
         )
 
 
+def over_photos(
+    frames: Iterable[GraspView], longest: int = 640, *, before: bool = True, samples: int = 2
+) -> Iterator[np.ndarray]:
+    """Each frame over the user's own picture of it; with `before`, the hands before stand to the left of those after.
+
+    Pictures are at most `longest` pixels wide and high.
+    Raises ValueError where a frame has no photo.
+    """
+    for view in frames:
+        hands = ("before", "after") if before else ("after",)
+        yield np.concatenate([view.on_photo(hand, longest, samples) for hand in hands], 1)
+
+
 def write_gif(frames: Iterable[np.ndarray], path: str | PathLike[str], *, fps: float = 20.0) -> Path:
     """Write frames as a GIF that repeats; returns the path. All share one palette, so that nothing flickers.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import igl
@@ -16,6 +17,10 @@ from hand_models import HandModel
 
 from .appearance import spread
 from .pictures import GraspView
+
+_OF_THE_HAND = ("before", "after", "truth", "hand_contact", "hand_contact_sd", "uncertainty", "joints", "joint_sd",
+                "skin_distance")  # fmt: skip
+"""Fields of a view that two hands have one beside the other."""
 
 
 def grasp_view(
@@ -38,13 +43,7 @@ def grasp_view(
         joint_sd: ``(21,)`` metres.
         **shown: the words and numbers of `GraspView`.
     """
-    template = model.template.numpy()
-    touched = template[model.contact_points]
     after = hands["after"].numpy()
-
-    def over_skin(values: Tensor) -> np.ndarray:
-        return spread(touched, values, template)
-
     return GraspView(
         object_vertices=mesh.vertices.numpy(),
         object_faces=mesh.faces.numpy(),
@@ -56,16 +55,63 @@ def grasp_view(
         object_normals=mesh.normals.numpy(),
         object_contact=field.contact[0].numpy(),
         object_contact_sd=field.contact_var[0].sqrt().numpy(),
-        hand_contact=over_skin(field.hand_contact[0]),
-        hand_contact_sd=over_skin(field.hand_contact_var[0].sqrt()),
-        uncertainty=spread(joints, joint_sd, after, radius=0.02),
-        joints=joints.numpy(),
-        joint_sd=joint_sd,
-        parts=model.part_of_vertex.numpy(),
-        open_faces=len(model.faces),
+        **skin_fields(model, after, field.hand_contact[0], field.hand_contact_var[0], joints.numpy(), joint_sd),
         **distances(mesh, faces, hands),
         **shown,
     )
+
+
+def both_hands(views: Mapping[str, GraspView]) -> GraspView:
+    """Views of two hands on one object, by the hand's side, as one: their triangles together, the contact of the two
+    that is likelier, the distance that is smaller. What only one of them knows is left out."""
+    first, second = views.values()
+
+    def together(name: str, combine: Any) -> Any:
+        one, other = getattr(first, name), getattr(second, name)
+        if isinstance(one, Mapping):
+            return {hand: combine(one[hand], other[hand]) for hand in one if hand in other}
+        return None if one is None or other is None else combine(one, other)
+
+    def beside(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.concatenate([one, other])
+
+    def likelier(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.where(first.object_contact >= second.object_contact, one, other)  # type: ignore[operator]
+
+    # Skin before caps, as the triangles of one hand are.
+    cut = [np.split(v.hand_faces + shift, [v.open_faces or len(v.hand_faces)])
+           for v, shift in ((first, 0), (second, len(first.after)))]  # fmt: skip
+    return replace(
+        first,
+        hand_faces=np.concatenate([part for which in zip(*cut, strict=True) for part in which]),
+        open_faces=sum(len(skin) for skin, _ in cut),
+        parts=together("parts", lambda one, other: beside(one, other + one.max() + 1)),
+        **{name: together(name, beside) for name in _OF_THE_HAND},
+        **{name: together(name, likelier) for name in ("object_contact", "object_contact_sd")},
+        object_distance=together("object_distance", np.minimum),
+        status=" and ".join(dict.fromkeys(view.status for view in views.values())),
+        explanation=" ".join(dict.fromkeys(f"{side} hand: {v.explanation}" for side, v in views.items())),
+        warnings=[f"{side} hand: {text}" for side, view in views.items() for text in view.warnings],
+        metrics={f"{label}, {side}": pair for side, view in views.items() for label, pair in view.metrics.items()},
+    )
+
+
+def skin_fields(
+    model: HandModel, after: np.ndarray, contact: Tensor, variance: Tensor, joints: np.ndarray, joint_sd: np.ndarray
+) -> dict[str, Any]:
+    """What a view knows of one hand's skin ``after (V, 3)``: contact predicted at the model's points ``(P,)`` with its
+    variance, and joints ``(21, 3)`` with their standard deviations ``(21,)``."""
+    template = model.template.numpy()
+    touched = template[model.contact_points]
+    return {
+        "hand_contact": spread(touched, contact, template),
+        "hand_contact_sd": spread(touched, variance.sqrt(), template),
+        "uncertainty": spread(joints, joint_sd, after, radius=0.02),
+        "joints": joints,
+        "joint_sd": joint_sd,
+        "parts": model.part_of_vertex.numpy(),
+        "open_faces": len(model.faces),
+    }
 
 
 def distances(mesh: ObjectMesh, faces: np.ndarray, hands: Mapping[str, Tensor]) -> dict[str, dict[str, np.ndarray]]:

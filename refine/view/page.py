@@ -5,6 +5,7 @@ The page fetches nothing: meshes, script and style are inside it, so it can be m
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Sequence
 from os import PathLike
@@ -20,22 +21,22 @@ from .appearance import (
     GHOST,
     OBJECT,
     SKIN,
+    TOUCH_FULL,
     TRUTH,
     contact_colours,
     corner_normals,
+    nearness,
     smoother,
+    split_corners,
     spread_weights,
     uncertainty_colours,
     vertex_normals,
 )
-from .camera import look_at
 from .packing import FINEST, Packed, pack, quantised, share
 from .pictures import HAND_CREASE, GraspView
 from .scene import Item, openness
 from .template import filled, resource, script_data
 
-TOUCH_FULL = 0.010
-"""Metres from skin to object at which contact as it is has faded away."""
 _SD_FULL = 0.5  # a contact value lies in [0, 1]: it cannot be less sure than this
 _STEPS_OF_SCALE = (1, 2, 5, 10, 15, 20, 30, 50, 100, 200)  # millimetres at which a scale may end
 _ASPECT = 4 / 3
@@ -43,7 +44,9 @@ _NEIGHBOURS = 4
 _MOVING_STEP = 1e-4
 """Metres to which the places of skin are kept in a sequence."""
 LARGEST = 2 << 20
-"""Bytes of the page of one grasp; a finer object is drawn with fewer triangles."""
+"""Bytes of the page of one grasp without its photo; a finer object is drawn with fewer triangles."""
+_PHOTO, _PHOTO_OF_MANY = (1280, 85), (480, 75)
+"""Pixels of the longer side, and the JPEG quality, of the photo of a grasp and of those of a sequence."""
 _FACES = (60_000, 30_000, 15_000, 6_000)
 
 
@@ -57,10 +60,11 @@ def grasp_page(view: GraspView | Sequence[GraspView], *, fps: float = 30.0) -> s
     """
     frames = [view] if isinstance(view, GraspView) else list(view)
     _check(frames)
-    text = ""
-    for most in _FACES:
-        text = _document(frames, fps, most)
-        if len(text) <= LARGEST or len(frames[0].object_faces) <= _FACES[-1]:
+    photos, text = _photos(frames, _upright(frames[0].up)), ""
+    most = LARGEST + len(script_data(photos))
+    for faces in _FACES:
+        text = _document(frames, fps, faces, photos)
+        if len(text) <= most or len(frames[0].object_faces) <= _FACES[-1]:
             break
     return text
 
@@ -84,14 +88,14 @@ def _check(frames: Sequence[GraspView]) -> None:
             )
 
 
-def _document(frames: Sequence[GraspView], fps: float, most_faces: int) -> str:
+def _document(frames: Sequence[GraspView], fps: float, most_faces: int, photos: dict[str, Any] | None) -> str:
     view = frames[0]
     parts = {
         "TITLE": html.escape(view.title),
-        "STATUS": _status(view),
+        "STATUS": _status(view, {frame.status: frame.explanation for frame in frames}),
         "WARNINGS": "".join(f'<p class="warning">{html.escape(text)}</p>' for text in view.warnings),
         "TABLE": _table(view),
-        "DATA": script_data(_data(frames, fps, most_faces)),
+        "DATA": script_data(_data(frames, fps, most_faces) | {"photos": photos}),
         "SCRIPT": resource("viewer.js"),
     }
     return filled("viewer.html", parts)
@@ -120,6 +124,7 @@ def _data(frames: Sequence[GraspView], fps: float, most_faces: int) -> dict[str,
     depth_full = _scale_end(max((float(-d.min()) for d in skin_distance.values()), default=0.0))
     ramp = np.linspace(0, 1, 4)
     return {
+        "status": [frame.status for frame in frames],
         "frames": len(frames), "fps": fps, "neighbours": min(_NEIGHBOURS, thing.sources),
         "handBox": _rounded(hand_box), "objectBox": _rounded(object_box),
         "handSteps": steps, "touchFull": round(TOUCH_FULL * 1e3), "depthFull": depth_full, "doubtFull": doubt_full,
@@ -165,11 +170,8 @@ class _Surface:
     """The object as it is drawn, in its own frame: one vertex per position and normal."""
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray, view: GraspView) -> None:
-        corner = faces.reshape(-1)
-        key = np.concatenate([corner[:, None], np.round(normals.reshape(-1, 3) * 127).astype(np.int64)], axis=1)
-        unique, index = np.unique(key, axis=0, return_inverse=True)
-        self.vertices, self.faces = vertices[unique[:, 0]], index.reshape(-1, 3)
-        self.normals = unique[:, 1:] / 127.0
+        old, self.faces, self.normals = split_corners(faces, normals)
+        self.vertices = vertices[old]
         self.sources = 0 if view.object_points is None else len(view.object_points)
         self.spread: dict[str, Packed] | None = None
         if view.object_points is not None and self.sources:
@@ -236,14 +238,7 @@ def _shade(view: GraspView, thing: _Surface, display: _DisplayHand) -> dict[str,
 def _first_view(
     view: GraspView, frames: Sequence[GraspView], upright: np.ndarray, points: np.ndarray
 ) -> dict[str, Any]:
-    try:
-        pose, fov = (camera := view.camera((640, 480), frames)).pose, camera.fov
-    except ImportError:  # embreex draws pictures; a page does without
-        fov = 0.6
-        towards = view.after.mean(0) - upright.T @ points.mean(0)
-        above = 0.4 * np.linalg.norm(towards) * np.asarray(view.up)
-        pose = look_at(towards + above, np.zeros(3), view.up, fov).pose
-        pose[:3, 3] = upright.T @ points.mean(0) - pose[:3, 2] * np.ptp(points, axis=0).max() / np.tan(fov / 2)
+    pose, fov = (camera := view.camera((640, 480), frames)).pose, camera.fov
     forward, eye = upright @ pose[:3, 2], upright @ pose[:3, 3]
     away = float((points.mean(0) - eye) @ forward)
     return {
@@ -253,6 +248,27 @@ def _first_view(
         "target": _rounded(eye + away * forward),
         "fov": fov,
         "aspect": _ASPECT,
+    }
+
+
+def _photos(frames: Sequence[GraspView], upright: np.ndarray) -> dict[str, Any] | None:
+    """The users' pictures, and for each of them how the page's frame is seen; None unless every frame has one."""
+    longest, quality = _PHOTO if len(frames) == 1 else _PHOTO_OF_MANY
+    photos = [frame.photo.within(longest) for frame in frames if frame.photo is not None]
+    if len(photos) < len(frames):
+        return None
+    to_camera = []
+    for photo in photos:
+        turn = np.diag([1.0, -1.0, -1.0]) @ photo.pose[:3, :3].T  # WebGL's camera looks along -z, y upwards
+        to_camera.append([*(turn @ upright.T).ravel(), *(-turn @ photo.pose[:3, 3])])
+    return {
+        "sizes": [photo.size for photo in photos],
+        "images": [base64.b64encode(photo.jpeg(quality)).decode("ascii") for photo in photos],
+        "toCamera": _rounded(np.array(to_camera)),
+        "lenses": _rounded(np.stack([p.matrix[[0, 0, 0, 1, 1], [0, 1, 2, 1, 2]] / p.matrix[2, 2] for p in photos])),
+        "keypoints": [
+            [] if p.keypoints is None else _rounded(p.keypoints[np.isfinite(p.keypoints).all(1)]) for p in photos
+        ],
     }
 
 
@@ -293,7 +309,7 @@ def _fields(frames: Sequence[GraspView], named: dict[str, tuple[str, float]]) ->
 
 def _near(distance: np.ndarray) -> np.ndarray:
     """1 where skin and object touch or overlap, 0 from `TOUCH_FULL` metres on, in steps of 1/255."""
-    return share(1 - np.maximum(distance, 0) / TOUCH_FULL)
+    return share(nearness(distance))
 
 
 def _scale_end(metres: float) -> int:
@@ -309,12 +325,14 @@ def _indices(values: np.ndarray) -> np.ndarray:
     return np.asarray(values).astype("<u2" if np.max(values, initial=0) < 1 << 16 else "<u4")
 
 
-def _status(view: GraspView) -> str:
-    if not view.status:
-        return ""
-    word = html.escape(view.status)
-    why = f'<p class="why">{html.escape(view.explanation)}</p>' if view.explanation else ""
-    return f'<span class="status {word}">{word}</span>{why}'
+def _status(view: GraspView, known: dict[str, str]) -> str:
+    """The first frame's word; the script shows that of the frame which is seen, of all that are ``known``."""
+    return "".join(
+        f'<div class="said"{"" if word == view.status else " hidden"}><span class="status {html.escape(word)}">'
+        f'{html.escape(word)}</span><p class="why">{html.escape(why)}</p></div>'
+        for word, why in known.items()
+        if word
+    )
 
 
 def _table(view: GraspView) -> str:

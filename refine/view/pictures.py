@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 from hand_models.atomic import write_atomically
 
 from .appearance import OBJECT, SKIN, contact_colours, corner_normals, smoother, spread, subdivide, vertex_normals
-from .camera import Camera
+from .camera import Camera, frame
+from .photo import Photo
 from .render import render
 from .scene import Item, auto_camera
 
+_KEYPOINT = (3, 105, 161)
 HAND_CREASE = 1.2  # radians: knuckles stay smooth, the rim of the wrist's cap stays sharp
 
 
@@ -75,6 +78,8 @@ class GraspView:
     """(21,) their standard deviations, metres"""
     object_pose: np.ndarray | None = None
     """(4, 4) object to the frame of the hands; None: they share one"""
+    photo: Photo | None = None
+    """the user's own picture of it"""
 
     @cached_property
     def hands(self) -> dict[str, np.ndarray]:
@@ -119,12 +124,17 @@ class GraspView:
 
     def camera(self, size: tuple[int, int] = (640, 480), frames: Sequence[GraspView] = ()) -> Camera:
         """The view that shows the refined grasp best, with the hand before also in the picture, and some sixteen of
-        the ``frames`` of its sequence."""
+        the ``frames`` of its sequence. Without embreex, one from the hand's own side."""
         items = [self.object_item(), self.hand_item(self.after)]
         extra = [np.asarray(self.before)]
         for view in frames[:: max(1, len(frames) // 16)]:
             extra += [np.asarray(view.before), np.asarray(view.after), np.asarray(view.object_item().vertices)]
-        return auto_camera(items, up=self.up, size=size, extra=np.concatenate(extra))
+        try:
+            return auto_camera(items, up=self.up, size=size, extra=np.concatenate(extra))
+        except ImportError:  # pages do without
+            points = np.concatenate([*extra, *(np.asarray(item.vertices) for item in items)])
+            towards = np.asarray(items[0].vertices).mean(0) - np.asarray(self.after).mean(0)
+            return frame(points, towards - 0.4 * np.linalg.norm(towards) * np.asarray(self.up), up=self.up, size=size)
 
     def pictures(self, size: tuple[int, int] = (640, 480), samples: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Before and after from one camera, (height, width, 3) uint8 each; after carries the contact map."""
@@ -134,6 +144,26 @@ class GraspView:
             for heat, hand in ((False, self.before), (True, self.after))
         )
         return before, after
+
+    def on_photo(
+        self, hand: str = "after", longest: int = 960, samples: int = 2, *, opacity: float = 0.75
+    ) -> np.ndarray:
+        """The photo with object and hand drawn over it, and rings where keypoints were given, (H, W, 3) uint8.
+
+        Its longer side is at most `longest` pixels; what is drawn covers it by `opacity`, 0 to 1.
+        Raises ValueError when there is no photo or no such hand.
+        """
+        if self.photo is None or hand not in self.hands:
+            raise ValueError(f"on_photo: the view has no {'photo' if self.photo is None else f'hand {hand!r}'}")
+        photo = self.photo.within(longest)
+        items = [self.object_item(heat=True), self.hand_item(self.hands[hand])]
+        drawn = render(items, photo.camera, photo.size, samples, up=self.up, ground=False, background=photo.image)
+        picture = Image.fromarray(np.round(opacity * drawn + (1 - opacity) * photo.image).astype(np.uint8))
+        draw = ImageDraw.Draw(picture)
+        for x, y in [] if photo.keypoints is None else photo.keypoints[np.isfinite(photo.keypoints).all(1)]:
+            for radius, colour in ((4, (255, 255, 255)), (3, _KEYPOINT)):
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour)
+        return np.asarray(picture)
 
 
 @dataclass(frozen=True)
@@ -145,6 +175,12 @@ class Row:
     after: np.ndarray
     before_caption: str = "before"
     after_caption: str = "after"
+
+
+def write_png(picture: np.ndarray | Image.Image, path: str | PathLike[str]) -> Path:
+    """Write a picture (H, W, 3) uint8 as PNG; returns the path."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return write_atomically(path, lambda stream: image.save(stream, format="PNG"))
 
 
 def before_after_sheet(
@@ -181,5 +217,5 @@ def before_after_sheet(
             draw.text((x + 0.7 * unit, upper + band + 0.6 * unit), caption, (96, 104, 116), small)
         draw.text((left, upper + band / 2), row.label, (40, 44, 52), words, anchor="lm")
     if path is not None:
-        write_atomically(path, lambda stream: sheet.save(stream, format="PNG"))
+        write_png(sheet, path)
     return sheet

@@ -26,7 +26,7 @@ _TEXT = "text"
 def save_view(view: GraspView, rows: Path, shared: Path, name: str) -> Path:
     """Write ``rows/name.npz``, and ``shared/<hash>.npz`` unless it is there; returns the first. `load_view` reads it.
 
-    Points are kept to a float32, contact, deviations and distances to a float16.
+    Points are kept to a float32, contact, deviations and distances to a float16; a photo is left where it lies.
     """
     common = {key: np.asarray(value) for key in _SHARED if (value := getattr(view, key)) is not None}
     found = hashlib.sha256()
@@ -39,7 +39,7 @@ def save_view(view: GraspView, rows: Path, shared: Path, name: str) -> Path:
     arrays: dict[str, np.ndarray] = {}
     for field in fields(view):
         value = getattr(view, field.name)
-        if field.name in _SHARED or value is None:
+        if field.name in (*_SHARED, "photo") or value is None:
             continue
         kind = np.float16 if field.name in _HALF else np.float32
         if isinstance(value, np.ndarray):

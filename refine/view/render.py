@@ -45,12 +45,14 @@ def render(
     lights: Lights | None = None,
     up: Sequence[float] = (0.0, 0.0, 1.0),
     ground: bool = True,
+    background: np.ndarray | None = None,
 ) -> np.ndarray:
     """Picture of `items`: (height, width, 3) uint8 sRGB.
 
     camera None chooses a view (`auto_camera`); size is (width, height) in pixels; samples is the
     supersampling per axis; `up` is the world's upward direction; `ground` adds a soft shadow on a plane
-    under the scene. The same arguments give the same bytes.
+    under the scene; `background` (height, width, 3) uint8 is what is seen past it. The same
+    arguments give the same bytes.
     Raises ValueError for no items or malformed meshes, ImportError when embreex is missing.
     """
     lights = lights or Lights()
@@ -63,7 +65,8 @@ def render(
     eye, directions = camera.rays(size, samples)
     shape = directions.shape[:2]
     directions = directions.reshape(-1, 3)
-    canvas = np.tile(linear(np.array(lights.background)).astype(np.float32), (len(directions), 1))
+    behind = linear(np.array(lights.background) if background is None else background / 255.0).astype(np.float32)
+    canvas = np.broadcast_to(behind, (size[1], size[0], 3)).repeat(samples, 0).repeat(samples, 1).reshape(-1, 3)
     if ground:
         backdrop = _ground_shadow(scene, camera, size, up_axis, axes, lights)
         canvas = canvas * backdrop.repeat(samples, 0).repeat(samples, 1).reshape(-1, 1)

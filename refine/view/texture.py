@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import igl
 import numpy as np
 
-from contact.field import ContactField
 from hand_models import HandModel
 from hand_models.hand_map import open_hand_uv
 
@@ -37,16 +37,14 @@ class ContactTexture:
         return np.round(np.concatenate(drawn) * 255).astype(np.uint8)
 
 
-def contact_texture(
-    model: HandModel, field: ContactField, size: int = 256, uv: np.ndarray | None = None
-) -> ContactTexture:
+def contact_texture(model: HandModel, field: Any, size: int = 256, uv: np.ndarray | None = None) -> ContactTexture:
     """Contact predicted at the hand's points, on the map of its skin: palm at the left, back at the right, fingers up.
 
     A left hand is drawn on the right hand's map, as in a mirror.
 
     Args:
         model: the hands' model.
-        field: contact of ``B`` hands.
+        field: contact of ``B`` hands: ``hand_contact`` and ``hand_contact_var`` ``(B, P)``, such as a `ContactField`.
         size: pixels of height ``S``; the images are twice as wide.
         uv: ``(F, 3, 2)`` in [0, 1], u to the right and v upwards, for the corners of ``model.faces``; None for the
             open hand's own. MANO comes without one.
@@ -79,7 +77,7 @@ def contact_texture(
         flat[:, covered] = np.einsum("pc,bpc->bp", weights, skin[:, corners])
         return flat.reshape(len(values), size, 2 * size)
 
-    return ContactTexture(image(field.hand_contact.numpy()), image(field.hand_contact_var.numpy()))
+    return ContactTexture(*(image(v.float().numpy()) for v in (field.hand_contact, field.hand_contact_var)))
 
 
 def _pixels(uv: np.ndarray, faces: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

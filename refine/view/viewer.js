@@ -166,7 +166,10 @@ const home = () => ({yaw: D.yaw, pitch: D.pitch, away: D.away, target: [...D.tar
 const IDENTITY = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1], OPEN = [0, 0, 0, 1];
 let eye = home(), queued = false, lens = null;
 const redraw = () => { if (!queued) { queued = true; requestAnimationFrame(draw); } };
+const photos = D.photos, lenses = photos && photos.lenses;
+let own = false, lay = {zoom: 1, x: 0, y: 0};  // whether the camera's own view is shown, and where its picture lies
 const axes = () => {
+  if (own) { const m = photos.toCamera[shown.frame]; return [m.slice(0, 3), m.slice(3, 6), m.slice(6, 9)]; }
   const [cy, sy, cp, sp] = [Math.cos(eye.yaw), Math.sin(eye.yaw), Math.cos(eye.pitch), Math.sin(eye.pitch)];
   return [[cy, 0, -sy], [-sp * sy, cp, -sp * cy], [cp * sy, sp, cp * cy]];  // right, up, towards the viewer
 };
@@ -190,13 +193,15 @@ function draw() {
   gl.viewport(0, 0, w, h); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
   gl.enable(gl.DEPTH_TEST); gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   const R = axes(), t = eye.target, split = $('paintObject').value === 'both', width = split ? w / 2 : w;
-  const move = R.map((r, i) => -(r[0] * t[0] + r[1] * t[1] + r[2] * t[2]) - (i === 2 ? eye.away : 0));
+  const move = own ? photos.toCamera[shown.frame].slice(9) : R.map((r, i) => -(r[0] * t[0] + r[1] * t[1] + r[2] * t[2]) - (i === 2 ? eye.away : 0));
   gl.uniformMatrix4fv(at('world'), false, [R[0][0], R[1][0], R[2][0], 0, R[0][1], R[1][1], R[2][1], 0, R[0][2], R[1][2], R[2][2], 0, ...move, 1]);
-  const f = 1 / Math.tan(D.fov / 2) * Math.min(1, width / h / D.aspect), near = eye.away / 50, far = eye.away * 20;
-  gl.uniformMatrix4fv(at('lens'), false, [f * h / width, 0, 0, 0, 0, f, 0, 0, 0, 0, (near + far) / (near - far), -1, 0, 0, 2 * near * far / (near - far), 0]);
+  const away = own ? -(R[2][0] * t[0] + R[2][1] * t[1] + R[2][2] * t[2] + move[2]) : eye.away, near = away / 50, far = away * 20;
+  const f = 1 / Math.tan(D.fov / 2) * Math.min(1, width / h / D.aspect);
+  const [fx, skew, u, fy, v] = own ? ownLens(width / scale, h / scale) : [f * h / width, 0, 0, f, 0];
+  gl.uniformMatrix4fv(at('lens'), false, [fx, 0, 0, 0, skew, fy, 0, 0, u, v, (near + far) / (near - far), -1, 0, 0, 2 * near * far / (near - far), 0]);
   gl.uniform3f(at('up'), R[0][1], R[1][1], R[2][1]);
   gl.uniform1f(at('opened'), Math.max(+$('clear').value, +$('cut').value > 0 ? .7 : 0));  // then light gets in
-  lens = {R, move, f, width: width / scale, height: h / scale};
+  lens = {R, move, fx, skew, u, fy, v, width: width / scale, height: h / scale};
   const halves = split ? ['distance', 'predicted'] : [$('paintObject').value];
   halves.forEach((what, i) => {
     gl.viewport(i * width, 0, width, h);
@@ -206,6 +211,18 @@ function draw() {
   });
   $('left').hidden = $('right').hidden = !split;
   marks();
+}
+function ownLens(width, height) {  // lays the pictures; what takes a point before the camera to -1..1, x right, y up
+  const [w, h] = photos.sizes[shown.frame], [fx, skew, cx, fy, cy] = lenses[shown.frame];
+  const s = Math.min(width / w, height / h) * lay.zoom, left = (width - s * w) / 2 + lay.x, top = (height - s * h) / 2 + lay.y;
+  panes.forEach((pane, i) => {
+    const image = pane.firstElementChild;
+    Object.assign(pane.style, {left: `${i * width}px`, width: `${width}px`});
+    Object.assign(image.style, {left: `${left}px`, top: `${top}px`, width: `${s * w}px`, height: `${s * h}px`});
+  });
+  lay.place = ([x, y]) => [left + s * (x + .5), top + s * (y + .5)];  // of a pixel, whose middle is a whole number
+  const [x, y] = lay.place([cx, cy]);
+  return [2 * s * fx / width, -2 * s * skew / width, 1 - 2 * x / width, 2 * s * fy / height, 2 * y / height - 1];
 }
 function half(paintObject, paintHand) {
   const show = (m, stops, painted, {alpha = 1, soft = 0, gloss = .25, model = IDENTITY, plane = OPEN, deep = 0, buried = 0}) => {
@@ -239,23 +256,24 @@ function half(paintObject, paintHand) {
 // ---- joints and their standard deviations, over the picture
 const joints = placed(S.joints, D.handBox, D.handSteps), NAMES = ['wrist'].concat(...['thumb', 'index', 'middle', 'ring', 'pinky'].map(f => [1, 2, 3].map(k => `${f} joint ${k}`).concat(`${f} tip`)));
 function project(k) {
-  const {R, move, f, width, height} = lens, base = 3 * (21 * shown.frame + k), q = R.map((r, i) => r[0] * joints[base] + r[1] * joints[base + 1] + r[2] * joints[base + 2] + move[i]);
-  const unit = f * height / 2 / -q[2];
-  return {x: width / 2 + q[0] * unit, y: height / 2 - q[1] * unit, unit};
+  const {R, move, fx, skew, u, fy, v, width, height} = lens, base = 3 * (jointCount * shown.frame + k), q = R.map((r, i) => r[0] * joints[base] + r[1] * joints[base + 1] + r[2] * joints[base + 2] + move[i]);
+  const [x, y] = [(fx * q[0] + skew * q[1] + u * q[2]) / -q[2], (fy * q[1] + v * q[2]) / -q[2]];
+  return {x: width / 2 * (1 + x), y: height / 2 * (1 - y), unit: fy * height / 2 / -q[2]};
 }
-const deviation = k => S.jointSd[21 * shown.frame + k];
+const jointCount = joints ? joints.length / 3 / frames : 0, deviation = k => S.jointSd[jointCount * shown.frame + k];
 const joinable = () => joints && shown.to === 'after' && shown.s > .5 && $('paintObject').value !== 'both';
 function marks() {
   $('sigma').disabled = !joinable();  // it is the refined hand's
   const on = joinable() && $('sigma').checked;
-  $('joints').innerHTML = on ? Array.from({length: 21}, (_, k) => { const {x, y, unit} = project(k); return `<circle cx="${x.toFixed(1)}" cy="${y.toFixed(1)}" r="${(deviation(k) * unit).toFixed(1)}"/>`; }).join('') : '';
+  const keys = own && $('paintObject').value !== 'both' ? photos.keypoints[shown.frame].map(lay.place) : [];
+  $('joints').innerHTML = keys.map(([x, y]) => `<path class="key" d="M${x - 5},${y}h10M${x},${y - 5}v10"/>`).join('') + (on ? Array.from({length: jointCount}, (_, k) => { const {x, y, unit} = project(k); return `<circle cx="${x.toFixed(1)}" cy="${y.toFixed(1)}" r="${(deviation(k) * unit).toFixed(1)}"/>`; }).join('') : '');
 }
 function hover(e) {
   const box = canvas.getBoundingClientRect(), x = e.clientX - box.left, y = e.clientY - box.top;
   let best = null;
-  if (joinable() && lens) for (let k = 0; k < 21; k++) { const p = project(k), far = Math.hypot(p.x - x, p.y - y); if (far < 18 && (!best || far < best.far)) best = {k, far}; }
+  if (joinable() && lens) for (let k = 0; k < jointCount; k++) { const p = project(k), far = Math.hypot(p.x - x, p.y - y); if (far < 18 && (!best || far < best.far)) best = {k, far}; }
   $('tip').hidden = !best;
-  if (best) { $('tip').textContent = `${NAMES[best.k]}: ± ${(1e3 * deviation(best.k)).toFixed(1)} mm (1σ)`; $('tip').style.left = `${Math.min(x + 12, box.width - 170)}px`; $('tip').style.top = `${Math.max(y - 30, 4)}px`; }
+  if (best) { $('tip').textContent = `${NAMES[best.k % 21]}: ± ${(1e3 * deviation(best.k)).toFixed(1)} mm (1σ)`; $('tip').style.left = `${Math.min(x + 12, box.width - 170)}px`; $('tip').style.top = `${Math.max(y - 30, 4)}px`; }
 }
 
 // ---- controls
@@ -274,6 +292,8 @@ function update() {
   }
   for (const b of $('hands').children) b.className = (shown.s > .5 ? shown.to : shown.from) === b.textContent ? 'on' : '';
   $('clock').textContent = `${shown.frame + 1} / ${frames}`; $('frame').value = shown.frame;
+  for (const said of document.querySelectorAll('.said')) said.hidden = said.firstElementChild.textContent !== D.status[shown.frame];
+  if (own) look();
   redraw();
 }
 function slide(to) {
@@ -299,12 +319,30 @@ function legends() {
     for (const text of p.ends) { const end = document.createElement('span'); end.textContent = text; scale.append(end); }
     box.append(bar, scale); return box;
   }));
-  if (deepShown()) { const box = document.createElement('div'); box.className = 'legend'; box.textContent = `red skin: inside the object, darkest at ${D.depthFull} mm and deeper`; $('legends').append(box); }
+  const note = text => { const box = document.createElement('div'); box.className = 'legend'; box.textContent = text; $('legends').append(box); };
+  if (deepShown()) note(`red skin: inside the object, darkest at ${D.depthFull} mm and deeper`);
+  if (own && photos.keypoints[shown.frame].length) note('blue crosses: where keypoints were given');
   redraw();
 }
 const deepShown = () => depths && $('deep').checked;
 for (const id of ['paintObject', 'paintHand', 'deep']) $(id).addEventListener('change', legends);
 for (const id of ['clear', 'cut', 'axis', 'sigma', 'ghostBefore', 'ghostTruth']) $(id).addEventListener('input', redraw);
+
+// ---- the camera's own view
+const HINT = $('hint').textContent, panes = [...document.querySelectorAll('.pane')];
+function look() {
+  $('stage').classList.toggle('own', own); $('own').classList.toggle('on', own); $('free').classList.toggle('on', !own);
+  $('hint').textContent = own ? 'drag to move · wheel or pinch to zoom · double-click to reset' : HINT;
+  $('overRow').hidden = !own; canvas.style.opacity = own ? $('over').value : 1;
+  panes.forEach((pane, i) => { pane.hidden = !own || i && $('paintObject').value !== 'both'; });
+  if (own) for (const pane of panes) { const source = `data:image/jpeg;base64,${photos.images[shown.frame]}`; if (pane.firstElementChild.src !== source) pane.firstElementChild.src = source; }
+  redraw();
+}
+if (photos) {
+  $('views').hidden = false;
+  for (const id of ['own', 'free']) $(id).onclick = () => { own = id === 'own'; look(); legends(); };
+  $('over').addEventListener('input', look); $('paintObject').addEventListener('change', look);
+}
 
 // ---- time
 if (frames > 1) {
@@ -322,25 +360,28 @@ if (frames > 1) {
 
 // ---- mouse and fingers
 function pan(dx, dy) {
+  if (own) { lay.x += dx; lay.y += dy; return; }
   const k = 2 * eye.away * Math.tan(D.fov / 2) / canvas.clientHeight, R = axes();
   [R[0], R[1]].forEach((axis, i) => axis.forEach((a, j) => { eye.target[j] += (i ? dy : -dx) * k * a; }));
 }
 const fingers = new Map();
 const apart = () => { const [a, b] = [...fingers.values()]; return Math.hypot(a.x - b.x, a.y - b.y); };
-const zoom = k => { eye.away = Math.min(Math.max(eye.away * k, D.away / 8), D.away * 6); };
+const zoom = k => {
+  if (own) { const z = Math.min(Math.max(lay.zoom / k, 1), 12), by = z / lay.zoom; lay.zoom = z; lay.x *= by; lay.y *= by; return; }
+  eye.away = Math.min(Math.max(eye.away * k, D.away / 8), D.away * 6); };
 canvas.addEventListener('pointerdown', e => { canvas.setPointerCapture(e.pointerId); fingers.set(e.pointerId, {x: e.clientX, y: e.clientY}); hover(e); });
 canvas.addEventListener('pointermove', e => {
   const was = fingers.get(e.pointerId); if (!was) { hover(e); return; }
   const dx = e.clientX - was.x, dy = e.clientY - was.y, span = fingers.size === 2 ? apart() : 0;
   fingers.set(e.pointerId, {x: e.clientX, y: e.clientY});
   if (fingers.size === 2) { zoom(span / Math.max(apart(), 1)); pan(dx / 2, dy / 2); }
-  else if (e.shiftKey || e.buttons === 2) pan(dx, dy);
+  else if (own || e.shiftKey || e.buttons === 2) pan(dx, dy);
   else { eye.yaw -= dx * .008; eye.pitch = Math.min(Math.max(eye.pitch + dy * .008, -1.55), 1.55); }
   redraw();
 });
 for (const name of ['pointerup', 'pointercancel']) canvas.addEventListener(name, e => fingers.delete(e.pointerId));
 canvas.addEventListener('wheel', e => { e.preventDefault(); zoom(Math.exp(e.deltaY * .0012)); redraw(); }, {passive: false});
-canvas.addEventListener('dblclick', () => { eye = home(); redraw(); });
+canvas.addEventListener('dblclick', () => { eye = home(); lay = {zoom: 1, x: 0, y: 0}; redraw(); });
 canvas.addEventListener('contextmenu', e => e.preventDefault());
 addEventListener('resize', redraw);
 update(); legends();
