@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .files.status import Status
     from .result import RefineResult, TwoHandResult
     from .sequence import SequenceResult, refine_sequence
+    from .stream import SequenceStream
 
 __all__ = [
     "HandPose",
@@ -24,6 +25,7 @@ __all__ = [
     "RefineConfig",
     "RefineResult",
     "SequenceResult",
+    "SequenceStream",
     "Status",
     "TwoHandResult",
     "load_hand_model",
@@ -34,8 +36,8 @@ __all__ = [
 _HOME = {
     "refine_grasp": "refine.api", "RefineConfig": "refine.config", "RefineResult": "refine.result",
     "TwoHandResult": "refine.result", "refine_sequence": "refine.sequence", "SequenceResult": "refine.sequence",
-    "Status": "refine.files.status", "ObjectMesh": "contact.objects", "HandPose": "hand_models",
-    "load_hand_model": "hand_models",
+    "SequenceStream": "refine.stream", "Status": "refine.files.status", "ObjectMesh": "contact.objects",
+    "HandPose": "hand_models", "load_hand_model": "hand_models",
 }  # fmt: skip
 
 
