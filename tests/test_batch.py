@@ -128,8 +128,10 @@ def test_a_limit_never_replaces_fuller_results(tmp_path, no_meshes):
     ("rows_of_file", "workers", "size"), [(300, 1, 80), (300, 4, 32), (5, 4, 16), (100_000, 4, 512), (0, 2, 16)]
 )
 def test_every_worker_gets_shards(tmp_path, rows_of_file, workers, size):
-    assert fake_config(tmp_path).rows_a_shard(rows_of_file, workers) == size
-    assert fake_config(tmp_path, shard_rows=7).rows_a_shard(rows_of_file, workers) == 7
+    assert fake_config(tmp_path).rows_a_shard(rows_of_file, False, workers) == size
+    assert fake_config(tmp_path, shard_rows=7).rows_a_shard(rows_of_file, True, workers) == 7
+    assert fake_config(tmp_path).rows_a_shard(rows_of_file, True, workers) == 4096
+    assert fake_config(tmp_path, sequences=False).rows_a_shard(rows_of_file, True, workers) == size
     assert size % 16 == 0
 
 

@@ -47,6 +47,8 @@ def test_rows_of_a_motion_are_put_in_order() -> None:
     assert [m.tolist() for m in motions(p, {6: "NaN"})] == [[2, 1, 0], [3, 4, 5]]  # after the last there is nothing
     other = replace(p, side=np.array(["right"] * 5 + ["left"] * 3))
     assert [m.tolist() for m in motions(other, {})] == [[2, 1, 0]]
+    late = replace(p, frame_index=np.array([2, 1, 0, 0, 1, 2, 90, 0]))
+    assert [m.tolist() for m in motions(late, {})] == [[2, 1, 0], [3, 4, 5]]  # what comes much later is not of it
     relative = replace(p, metric_depth=np.array([False] * 3 + [True] * 5))
     assert [m.tolist() for m in motions(relative, {})] == [[3, 4, 5, 6]]
 
@@ -137,6 +139,16 @@ def test_frames_of_a_file_are_what_refine_sequence_takes() -> None:
         refine_motion(named, scene.mesh, scene.model, RefineConfig())
 
 
+def test_pictures_that_have_nothing_to_do_with_one_another_are_no_motion() -> None:
+    scene, count = motion_scene(), 8
+    generator = torch.Generator().manual_seed(0)
+    pose = scene.pose[torch.arange(count)]
+    pose = replace(pose, transl=pose.transl + 0.4 * torch.randn(count, 3, generator=generator))
+    frames = Predictions(np.array(["box"] * count), np.array(["right"] * count), "open", **pose.as_arrays())
+    with pytest.raises(ValueError, match=r"cm and .*no-sequences"):
+        refine_motion(frames, scene.mesh, scene.model, RefineConfig())
+
+
 def test_a_file_of_a_motion_is_refined_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command line: frames in any order, one missing, one of no motion; pages, and measures over time."""
     scene, count = motion_scene(), 14
@@ -159,7 +171,7 @@ def test_a_file_of_a_motion_is_refined_and_measured(tmp_path: Path, capsys: pyte
     write_predictions(given, rows_of(noisy))
     write_predictions(truth, rows_of(true))
     options = ["--objects", str(tmp_path / "meshes"), "--hand-model", "open"]
-    arguments = ["refine", str(given), *options, "--out", str(out), "--sequences", "--report", "--report-rows", "0"]
+    arguments = ["refine", str(given), *options, "--out", str(out), "--report", "--report-rows", "0"]
     assert cli.main(arguments) == 0
     refined = read_predictions(out / "p.refined.npz")
     assert refined.frame_index.tolist() == order.tolist()

@@ -44,6 +44,7 @@ NOT_RUN = {
     ("look.md", "write_page("): "takes frames of the reader's own; the tests of pages run it",
     ("README.md", "refine_sequence("): "takes a motion of the reader's own; the tests of motions run it",
     ("sequences.md", "refine_sequence("): "as on README",
+    ("sequences.md", "SequenceStream("): "as on README; the tests of streams push frames",
     ("look.md", "to_gif("): "draws three films; the tests of films do so, smaller",
 }
 """Python that is compiled and whose imports are made, no more: page and what is in the block."""

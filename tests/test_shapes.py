@@ -53,7 +53,9 @@ def test_demo_shapes_are_six_good_meshes():
         assert_good_mesh(mesh)
 
 
-@pytest.mark.parametrize(("family", "genus"), [("mug", 1), ("ring", 1), ("ball", 0), ("bowl", 0), ("crate", 0), ("cover", 0)])
+@pytest.mark.parametrize(
+    ("family", "genus"), [("mug", 1), ("ring", 1), ("ball", 0), ("bowl", 0), ("crate", 0), ("cover", 0)]
+)
 def test_topology_is_that_of_the_thing(family, genus):
     mesh = sample_shape(family, np.random.default_rng(3))
     assert mesh.euler_number == 2 - 2 * genus

@@ -59,7 +59,7 @@ class BatchConfig:
     """folder of the pictures that hands were seen in, for the report"""
     samples: int | None = None
     """also draw so many plausible hands for each row"""
-    sequences: bool = False
+    sequences: bool = True
     """rows of one `sequence_id`, object and side are refined as a motion"""
     fps: float = 30.0
     """frames a second of motions"""
@@ -72,12 +72,13 @@ class BatchConfig:
                 raise ValueError(f"--{name.replace('_', '-')}: got {value}; give 1 or more.")
         check_samples(self.samples, self.refine, "--samples")
 
-    def rows_a_shard(self, rows: int, workers: int) -> int:
-        """Rows of each shard of a file: where nothing else is said, whole batches, four shards a worker, 512 at most.
+    def rows_a_shard(self, rows: int, motions: bool, workers: int) -> int:
+        """Rows of each shard of a file: where nothing else is said, whole batches, four shards a worker, 512 at most;
+        of a file with motions, which a shard's end would cut, 4096.
 
         The last worker at work then leaves the others idle for about a quarter of their time at most.
         """
-        if self.shard_rows is not None or self.sequences:
+        if self.shard_rows is not None or (motions and self.motion_refiner() is not None):
             return self.shard_rows or _OF_MOTIONS
         batches = math.ceil(rows / (4 * workers * self.batch_size))
         return max(self.batch_size, min(batches * self.batch_size, LARGEST_SHARD))

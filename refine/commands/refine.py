@@ -72,9 +72,10 @@ class RefineOptions:
     """Rows refined together: more is faster and takes more memory."""
     shard_rows: int | None = None
     """Rows written together: the most that is done again after an interruption, and the longest motion that is solved
-    whole. Chosen by rows and workers when not given, 512 at most; 4096 with --sequences."""
-    sequences: bool = False
-    """Rows of one sequence_id, object and side are frames of a motion, and solved for together."""
+    whole. Chosen by rows and workers when not given, 512 at most; 4096 of files with motions."""
+    sequences: bool = True
+    """Rows of one sequence_id, object and side are frames of a motion, and solved for together; with --no-sequences
+    each row is solved for by itself."""
     fps: float = 30.0
     """Frames a second of motions."""
     seed: int = 0

@@ -80,7 +80,7 @@ def find_inputs(sources: Sequence[str | Path], source: str | None = None) -> lis
 def pieces(
     path: Path,
     form: str,
-    size: int | Callable[[int], int],
+    size: int | Callable[[int, bool], int],
     *,
     limit: int | None = None,
     options: Mapping[str, Any] | None = None,
@@ -92,7 +92,7 @@ def pieces(
     Args:
         path: a file, or a folder where the format is one.
         form: name of its format, see `refine.files.formats`.
-        size: rows of each piece but the last, or a function of how many rows there are.
+        size: rows of each piece but the last, or a function of how many rows there are, and whether any is of a motion.
         limit: only the first so many rows.
         options: of the format's reader.
 
@@ -107,7 +107,7 @@ def pieces(
         return
     rows = read_with(known, path, **given)
     count = len(rows) if limit is None else min(limit, len(rows))
-    size = size if isinstance(size, int) else size(count)
+    size = size if isinstance(size, int) else size(count, bool((rows.sequence_id != "").any()))
     for start in range(0, max(count, 1), size):
         yield rows.take(slice(start, min(start + size, count)))
 

@@ -250,13 +250,14 @@ def _pyarrow() -> Any:
 
 def parquet_pieces(
     path: Path,
-    size: int | Callable[[int], int],
+    size: int | Callable[[int, bool], int],
     limit: int | None = None,
     absent: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Predictions]:
     """As `read_predictions`, but ``size`` rows at a time and never more in memory; at least one piece.
 
-    With a ``limit`` only the first so many rows. The size may be a function of how many rows that makes.
+    With a ``limit`` only the first so many rows. The size may be a function of how many rows that makes,
+    and whether some may be of a motion.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
@@ -264,7 +265,7 @@ def parquet_pieces(
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             total = file.metadata.num_rows if limit is None else min(limit, file.metadata.num_rows)
-            size = size if isinstance(size, int) else size(total)
+            size = size if isinstance(size, int) else size(total, "sequence_id" in file.schema_arrow.names)
             start, waiting = 0, file.schema_arrow.empty_table()
             if total == 0:
                 yield Predictions.from_columns({**absent, **_arrow_columns(waiting, 0)})
