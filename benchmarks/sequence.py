@@ -11,7 +11,8 @@ of two filters of the joints, each with the setting that suits the true motion b
 The last line of standard output is one JSON object: lengths in millimetres, errors as means of the 21 joints.
 `contact_f1` is of frames in which skin is within 3 mm, under image noise; `accel_ratio` the acceleration error under
 image iid over the filter's, `accel_ratio_walk` under walk over the input's; `dropped_ratio` the error with a fifth of
-the frames missing over that without; `linear_ratio` the time a frame of the longest motion over that of the shortest.
+the frames missing over that without; `stream_mm` how far what a stream gives out, 15 frames behind, is from what is
+solved for as a whole; `linear_ratio` the time a frame of the longest motion over that of the shortest.
 
 The real motion is not part of this repository: `sequences/taco_20231104_017.npz` and `.ply` in $REGRASP_REAL_DATA,
 else in ../shared/real beside the repository. It is looked at, never tuned on.
@@ -37,7 +38,7 @@ from contact.corpus.motions import MotionConfig, make_motion
 from contact.objects import ObjectMesh
 from contact.perturb import PROTOCOLS, WALK, perturb
 from hand_models import HandModel, HandPose, load_open_hand
-from refine import SequenceResult, refine_grasp, refine_sequence
+from refine import SequenceResult, SequenceStream, refine_grasp, refine_sequence
 from refine.files.object_files import object_for
 
 NAME = "taco_20231104_017"
@@ -186,6 +187,15 @@ def dropped(scene: Scene) -> float:
     return part / whole
 
 
+def streamed(scene: Scene) -> float:
+    """How far a stream with 15 frames of look-ahead is from the motion solved for as a whole, under image iid."""
+    noisy = scene.noisy("image", 0.0)
+    stream = SequenceStream(scene.mesh, input_error="image", look_ahead=15)
+    parts = [stream.push(noisy[k], scene.object_poses[k]) for k in range(len(noisy))]
+    joints = [part.joints_after.numpy() for part in (*parts, stream.finish()) if part is not None]
+    return millimetres(np.concatenate(joints), scene.refine(noisy, "image").joints_after.numpy())
+
+
 def seconds_a_frame(scene: Scene, length: int) -> float:
     """Of a motion of ``length`` frames: the scene's, there and back again."""
     count = len(scene.pose)
@@ -214,6 +224,7 @@ def main() -> None:
     main_scene, name = (real, "taco") if real is not None else (made[0], "corpus0")
     for key in ("accel_ratio", "accel_ratio_walk", "contact_f1"):
         figures[key] = figures[f"{name}_{key}"]
+    figures["stream_mm"] = streamed(main_scene)
     if not options.quick:
         figures["dropped_ratio"] = dropped(main_scene)
     lengths = (30, 60) if options.quick else (30, 300, 3000)

@@ -30,9 +30,7 @@ from hand_models.solver.terms import Displaced, JointLimits
 
 from ..config import RefineConfig
 from ..evidence.error_in_time import CORRELATION, ErrorInTime, level_and_change, white_shares
-from ..evidence.input_error import EXACT
 from ..evidence.motion_inputs import HASTE
-from ..evidence.pose_prior import PosePrior
 from .fields import load_weights, predict_field, weights_path
 from .holding import MOST, holding, log_odds, nearness
 from .optimize import field_terms, joint_variance, soft_tissue
@@ -126,22 +124,14 @@ class Around(Record):
 
 
 @torch.no_grad()
-def solve_motion(
-    motion: MotionInput, mesh: ObjectMesh, model: HandModel, config: RefineConfig, settled: HandPose | None = None
-) -> MotionSolved:
-    """Refine a motion, the first frames of which may be ``settled``: the rest goes on from the last of these.
-
-    Raises:
-        FileNotFoundError: the weights do not exist.
-    """
+def solve_motion(motion: MotionInput, mesh: ObjectMesh, model: HandModel, config: RefineConfig) -> MotionSolved:
+    """Refine a motion. Raises ``FileNotFoundError`` when the weights do not exist."""
     length, objects = len(motion.pose), ObjectSet.of([mesh])
     skin = model.contact_points[: config.skin_points]
     given, shares, std = input_over_time(motion, model)
     terms: list[Term] = [given, _acceleration(shares, motion, model)]
     if motion.evidence:
         terms.append(PerFrame(motion.evidence, 1, length))
-    if settled is not None and len(settled):
-        terms.append(PerFrame((_stays(settled, motion.pose, model),), 1, length))
     used = 0
 
     def solve(pose: HandPose, more: Sequence[Term]) -> HandPose:
@@ -176,14 +166,6 @@ def solve_motion(
     pose = solve(pose, last)
     variance = _joint_variance(HandState.of(pose, model, skin), covariance(pose, last))
     return MotionSolved(pose, held, variance, _look_of(seen, length), field, used)
-
-
-def _stays(settled: HandPose, pose: HandPose, model: HandModel) -> PosePrior:
-    """The last frames of ``settled`` are where they are: place and speed of those that follow, among ``pose``."""
-    rows = torch.arange(len(settled))[-2:]
-    factor = torch.zeros(len(pose), TANGENT_DIM, TANGENT_DIM)
-    factor[rows] = torch.linalg.cholesky(EXACT.precision(settled[rows], model))
-    return PosePrior(pose.fill(rows, settled[rows]), factor)
 
 
 def input_over_time(motion: MotionInput, model: HandModel) -> tuple[CorrelatedInput, ErrorInTime, float]:

@@ -1,4 +1,4 @@
-"""Long motions piece by piece: memory is bounded, and what was solved for before stands."""
+"""Long motions piece by piece: memory is bounded, and each piece goes on from the one before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from contact.field import ContactField
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
+from hand_models.rotations import exp_so3, log_so3
 
 from ..config import RefineConfig
 from .motion import MotionInput, MotionSolved, solve_motion
@@ -16,26 +17,45 @@ from .motion import MotionInput, MotionSolved, solve_motion
 LONGEST = 900
 """Frames solved for at once, beside those around them."""
 _AROUND = 45  # frames before and after that are solved for with them, as a drift lasts
+_FADES = 12.0  # frames at 30 a second, over which what one piece is off from the next is made up for
 
 
 def solve_in_windows(
     motion: MotionInput, mesh: ObjectMesh, model: HandModel, config: RefineConfig, settled: HandPose | None = None,
     longest: int = LONGEST,
 ) -> MotionSolved:  # fmt: skip
-    """`solve_motion`, of ``longest`` frames at a time, each piece going on from the last.
+    """`solve_motion`, of ``longest`` frames at a time.
+
+    Args:
+        settled: its first frames as they have been given out, which the others go on from.
 
     Raises:
         FileNotFoundError: the weights do not exist.
     """
-    length, parts = len(motion.pose), []
+    length = len(motion.pose)
     if length <= longest + _AROUND:
-        return solve_motion(motion, mesh, model, config, settled)
+        solved = solve_motion(motion, mesh, model, config)
+        return solved if settled is None else _going_on(solved, settled[-1], len(settled) - 1, motion.rate)
+    parts: list[MotionSolved] = []
     for start in range(0, length, longest):
         first, stop = max(0, start - _AROUND), min(length, start + longest)
-        piece = motion.rows(slice(first, min(length, stop + _AROUND)))
-        before = HandPose.cat([part.pose for part in parts])[first:start] if parts else settled
-        parts.append(_rows(solve_motion(piece, mesh, model, config, before), slice(start - first, stop - first)))
+        solved = solve_motion(motion.rows(slice(first, min(length, stop + _AROUND))), mesh, model, config)
+        if parts:
+            solved = _going_on(solved, parts[-1].pose[-1], start - 1 - first, motion.rate)
+        parts.append(_rows(solved, slice(start - first, stop - first)))
     return _joined(parts)
+
+
+def _going_on(solved: MotionSolved, last: HandPose, at: int, rate: float) -> MotionSolved:
+    """With frame ``at`` where it has been given out, as ``last``, and the frames after it the less off by as much.
+
+    Held fast, a mistake of one piece would last for ever: a hand that holds stays where it is.
+    """
+    pose = solved.pose
+    turn = log_so3(exp_so3(last.global_orient) @ exp_so3(pose.global_orient[at]).mT)
+    step = torch.cat([last.transl - pose.transl[at], turn, (last.hand_pose - pose.hand_pose[at]).flatten(1)], 1)
+    since = (torch.arange(len(pose)) - at).clamp_min(0)
+    return replace(solved, pose=pose.retract(torch.exp(-since / (_FADES * rate))[:, None] * step))
 
 
 def _rows(solved: MotionSolved, rows: slice) -> MotionSolved:
