@@ -53,7 +53,9 @@ def view() -> GraspView:
     after = ball.vertices + centre
     return GraspView(
         "spot", box.vertices, box.faces, ball.faces, after + 0.05, after, photo=photo,
-        joints=np.tile(centre, (21, 1)), joint_sd=np.full(21, 0.001),
+        joints=np.tile(centre, (21, 1)), joint_sd=np.full(21, 0.001), object_points=box.vertices,
+        object_normals=box.vertex_normals, object_contact=np.ones(8),
+        object_distance={"before": np.zeros(8), "after": np.zeros(8)},
     )  # fmt: skip
 
 
@@ -135,6 +137,12 @@ def test_the_browser_draws_the_hand_on_its_picture(view: GraspView, tmp_path: Pa
                 page.mouse.up()
         assert hide is not None
         own = seen(page)
+        page.locator("#paintObject").select_option("both")
+        seen(page)  # side by side, either before its own picture
+        halves = [page.locator(name).bounding_box() for name in ("#left", "#right")]
+        panes = [page.locator(".pane").nth(k).bounding_box() for k in range(2)]
+        for boxes in (halves, panes):
+            assert boxes[1]["x"] == pytest.approx(boxes[0]["x"] + boxes[0]["width"], abs=1)
         page.locator("#free").click()
         assert (seen(page) != own).any()
         assert complaints == []
