@@ -282,6 +282,16 @@ def test_a_server_adds_pictures_to_pages_that_had_none(run: Path, tmp_path: Path
     assert Run.of(ViewOptions(tmp_path / "out")).answer("/in/pages/0000001.html").body == b"drawn without"
 
 
+def test_a_motion_of_a_run_plays_over_its_pictures(run: Path, tmp_path: Path) -> None:
+    rows = read_predictions(run / "in.npz")
+    named = {"sequence_id": np.full(3, "m"), "frame_index": np.arange(3), "frame_id": np.array(["one", "two", "one"])}
+    write_predictions(tmp_path / "m.npz", replace(rows, counts_frames=True, **named))
+    command = ["refine", str(tmp_path / "m.npz"), "--objects", str(run / "apple.obj"), "--out", str(tmp_path)]
+    assert main([*command, "--report", "--report-rows", "0", "--images", str(run / "images")]) == 0
+    (page,) = (tmp_path / "m.report" / "motions").glob("*.html")
+    assert len(data_of(page.read_text(encoding="utf-8"))["photos"]["images"]) == 3
+
+
 def test_images_belong_to_a_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["refine", str(run / "in.npz"), "--objects", str(run), "--out", str(run / "o"), "--images"]
     assert main([*command, str(run / "images")]) == 2
