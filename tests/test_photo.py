@@ -53,7 +53,9 @@ def view() -> GraspView:
     after = ball.vertices + centre
     return GraspView(
         "spot", box.vertices, box.faces, ball.faces, after + 0.05, after, photo=photo,
-        joints=np.tile(centre, (21, 1)), joint_sd=np.full(21, 0.001),
+        joints=np.tile(centre, (21, 1)), joint_sd=np.full(21, 0.001), object_points=box.vertices,
+        object_normals=box.vertex_normals, object_contact=np.ones(8),
+        object_distance={"before": np.zeros(8), "after": np.zeros(8)},
     )  # fmt: skip
 
 
@@ -135,6 +137,12 @@ def test_the_browser_draws_the_hand_on_its_picture(view: GraspView, tmp_path: Pa
                 page.mouse.up()
         assert hide is not None
         own = seen(page)
+        page.locator("#paintObject").select_option("both")
+        seen(page)  # side by side, either before its own picture
+        halves = [page.locator(name).bounding_box() for name in ("#left", "#right")]
+        panes = [page.locator(".pane").nth(k).bounding_box() for k in range(2)]
+        for boxes in (halves, panes):
+            assert boxes[1]["x"] == pytest.approx(boxes[0]["x"] + boxes[0]["width"], abs=1)
         page.locator("#free").click()
         assert (seen(page) != own).any()
         assert complaints == []
@@ -272,6 +280,16 @@ def test_a_server_adds_pictures_to_pages_that_had_none(run: Path, tmp_path: Path
     for _ in range(2):
         assert data_of(shown.answer("/in/pages/0000000.html").body.decode())["photos"] is not None
     assert Run.of(ViewOptions(tmp_path / "out")).answer("/in/pages/0000001.html").body == b"drawn without"
+
+
+def test_a_motion_of_a_run_plays_over_its_pictures(run: Path, tmp_path: Path) -> None:
+    rows = read_predictions(run / "in.npz")
+    named = {"sequence_id": np.full(3, "m"), "frame_index": np.arange(3), "frame_id": np.array(["one", "two", "one"])}
+    write_predictions(tmp_path / "m.npz", replace(rows, counts_frames=True, **named))
+    command = ["refine", str(tmp_path / "m.npz"), "--objects", str(run / "apple.obj"), "--out", str(tmp_path)]
+    assert main([*command, "--report", "--report-rows", "0", "--images", str(run / "images")]) == 0
+    (page,) = (tmp_path / "m.report" / "motions").glob("*.html")
+    assert len(data_of(page.read_text(encoding="utf-8"))["photos"]["images"]) == 3
 
 
 def test_images_belong_to_a_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,9 +75,12 @@ class Photos:
 
     folder: Path
     rows: Predictions
+    first: int = 0
+    """number of the first of them in their file"""
 
     def of(self, row: int, view: GraspView) -> Photo | None:
         """That of ``row``; None where there is none, no camera, or the hand is not before it."""
+        row -= self.first
         camera, name = self.rows.cam_K, str(self.rows.frame_id[row])
         names = [f"{stem}{end}" for stem in (name, Path(name).name) for end in ("", ".jpg", ".jpeg", ".png")]
         inside = self.folder.resolve()
@@ -121,10 +124,13 @@ class Report:
         """Keep the frames of a motion, rows ``numbers`` of the file, and a page on which it plays, called by the first
         of them."""
         self.record(numbers, result)
-        first = int(numbers[0])
+        first, photos = int(numbers[0]), self.photos
         title = f"{result.object.name} · motion from row {first}".removeprefix(" · ")
         try:
-            result.to_html(self.folder / "motions" / f"{_name(first)}.html", title=title)
+            views = result.views(title=title)
+            if photos is not None:
+                views = [replace(v, photo=photos.of(n, v)) for n, v in zip(numbers.tolist(), views, strict=True)]
+            write_page(views, self.folder / "motions" / f"{_name(first)}.html", fps=result.fps)
         except Exception:  # as of single rows
             _log.warning("the motion from row %d cannot be shown", first, exc_info=True)
 

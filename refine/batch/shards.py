@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..result import RefineResult
 from ..sequence import SequenceResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
-from .report import Report
+from .report import Photos, Report
 from .rows import failed_rows, refine_rows
 from .samples import SampleTable
 from .tally import Tally
@@ -50,15 +51,19 @@ def run_shard(shard: Shard, config: BatchConfig, progress: Callable[[int], Any] 
     """
     started = time.monotonic()
     model, samples = _model(config, shard.manifest.config_sha256), _sample_table(shard, config)
+    rows, report = read_predictions(shard.rows_file), None
+    if config.report is not None:
+        photos = None if config.images is None else Photos(Path(config.images), rows, shard.rows.start)
+        report = Report(shard.manifest.report, photos)
     refined = refine_rows(
-        read_predictions(shard.rows_file),
+        rows,
         find_objects(config.objects, config.scale),
         model,
         config.refiner(),
         batch_size=config.batch_size,
         first=shard.rows.start,
         progress=progress,
-        keep=partial(_keep, shard.manifest, config, samples),
+        keep=partial(_keep, report, samples),
         refine_motion=config.motion_refiner(),
     )
     return _commit(shard, refined, samples, time.monotonic() - started)
@@ -112,15 +117,14 @@ def finished(shard: Shard) -> ShardRecord | None:
 
 
 def _keep(
-    manifest: Manifest, config: BatchConfig, samples: SampleTable | None, numbers: np.ndarray,
-    result: RefineResult | SequenceResult,
-) -> None:  # fmt: skip
+    report: Report | None, samples: SampleTable | None, numbers: np.ndarray, result: RefineResult | SequenceResult
+) -> None:
     """What is not a column of the results."""
     if isinstance(result, SequenceResult):  # which has no samples
-        if config.report is not None:
-            Report(manifest.report).record_motion(numbers, result)
+        if report is not None:
+            report.record_motion(numbers, result)
         return
-    if config.report is not None:
-        Report(manifest.report).record(numbers, result)
+    if report is not None:
+        report.record(numbers, result)
     if samples is not None:
         samples.store(numbers, result)
