@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from .api import refine_grasp
     from .config import RefineConfig
     from .files.status import Status
+    from .motion.sequence import SequenceResult, refine_sequence
+    from .motion.stream import SequenceStream
     from .result import RefineResult, TwoHandResult
-    from .sequence import SequenceResult, refine_sequence
-    from .stream import SequenceStream
 
 __all__ = [
     "HandPose",
@@ -35,9 +35,10 @@ __all__ = [
 
 _HOME = {
     "refine_grasp": "refine.api", "RefineConfig": "refine.config", "RefineResult": "refine.result",
-    "TwoHandResult": "refine.result", "refine_sequence": "refine.sequence", "SequenceResult": "refine.sequence",
-    "SequenceStream": "refine.stream", "Status": "refine.files.status", "ObjectMesh": "contact.objects",
-    "HandPose": "hand_models", "load_hand_model": "hand_models",
+    "TwoHandResult": "refine.result", "refine_sequence": "refine.motion.sequence",
+    "SequenceResult": "refine.motion.sequence", "SequenceStream": "refine.motion.stream",
+    "Status": "refine.files.status", "ObjectMesh": "contact.objects", "HandPose": "hand_models",
+    "load_hand_model": "hand_models",
 }  # fmt: skip
 
 

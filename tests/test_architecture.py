@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hand_models", "contact", "pose_graph", "refine")
 LONGEST_MODULE = 400
-LINES_TOGETHER = 31_000
+LINES_TOGETHER = 32_500
 
 
 def length(path: Path) -> int:

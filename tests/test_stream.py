@@ -40,8 +40,8 @@ def streamed(pose: HandPose, mesh: object, poses: torch.Tensor, **options: objec
 
 
 def test_a_stream_is_near_the_whole(noisy: HandPose, whole: SequenceResult) -> None:
-    parts = streamed(noisy, SCENE.mesh, SCENE.object_poses, look_ahead=15, stride=15)
-    assert [len(part) for part in parts[:-1]] == [15] * (len(parts) - 1)
+    parts = streamed(noisy, SCENE.mesh, SCENE.object_poses, look_ahead=15)
+    assert [len(part) for part in parts[:-1]] == [5] * (len(parts) - 1)
     assert sum(map(len, parts)) == LENGTH
     joints = torch.cat([part.joints_after for part in parts])
     assert apart(whole, joints).mean() < 5
@@ -49,9 +49,10 @@ def test_a_stream_is_near_the_whole(noisy: HandPose, whole: SequenceResult) -> N
     assert error(SCENE, found).mean() < 0.6 * error(SCENE, noisy).mean()
     # No jump where a part ends: haste there is what it is elsewhere.
     haste = np.linalg.norm(np.diff(joints.numpy(), n=2, axis=0), axis=-1).mean(1)
+    given = SCENE.model.joints(noisy).numpy()
     seams = np.cumsum([len(part) for part in parts])[:-1]
     at = np.concatenate([seams - 2, seams - 1])
-    assert haste[at].mean() < 2 * np.delete(haste, at).mean()
+    assert haste[at].mean() < 0.3 * np.linalg.norm(np.diff(given, n=2, axis=0), axis=-1).mean()
 
 
 def test_frames_come_out_as_soon_as_enough_have_followed(noisy: HandPose) -> None:

@@ -21,9 +21,9 @@ from hand_models import HandModel, load_hand_model
 from ..api import refine_request
 from ..config import RefineConfig
 from ..files.predictions import Predictions
+from ..motion.sequence import SequenceResult
 from ..request import Request
 from ..result import RefineResult
-from ..sequence import SequenceResult
 from ..solve.samples import check_samples
 from .motions import refine_motion
 

@@ -15,7 +15,7 @@ from ..config import RefineConfig
 from ..evidence.stated import Stated
 from ..files.prediction_poses import hand_poses, into_object_frame, object_poses
 from ..files.predictions import Predictions, has_joints, has_pose, point_forms
-from ..sequence import SequenceResult, refine_sequence
+from ..motion.sequence import SequenceResult, refine_sequence
 
 _FEWEST = 3  # frames of a motion
 _LONGEST_GAP = 10

@@ -19,8 +19,8 @@ import numpy as np
 from hand_models.atomic import write_atomically
 
 from ..files.predictions import Predictions
+from ..motion.sequence import SequenceResult
 from ..result import RefineResult
-from ..sequence import SequenceResult
 from ..view.gallery import GalleryColumn, gallery_page, write_thumbnail
 from ..view.page import write_page
 from ..view.photo import Photo

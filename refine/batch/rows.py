@@ -14,9 +14,9 @@ from hand_models import HandModel
 
 from ..files.object_files import ObjectEntry, OneObject, load_object, no_mesh
 from ..files.predictions import COLUMNS, SEPARATOR, Predictions, groups, has_pose, pose_columns, row_problems
+from ..motion.sequence import SequenceResult
 from ..request import Request
 from ..result import RefineResult
-from ..sequence import SequenceResult
 from .motions import motions
 
 _log = logging.getLogger(__name__)

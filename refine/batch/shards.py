@@ -17,8 +17,8 @@ from hand_models.atomic import write_atomically
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_json, read_predictions, write_json, write_predictions
 from ..files.predictions import Predictions
+from ..motion.sequence import SequenceResult
 from ..result import RefineResult
-from ..sequence import SequenceResult
 from .config import BatchConfig, file_sha256
 from .manifest import Manifest, Shard
 from .report import Photos, Report

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..batch.report import Report
+from ..motion.sequence import SequenceResult
 from ..result import RefineResult, TwoHandResult
-from ..sequence import SequenceResult
 from ..view.live import live_viewer
 from ..view.pictures import GraspView
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from hand_models import HandModel, HandPose, load_hand_model
 
-from .config import RefineConfig
-from .evidence.inputs import as_hand_pose, is_pair
-from .evidence.motion_inputs import as_object_error
-from .evidence.stated import Stated
-from .motion_request import MotionRequest, MotionScene
+from ..config import RefineConfig
+from ..evidence.inputs import as_hand_pose, is_pair
+from ..evidence.motion_inputs import as_object_error
+from ..evidence.stated import Stated
+from .request import MotionRequest, MotionScene
 from .sequence import SequenceResult, result_of
 
 

@@ -15,12 +15,12 @@ from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose, load_hand_model
 from hand_models.record import Index, as_index
 
-from .config import RefineConfig
-from .evidence.inputs import is_pair
-from .evidence.motion_inputs import as_object_error
-from .evidence.stated import Stated
-from .files.prediction_poses import into_camera_frame, into_object_frame
-from .files.result_arrays import (
+from ..config import RefineConfig
+from ..evidence.inputs import is_pair
+from ..evidence.motion_inputs import as_object_error
+from ..evidence.stated import Stated
+from ..files.prediction_poses import into_camera_frame, into_object_frame
+from ..files.result_arrays import (
     SavedArrays,
     from_arrays,
     hand_model_arrays,
@@ -29,15 +29,15 @@ from .files.result_arrays import (
     object_from_arrays,
     write_arrays,
 )
-from .files.status import HOLDS, Status, statuses
-from .measure.contact import contact_ratio
-from .motion_request import MotionRequest, MotionScene
-from .solve.motion import MotionSolved
-from .view.grasp import distances, skin_fields
-from .view.pictures import GraspView
-from .view.summary import Measure, Summary, data_frame
-from .view.texture import ContactTexture, contact_texture
-from .view.viewable import ViewableMotion
+from ..files.status import HOLDS, Status, statuses
+from ..measure.contact import contact_ratio
+from ..solve.motion import MotionSolved
+from ..view.grasp import distances, skin_fields
+from ..view.pictures import GraspView
+from ..view.summary import Measure, Summary, data_frame
+from ..view.texture import ContactTexture, contact_texture
+from ..view.viewable import ViewableMotion
+from .request import MotionRequest, MotionScene
 
 _FILE = "sequence.npz"
 _TENSORS = ("vertices_after", "joints_before", "joints_after", "holding", "contact", "contact_var",

@@ -14,17 +14,17 @@ from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose
 
-from .config import RefineConfig
-from .evidence.gaps import filled_in, missing_frames
-from .evidence.input_error import EXACT
-from .evidence.inputs import as_hand_pose
-from .evidence.motion_inputs import error_of_motion, part_poses, smooth_parts, with_one_shape
-from .evidence.pose_prior import PosePrior
-from .evidence.stated import Stated
-from .files.prediction_poses import into_object_frame
-from .request import Request
-from .solve.motion import Around, MotionInput, MotionSolved
-from .solve.windows import solve_in_windows
+from ..config import RefineConfig
+from ..evidence.gaps import filled_in, missing_frames
+from ..evidence.input_error import EXACT
+from ..evidence.inputs import as_hand_pose
+from ..evidence.motion_inputs import error_of_motion, part_poses, smooth_parts, with_one_shape
+from ..evidence.pose_prior import PosePrior
+from ..evidence.stated import Stated
+from ..files.prediction_poses import into_object_frame
+from ..request import Request
+from ..solve.motion import Around, MotionInput, MotionSolved
+from ..solve.windows import solve_in_windows
 
 SHORTEST = 3
 """Frames of a motion."""

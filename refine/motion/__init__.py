@@ -1,0 +1,1 @@
+"""Motions: what is asked of one, what becomes of it, and streams of frames."""
