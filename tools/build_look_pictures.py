@@ -96,7 +96,7 @@ def shoot(address: str, name: str, script: str = "null", size: tuple[int, int] =
         page.wait_for_function("document.body.dataset.ready === 'yes'")
         page.evaluate(script)
         page.wait_for_timeout(1500)
-        page.wait_for_function("[...document.images].every(image => image.complete && image.src)")
+        page.wait_for_function("[...document.images].every(i => i.complete && (i.src || !i.dataset.src))")
         page.screenshot(path=DOCS / name)
 
 
@@ -219,8 +219,8 @@ def draw_draws(folder: Path, options: argparse.Namespace) -> None:
 
 
 DRAW: dict[str, Callable[[Path, argparse.Namespace], None]] = {
-    "demo": draw_demo, "motion": draw_motion, "page": draw_page, "camera": draw_camera, "live": draw_live, "uv": draw_uv, "gallery": draw_gallery,
-    "report": draw_report, "draws": draw_draws,
+    "demo": draw_demo, "motion": draw_motion, "page": draw_page, "camera": draw_camera, "live": draw_live,
+    "uv": draw_uv, "gallery": draw_gallery, "report": draw_report, "draws": draw_draws,
 }  # fmt: skip
 
 
