@@ -25,8 +25,8 @@ from ..files.prediction_files import read_predictions
 from ..files.prediction_poses import hand_poses, into_camera_frame
 from ..measure.joints import mpjpe
 from ..measure.motion import jitter
+from ..motion.sequence import refine_sequence
 from ..result import RefineResult
-from ..sequence import refine_sequence
 from ..view.pictures import Row, before_after_sheet
 from .tables import aligned
 
