@@ -16,7 +16,7 @@ BENCHMARKS := real_grasps bench_refine contact_network keypoint_lifting batch_th
 export OMP_NUM_THREADS ?= 2
 
 help:
-	@echo 'make demo     refine noisy grasps on six objects: table, picture sheet, web pages in demo_out/'
+	@echo 'make demo     refine noisy grasps on six objects: table, pictures, a film, web pages in demo_out/'
 	@echo 'make test     tests (test-all: the slow ones too, and those of Open3D and transformers)'
 	@echo 'make lint     ruff, import contracts, and types where pyright or basedpyright is installed'
 	@echo 'make format   apply the formatting'
@@ -63,7 +63,7 @@ format: $(STAMP)
 
 # The site fetches nothing: what mkdocs-material would load from elsewhere is switched off.
 docs: $(STAMP_DOCS)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'open build/site/index.html; to search it, too: python3 -m http.server -d build/site'
 
 bench: $(STAMP)

@@ -2,7 +2,8 @@
 
     python benchmarks/contact_network.py                    all networks, all grasps, tables
     python benchmarks/contact_network.py --quick            ours and the published one, fewer grasps, at most 45 s
-    python benchmarks/contact_network.py --write docs/network.md --draws docs/network_draws.png
+    python benchmarks/contact_network.py --write docs/network.md         and their tables into that page
+    python benchmarks/contact_network.py --draws docs/network_draws.png  pictures of the latent's draws, no more
     python benchmarks/contact_network.py --corpus runs/corpus            held-out grasps of a corpus instead
     python benchmarks/contact_network.py --make-held-out runs/corpus     writes the file with held-out grasps
 
@@ -143,10 +144,6 @@ def benchmark(options: argparse.Namespace) -> dict[str, float | None]:
     print(text)
     if options.write is not None:
         write_results(options.write, text)
-    if options.draws is not None:
-        from contact_draws import draw_sheet
-
-        draw_sheet(ours, model, held, fields[OURS], options.draws)
     return summary(on_held, on_real, draws, speed)
 
 
@@ -289,6 +286,15 @@ def write_results(file: Path, text: str) -> None:
     write_atomically(file, lambda stream: stream.write(page.encode()))
 
 
+def picture_of_draws(options: argparse.Namespace) -> None:
+    """Draw what the latent leaves open on held-out grasps."""
+    from contact_draws import draw_sheet
+
+    model, ours = load_hand_model("open"), load_network(options.weights)
+    held = read_cases(options.held_out, NOISE, None, SEED)
+    draw_sheet(ours, model, held, predict_cases(predictor(ours, model), held, BATCH), options.draws)
+
+
 def make_held_out(corpus: Path, file: Path, grasps: int, objects: int) -> Path:
     """Write ``grasps`` of a corpus's held-out ones, spread over at most ``objects`` objects, families in turn."""
     cases = held_out_cases(corpus, "none")
@@ -309,7 +315,7 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=Path, help="take held-out grasps from this corpus")
     parser.add_argument("--count", type=int, help="how many of them; all")
     parser.add_argument("--write", type=Path, help="Markdown file whose results block the tables replace")
-    parser.add_argument("--draws", type=Path, help="PNG for pictures of latent draws")
+    parser.add_argument("--draws", type=Path, help="write pictures of latent draws, a PNG, no more")
     parser.add_argument("--make-held-out", type=Path, metavar="CORPUS", help="write the held-out grasps, no more")
     parser.add_argument("--held-out", type=Path, default=HELD_OUT, help="file with the held-out grasps")
     parser.add_argument("--held-out-grasps", type=int, default=120)
@@ -321,6 +327,9 @@ if __name__ == "__main__":
                 arguments.make_held_out, arguments.held_out, arguments.held_out_grasps, arguments.held_out_objects
             )
             print(f"{made}: {made.stat().st_size / 1e6:.2f} MB", file=sys.stderr)
+            sys.exit(0)
+        if arguments.draws is not None:
+            picture_of_draws(arguments)
             sys.exit(0)
         result = benchmark(arguments)
     except (FileNotFoundError, ValueError) as error:

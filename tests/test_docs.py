@@ -100,6 +100,7 @@ def unbound(tree: ast.AST) -> set[str]:
 
 
 def test_every_block_says_what_it_is():
+    assert [page.name for page in PAGES if not page.stat().st_size] == []
     languages = {block.language for block in blocks()}
     assert languages == {"bash", "json", "python", "text", "toml"}
     assert len(blocks("python")) >= 8

@@ -24,7 +24,7 @@ from refine.files.prediction_files import read_predictions, write_predictions
 from refine.view.gallery import GalleryColumn, gallery_page
 from refine.view.pictures import GraspView
 from refine.view.records import load_view, save_view
-from refine.view.serve import LOOPBACK, server
+from refine.view.serve import LOOPBACK, Answer, server
 
 
 def data_of(page: str) -> dict:
@@ -147,6 +147,30 @@ def test_server_makes_pictures_and_pages_when_asked(address: tuple[str, int]) ->
     assert get(address, "/some%20grasps/pictures/0000001.jpg")[0] == 404  # it failed
 
 
+def test_a_click_on_a_picture_opens_its_grasp(address: tuple[str, int]) -> None:
+    with open_page(f"http://{address[0]}:{address[1]}/some%20grasps/") as (page, complaints):
+        drawn = "document.images.length === 2 && [...document.images].every(image => image.naturalWidth > 0)"
+        page.wait_for_function(drawn)
+        assert page.locator("a.card").count() == 2  # of the row that failed there is nothing to open
+        page.locator("a.card[data-row='2']").click()
+        page.wait_for_url("**/pages/0000002.html")
+        page.wait_for_function("document.body.dataset.ready === 'yes'")
+        assert "row 2" in page.title()
+        assert complaints == []
+
+
+def test_a_motion_plays_from_the_gallery(run: Path, address: tuple[str, int]) -> None:
+    page_of = run / "some grasps.report" / "motions" / "0000002.html"
+    page_of.parent.mkdir()
+    page_of.write_text('<link rel="icon" href="data:,"><title>it plays</title>', encoding="utf-8")
+    assert get(address, "/some%20grasps/motions/0000001.html")[0] == 404
+    with open_page(f"http://{address[0]}:{address[1]}/some%20grasps/") as (page, complaints):
+        page.locator("#motions").select_option(label=" from row 2")
+        page.wait_for_url("**/motions/0000002.html")
+        assert page.title() == "it plays"
+        assert complaints == []
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -163,6 +187,43 @@ def test_no_other_file_is_served(address: tuple[str, int], run: Path, path: str)
     assert b"not to be seen" not in body
 
 
+def test_no_link_leads_out_of_the_run(address: tuple[str, int], run: Path) -> None:
+    (run.parent / "secret").write_text("not to be seen")
+    report, outside = run / "some grasps.report", run.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    for kind, name in (("pages", "0000007.html"), ("pictures", "0000007.jpg"), ("rows", "0000008.npz")):
+        (report / kind / name).symlink_to(run.parent / "secret")
+    for path in ("pages/0000007.html", "pictures/0000007.jpg", "pages/0000008.html"):
+        status, body = get(address, f"/some%20grasps/{path}")
+        assert status == 404
+        assert b"not to be seen" not in body
+    (report / "pictures").rename(report / "kept")
+    (report / "pictures").symlink_to(outside)  # nothing is written there either
+    assert get(address, "/some%20grasps/pictures/0000002.jpg")[0] == 404
+    assert list(outside.iterdir()) == []
+    (report / "pictures").unlink()
+    (report / "kept").rename(report / "pictures")
+
+
+def test_a_browser_that_leaves_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def answer(path: str) -> Answer:
+        asked.set()
+        gone.wait(10)
+        return Answer("text/plain", bytes(50_000_000))
+
+    with server(answer) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        with socket.create_connection(running.server_address[:2]) as leaving:
+            leaving.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            asked.wait(10)
+        gone.set()
+        assert get(running.server_address[:2], "/")[0] == 200
+        running.shutdown()
+    assert capfd.readouterr().err == ""
+
+
 def test_server_listens_on_the_loopback_alone_and_knows_its_name(address: tuple[str, int]) -> None:
     assert address[0] == LOOPBACK == "127.0.0.1"
     assert get(address, "/", host="rebound.example")[0] == 404
@@ -175,8 +236,25 @@ def test_server_listens_on_the_loopback_alone_and_knows_its_name(address: tuple[
 def test_view_says_what_is_missing(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["view", str(tmp_path)]) == 2
     assert "give the folder that regrasp refine wrote" in capsys.readouterr().err
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["view", str(run), "--port", str(port)]) == 2
+        assert f"--port {port}: " in capsys.readouterr().err
     with pytest.raises(ValueError, match="--objects"):
         Run.of(ViewOptions(run, reference=tmp_path / "truth.npz"))
+    shipped = read_predictions(GRASPS)
+    write_predictions(tmp_path / "truth.npz", replace(shipped, frame_id=np.array(["other"] * len(shipped))))
+    with pytest.raises(ValueError, match="no row has the frame"):
+        Run.of(ViewOptions(run, reference=tmp_path / "truth.npz", objects=run.parent / "apple.obj"))
+
+
+def test_errors_stand_beside_the_rest_where_there_is_a_truth(run: Path, tmp_path: Path) -> None:
+    refined = read_predictions(run / "some grasps.refined.npz").take(np.array([2]))
+    true = replace(refined, transl=refined.column("transl") + np.float32([0.007, 0, 0]))
+    write_predictions(tmp_path / "truth.npz", true)
+    shown = Run.of(ViewOptions(run, reference=tmp_path / "truth.npz", objects=run.parent / "apple.obj"))
+    columns = {column["key"]: column for column in data_of(shown.files["some grasps"].gallery.decode())["columns"]}
+    assert columns["error"]["values"] == [None, None, pytest.approx(7.0, abs=0.01)]
 
 
 def test_ten_thousand_rows_stay_few_elements(tmp_path: Path) -> None:
@@ -207,3 +285,12 @@ def test_ten_thousand_rows_stay_few_elements(tmp_path: Path) -> None:
         page.mouse.up()
         page.wait_for_function("document.getElementById('count').textContent.includes(' of 10000')")
         assert complaints == []
+
+
+def test_a_phone_shows_two_cards_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(gallery_page("run", many(50), pictured=[]), encoding="utf-8")
+    with open_page((tmp_path / "index.html").as_uri(), (390, 800)) as (page, _):
+        first, second, third = (page.locator(".card").nth(k).bounding_box() for k in range(3))
+        assert first["y"] == second["y"] < third["y"]
+        assert first["x"] + first["width"] <= second["x"]
+        assert second["x"] + second["width"] <= 390

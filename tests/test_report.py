@@ -186,6 +186,8 @@ def test_pictures_are_drawn_of_what_is_there(tmp_path):
     errors = np.random.default_rng(2).gamma(4.0, 5.0, (9, 21))
     names = {path.stem for path in draw_report(report(2 * errors, errors, np.full((9, 21), 12.0)), tmp_path)}
     assert names == {"pck", "histograms", "fingers", "joints", "objects", "reliability"}
+    assert {path.stem for path in tmp_path.glob("*.svg")} == names
+    assert all(path.read_text(encoding="utf-8").rstrip().endswith("</svg>") for path in tmp_path.glob("*.svg"))
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as picture:
             assert np.asarray(picture.convert("L")).std() > 5

@@ -138,25 +138,40 @@ class Report:
         """Rows with a record, in order."""
         return sorted(int(path.stem) for path in (self.folder / "rows").glob("*.npz") if path.stem.isdecimal())
 
+    def motions(self) -> list[int]:
+        """First rows of the motions that have a page."""
+        return sorted(int(path.stem) for path in (self.folder / "motions").glob("*.html") if path.stem.isdecimal())
+
+    def motion(self, row: int) -> Path:
+        """The page of the motion from ``row`` on, if there is one."""
+        return self._path("motions", row, "html")
+
     def view(self, row: int) -> GraspView:
         """Raises ``FileNotFoundError`` where the row has no record."""
-        view = load_view(self.folder / "rows" / f"{_name(row)}.npz", self.folder / "shared")
+        view = load_view(self._path("rows", row, "npz"), self.folder / "shared")
         return view if self.photos is None else replace(view, photo=self.photos.of(row, view))
 
     def picture(self, row: int) -> Path:
         """The thumbnail, made if it is not there. Raises ``FileNotFoundError``, and ``ImportError`` without embreex."""
-        path = self.folder / "pictures" / f"{_name(row)}.jpg"
+        path = self._path("pictures", row, "jpg")
         with self._drawing:
             return path if path.is_file() else write_thumbnail(self.view(row), path)
 
     def page(self, row: int) -> Path:
         """The page, made if it is not there. Raises ``FileNotFoundError`` where the row has no record."""
-        path = self.folder / "pages" / f"{_name(row)}.html"
+        path = self._path("pages", row, "html")
         with self._drawing:
             if path.is_file() and (self.photos is None or row in self._with_photo):
                 return path
             self._with_photo.add(row)  # an earlier page may be without
             return write_page(self.view(row), path)
+
+    def _path(self, kind: str, row: int, suffix: str) -> Path:
+        """Raises ``FileNotFoundError`` where it leads out of the report: runs are passed on, and may hold any link."""
+        path = self.folder / kind / f"{_name(row)}.{suffix}"
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise FileNotFoundError(f"{path}: leads out of {self.folder}.")
+        return path
 
     def write(self, refined: Predictions, title: str, pictured: int) -> Path:
         """Write the gallery, with pictures and pages of at most ``pictured`` rows spread over the file."""
@@ -173,8 +188,9 @@ class Report:
                 break
             except Exception:
                 _log.warning("row %d cannot be drawn", row, exc_info=True)
-        note = f"{len(done)} of {len(refined)} rows have a picture and a page; regrasp view makes them of any"
-        text = self.gallery(refined, title, pictured=done, note="" if len(done) == len(refined) else note)
+        some = f"{len(done)} of {len(refined)} rows have a picture and a page; regrasp view makes them of any"
+        note = "" if len(done) == len(refined) else some
+        text = self.gallery(refined, title, pictured=done, motions=self.motions(), note=note)
         return write_atomically(self.folder / "index.html", lambda stream: stream.write(text.encode()))
 
     @staticmethod

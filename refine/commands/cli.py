@@ -36,8 +36,8 @@ class Command:
 COMMANDS = {
     "demo": Command(
         "refine.commands.demo", "DemoOptions", "demo",
-        "Refine noisy grasps on six objects: a table, a picture sheet, a web page each.",
-        ("regrasp demo", "regrasp demo --out demo_out --protocol contactopt"),
+        "Refine noisy grasps on six objects, or a motion: a table, a picture sheet, a film, a web page each.",
+        ("regrasp demo", "regrasp demo --protocol contactopt --seed 1 --level 0.5", "regrasp demo --motion"),
     ),
     "refine": Command(
         "refine.commands.refine", "RefineOptions", "refine",

@@ -1,4 +1,4 @@
-"""`regrasp demo`: shipped grasps on six shipped objects, made noisy and refined."""
+"""`regrasp demo`: shipped grasps on six shipped objects, made noisy and refined; with `--motion`, a hand over time."""
 
 from __future__ import annotations
 
@@ -10,24 +10,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
+from contact.corpus.motions import MotionConfig, make_motion
 from contact.corpus.shapes import demo_shapes
 from contact.objects import ObjectMesh
 from contact.perturb import perturb
-from hand_models import HandPose, load_hand_model
+from hand_models import HandModel, HandPose, load_hand_model
 
 from ..api import refine_grasp
 from ..config import RefineConfig
 from ..files.prediction_files import read_predictions
-from ..files.prediction_poses import hand_poses
+from ..files.prediction_poses import hand_poses, into_camera_frame
 from ..measure.joints import mpjpe
+from ..measure.motion import jitter
+from ..motion.sequence import refine_sequence
 from ..result import RefineResult
 from ..view.pictures import Row, before_after_sheet
 from .tables import aligned
 
 GRASPS = Path(__file__).with_name("demo_grasps.npz")
 """`grasp/1`: grasps by the open hand, in the frames of `contact.corpus.shapes.demo_shapes`."""
+FRAMES = 60
+"""of a motion: two seconds"""
+CAMERA = torch.tensor([[0.8, -0.6, 0, 0], [0, 0, -1, 0], [0.6, 0.8, 0, 0.6], [0, 0, 0, 1]])
+"""Object at rest, z upward, to a camera 60 cm off that stands upright."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +43,23 @@ class DemoOptions:
     """Options of `regrasp demo`."""
 
     out: Path = Path("demo_out")
-    """Folder for the picture sheet and the web pages."""
+    """Folder for the pictures, the film and the web pages."""
     protocol: Literal[
-        "image", "contactopt", "toch-t1", "toch-t2", "toch-r3", "toch-r5", "toch-b1", "toch-b2", "none"
+        "image", "contactopt", "camera", "toch-t1", "toch-t2", "toch-r3", "toch-r5", "toch-b1", "toch-b2", "none"
     ] = "image"
     """Noise put on the grasps; `image` is the size of current estimators' errors."""
+    level: float = 1.0
+    """Factor on that noise."""
+    motion: bool = False
+    """A motion of a hand that comes, holds the object, uses it and lets go, with noise that is new in every frame."""
+    film: Literal["mug", "bottle", "box", "apple", "screwdriver", "bowl"] = "box"
+    """The object that the GIF is of, and the motion."""
     method: Literal["regrasp", "contactopt"] = "regrasp"
     """The network and optimiser of this package, or ContactOpt's published procedure."""
     seed: int = 0
     """Same seed, same grasps and results."""
     width: int = 480
-    """Pixels across one picture of the sheet."""
+    """Pixels across one picture of the sheet or the film."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +75,77 @@ class Case:
 
 
 def demo(options: DemoOptions) -> int:
-    """Run the demonstration: table on standard output, `before_after.png` and one page per grasp in ``out``."""
+    """Run the demonstration. Leaves in ``out``: `before_after.png`, `solving.gif` and a page per grasp, or of a motion
+    `motion.html` and `motion.gif`; tables go to standard output.
+
+    Raises:
+        ValueError: the level is negative, or a motion is asked of ContactOpt's procedure.
+    """
+    if not options.level >= 0:
+        raise ValueError(f"--level: got {options.level}; give a factor of 0 or more.")
     started = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.motion:
+        return demo_motion(options)
     cases = list(refined_cases(options))
     print(table(cases))
-    print(f"\nnoise: {options.protocol}, seed {options.seed}, hands known to hold; {time.monotonic() - started:.0f} s")
+    print(f"\nnoise: {_noise(options)}, hands known to hold; {time.monotonic() - started:.0f} s")
     for case in cases:
         page = options.out / f"{case.title.replace(' ', '_')}.html"
         case.result.to_html(page, index=case.index, truth=case.truth)
     print(f"web pages: {options.out / '*.html'}")
     try:
         print(f"pictures:  {draw_sheet(cases, options)}")
+        filmed = next(case for case in cases if case.title == options.film)
+        print(f"film:      {filmed.result.to_gif(options.out / 'solving.gif', filmed.index, size=_size(options))}")
     except ImportError as error:
-        print(f"no picture sheet: {error}", file=sys.stderr)
+        print(f"no pictures: {error}", file=sys.stderr)
     return 0
+
+
+def demo_motion(options: DemoOptions) -> int:
+    """As `demo`, of a motion like those that the corpus has (`contact.corpus.motions`)."""
+    if options.method != "regrasp":
+        raise ValueError(f"--method: got {options.method!r}; motions are refined by 'regrasp' alone.")
+    model, grasps = load_hand_model("open"), read_predictions(GRASPS)
+    grasp = hand_poses(grasps, np.flatnonzero(grasps.object_id == options.film)[:1], model)
+    mesh = ObjectMesh.from_any(demo_shapes()[options.film], name=options.film)
+    moving = make_motion(
+        model, grasp, mesh.points.mean(0), torch.tensor([0.0, 0.0, 1.0]), np.random.default_rng(options.seed),
+        MotionConfig(shortest=FRAMES, longest=FRAMES),
+    )  # fmt: skip
+    places = CAMERA @ torch.linalg.inv(moving.object_pose[:1]) @ moving.object_pose  # upright, not seen from anywhere
+    truth = into_camera_frame(moving.pose, places, model)
+    result = refine_sequence(noisy(truth, options, options.seed, model), mesh, places, hand_model=model)
+    sides, true, held = (result.joints_before, result.joints_after), model.joints(truth), moving.holding.numpy()
+    errors = [1000 * mpjpe(joints, true) for joints in sides]
+    shakes = [1000 * jitter(joints[None])[0] for joints in (*sides, true)]
+    pairs = [[e.mean() for e in errors], [e[held].mean() for e in errors], shakes[:2]]
+    head = ["motion", "joint error mm", "while it holds", "jitter mm/frame²"]
+    print("\n".join(aligned([head, [options.film, *(f"{before:6.1f} → {after:6.1f}" for before, after in pairs)]])))
+    print(f"\nnoise: {_noise(options)}, new in each of {FRAMES} frames; jitter of the true hand: {shakes[2]:.1f}")
+    print(f"web page: {result.to_html(options.out / 'motion.html', title=options.film, truth=truth)}")
+    try:
+        width, height = _size(options)
+        print(f"film:     {result.to_gif(options.out / 'motion.gif', size=(width * 2 // 3, height * 2 // 3))}")
+    except ImportError as error:
+        print(f"no film: {error}", file=sys.stderr)
+    return 0
+
+
+def noisy(clean: HandPose, options: DemoOptions, seed: int, model: HandModel) -> HandPose:
+    """``clean`` with the noise that is asked for."""
+    scale = torch.full((len(clean),), options.level)
+    return perturb(clean, options.protocol, seed=seed, scale=scale, model=model)
+
+
+def _noise(options: DemoOptions) -> str:
+    times = "" if options.level == 1 else f" × {options.level:g}"
+    return f"{options.protocol}{times}, seed {options.seed}"
+
+
+def _size(options: DemoOptions) -> tuple[int, int]:
+    return options.width, options.width * 3 // 4
 
 
 def refined_cases(options: DemoOptions) -> Iterator[Case]:
@@ -86,9 +156,9 @@ def refined_cases(options: DemoOptions) -> Iterator[Case]:
     for number, (name, shape) in enumerate(tqdm(shapes.items(), unit="object", disable=None)):
         rows = np.flatnonzero(grasps.object_id == name)
         clean = hand_poses(grasps, rows, model)
-        noisy = perturb(clean, options.protocol, seed=options.seed + number)
+        given = noisy(clean, options, options.seed + number, model)
         mesh = ObjectMesh.from_any(shape, name=name)
-        result = refine_grasp(noisy, mesh, config=config, hand_model=model, seed=options.seed, holding=True)
+        result = refine_grasp(given, mesh, config=config, hand_model=model, seed=options.seed, holding=True)
         truth = model.joints(clean)
         before, after = (1000 * mpjpe(joints, truth) for joints in (result.joints_before, result.joints_after))
         for index in range(len(rows)):
@@ -120,10 +190,9 @@ def _cells(pairs: Any) -> list[str]:
 
 def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
     """Pictures of every grasp before and after on one sheet. Raises ``ImportError`` without the renderer."""
-    size = (options.width, options.width * 3 // 4)
     rows = []
     for case in tqdm(cases, unit="picture", disable=None):
-        pictures = case.result.view(case.index, title=case.title).pictures(size)
+        pictures = case.result.view(case.index, title=case.title).pictures(_size(options))
         captions = (f"{when}: {error:.0f} mm" for when, error in zip(_WHEN, case.error_mm, strict=True))
         rows.append(Row(case.title, *pictures, *captions))
     path = options.out / "before_after.png"

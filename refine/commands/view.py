@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,8 @@ from hand_models import HandModel
 from ..batch.report import Photos, Report
 from ..files.object_files import find_objects
 from ..files.prediction_files import read_predictions
-from ..files.predictions import Predictions
 from ..measure.evaluate import measure_rows
+from ..measure.metrics import METRICS
 from ..view.gallery import GalleryColumn
 from ..view.serve import Answer, server, url
 from .eval import matched_rows
@@ -27,8 +28,9 @@ from .hands import HandOptions
 from .live import start_live
 
 _PATH = re.compile(
-    r"/(?P<name>[^/]+)/(?:(?P<index>index\.html)?|(?P<kind>pictures|pages)/(?P<row>\d{7})\.(?:jpg|html))"
+    r"/(?P<name>[^/]+)/(?:(?P<index>index\.html)?|(?P<kind>pictures|pages|motions)/(?P<row>\d{7})\.(?:jpg|html))"
 )
+_ERRORS = tuple(metric for metric in METRICS if metric.name in ("mpjpe", "mpjpe_root_relative"))
 _REFINED = re.compile(r"(?P<name>.+)\.refined\.(npz|json|parquet)")
 
 
@@ -57,7 +59,7 @@ def view(options: ViewOptions) -> int:
     """Serve the run on the loopback address until interrupted.
 
     Raises:
-        ValueError, FileNotFoundError: there is nothing to show, or the reference does not fit.
+        ValueError, FileNotFoundError: there is nothing to show, the reference does not fit, or the port is taken.
         ImportError: ``live`` without viser.
     """
     if options.live:
@@ -65,7 +67,11 @@ def view(options: ViewOptions) -> int:
         print(f"http://{running.get_host()}:{running.get_port()}/   (stop with Ctrl-C)", flush=True)
         running.sleep_forever()
     shown = Run.of(options)
-    with server(shown.answer, options.port) as running:
+    try:
+        opened = server(shown.answer, options.port)
+    except OSError as error:
+        raise ValueError(f"--port {options.port}: {error.strerror}; give another, or 0 for any free one.") from error
+    with opened as running:
         names = list(shown.files)
         print(f"{url(running)}{quote(names[0]) + '/' if len(names) == 1 else ''}   (stop with Ctrl-C)", flush=True)
         running.serve_forever()
@@ -79,17 +85,16 @@ class Shown:
     name: str
     results: Path
     report: Report | None
-    errors: ViewOptions
-    """what the errors are measured by, if they are"""
+    more: tuple[GalleryColumn, ...] = ()
+    """beside what the results say"""
 
     @cached_property
     def gallery(self) -> bytes:
         """The gallery's HTML."""
         refined = read_predictions(self.results)
         note = "" if self.report else "without pictures: refine with --report to have them"
-        more = [] if self.errors.reference is None else [_error(refined, self.errors)]
-        pictured = None if self.report else []
-        return Report.gallery(refined, self.name, more=more, pictured=pictured, note=note).encode()
+        shown = {"pictured": None, "motions": self.report.motions()} if self.report else {"pictured": []}
+        return Report.gallery(refined, self.name, more=self.more, note=note, **shown).encode()
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Run:
 
         Raises:
             FileNotFoundError: there are none.
-            ValueError: ``--reference`` without ``--objects``.
+            ValueError: ``--reference`` without ``--objects``, or one that has no hand of these.
         """
         if options.reference is not None and options.objects is None:
             raise ValueError("--reference: give the meshes too, with --objects.")
@@ -114,10 +119,11 @@ class Run:
                 f"{options.run}: holds no <name>.refined.npz; give the folder that regrasp refine wrote (--out), or "
                 "add --live for what result.save() wrote."
             )
-        return Run({name: Shown(name, path, reports.get(name), options) for name, path in found.items()})
+        more = {} if options.reference is None else _errors(found, options.reference, options)
+        return Run({name: Shown(name, path, reports.get(name), more.get(name, ())) for name, path in found.items()})
 
     def answer(self, path: str) -> Answer | None:
-        """What is at ``path``: the list of files, a gallery, a picture or a page. Nothing else is there."""
+        """What is at ``path``: the list of files, a gallery, a picture, a page. Nothing else is there."""
         if path == "/":
             return Answer("text/html; charset=utf-8", self._list())
         parts = _PATH.fullmatch(path)
@@ -131,6 +137,7 @@ class Run:
         make, kind = {
             "pictures": (shown.report.picture, "image/jpeg"),
             "pages": (shown.report.page, "text/html; charset=utf-8"),
+            "motions": (shown.report.motion, "text/html; charset=utf-8"),
         }[parts["kind"]]
         try:
             return Answer(kind, make(int(parts["row"])).read_bytes())
@@ -165,16 +172,21 @@ def _hand_model(options: ViewOptions) -> HandModel | None:
     return None if options.hands == HandOptions() else options.hands.load()
 
 
-def _error(refined: Predictions, options: ViewOptions) -> GalleryColumn:
-    """Mean joint error of each row, NaN where the reference has none."""
-    assert options.reference is not None
+def _errors(results: Mapping[str, Path], truth: Path, options: ViewOptions) -> dict[str, tuple[GalleryColumn, ...]]:
+    """By file the mean joint error of each row, NaN where the reference has none; no file without a row that it has."""
     assert options.objects is not None
-    reference = read_predictions(options.reference)
-    here, there = matched_rows(refined, reference)
-    if not len(here):
-        raise ValueError(f"--reference {options.reference}: no row has the frame, object and side of a result.")
-    objects = find_objects(options.objects)
-    measured = measure_rows(refined.take(here), reference.take(there), objects, options.hands.load())
-    values = np.full(len(refined), np.nan)
-    values[here] = measured.get("mpjpe_mm", measured["mpjpe_root_relative_mm"])
-    return GalleryColumn("error", "joint error", values, "mm", "mean distance of the joints from the true ones")
+    reference, objects, model = read_predictions(truth), find_objects(options.objects), options.hands.load()
+    columns = {}
+    for name, path in results.items():
+        refined = read_predictions(path)
+        here, there = matched_rows(refined, reference)
+        if not len(here):
+            continue
+        measured = measure_rows(refined.take(here), reference.take(there), objects, model, _ERRORS)
+        values = np.full(len(refined), np.nan)
+        values[here] = measured.get("mpjpe_mm", measured["mpjpe_root_relative_mm"])
+        meaning = "mean distance of the joints from the true ones"
+        columns[name] = (GalleryColumn("error", "joint error", values, "mm", meaning),)
+    if not columns:
+        raise ValueError(f"--reference {truth}: no row has the frame, object and side of a result.")
+    return columns

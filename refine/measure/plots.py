@@ -35,6 +35,8 @@ _HISTOGRAMS = (
 def draw_report(report: Report, folder: Path) -> list[Path]:
     """PNGs of what there is to draw: ``pck``, ``histograms``, ``fingers``, ``joints``, ``objects``, ``reliability``.
 
+    An SVG lies beside each.
+
     Raises:
         ImportError: matplotlib is not installed; says how to get it.
     """
@@ -46,8 +48,9 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
     for name, draw in drawings.items():
         figure = draw(report)
         if figure is not None:
-            path = folder / f"{name}.png"
-            write_atomically(path, lambda stream, figure=figure: figure.savefig(stream, format="png", dpi=_DPI))
+            for kind in ("svg", "png"):
+                path = folder / f"{name}.{kind}"
+                write_atomically(path, lambda stream, f=figure, k=kind: f.savefig(stream, format=k, dpi=_DPI))
             written.append(path)
     return written
 

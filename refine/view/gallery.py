@@ -42,12 +42,14 @@ class GalleryColumn:
 
 
 def gallery_page(
-    title: str, columns: Sequence[GalleryColumn], *, pictured: Collection[int] | None = None, note: str = ""
-) -> str:
+    title: str, columns: Sequence[GalleryColumn], *, pictured: Collection[int] | None = None,
+    motions: Collection[int] = (), note: str = "",
+) -> str:  # fmt: skip
     """HTML of the gallery of ``N`` rows, the same number in each column; a complete document.
 
     Args:
         pictured: rows that have a picture and a page; None when a server makes those of any row that did not fail.
+        motions: rows that a motion starts with that has a page on which it plays.
         note: said below the title.
 
     Raises:
@@ -59,6 +61,7 @@ def gallery_page(
     data: dict[str, Any] = {
         "rows": lengths.pop(),
         "pictured": None if pictured is None else sorted(pictured),
+        "motions": sorted(motions),
         "columns": [
             {"key": c.key, "label": c.label, "unit": c.unit, "meaning": c.meaning, "number": c.is_number,
              "values": _numbers(c.values) if c.is_number else [str(text) for text in c.values]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -43,7 +44,8 @@ def server(answer: Callable[[str], Answer | None], port: int = 0) -> ThreadingHT
             self.send_header("Content-Length", str(len(found.body)))
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
-            self.wfile.write(found.body)
+            with contextlib.suppress(ConnectionError):  # who scrolls on asks no more for what is gone
+                self.wfile.write(found.body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: a gallery asks for hundreds of pictures."""
