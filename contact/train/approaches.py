@@ -16,6 +16,7 @@ from ..objects.object_set import ObjectPoints
 NEAREST, FARTHEST = 0.003, 0.8
 """Metres between the object and hands that do not hold it."""
 _OPENED = 0.08  # metres off, by which a hand has opened
+_BENT = (0.5, 1.2)  # times the joint angles of hands that hold
 _AIMLESS = 0.25  # share of hands that are not about to grasp
 _TRIES, _SKIN = 5, 192
 _SPACING = 0.004  # metres between points of an object the size of a hand
@@ -25,7 +26,7 @@ _SPACING = 0.004  # metres between points of an object the size of a hand
 def withdraw(
     model: HandModel, pose: HandPose, objects: ObjectPoints, generator: torch.Generator
 ) -> tuple[HandPose, Tensor]:
-    """Hands drawn off their objects, 3 mm to 80 cm (evenly in the logarithm), opening as they go.
+    """Hands drawn off their objects, 3 mm to 80 cm (evenly in the logarithm), their fingers moving as they go.
 
     Args:
         pose: ``B`` right hands that hold.
@@ -40,17 +41,19 @@ def withdraw(
         return torch.randn(batch, *shape, generator=generator)
 
     off = NEAREST * (FARTHEST / NEAREST) ** torch.rand(batch, generator=generator)
+    # Fingers as other hands have them that hold, opened or closed a little: how they are bent alone says nothing.
+    bend = _BENT[0] + (_BENT[1] - _BENT[0]) * torch.rand(batch, 1, 1, generator=generator)
+    other = bend * pose.hand_pose[torch.randperm(batch, generator=generator)]
     aimless = torch.rand(batch, generator=generator) < _AIMLESS
     share = (off / _OPENED).clamp_max(1) * torch.rand(batch, generator=generator).sqrt()
     centre = objects.points.mean(1)
     away = normalize(model.joints(pose).mean(1) - centre, dim=1) + 0.4 * draw(3)
     turn = torch.where(aimless[:, None], 2 * draw(3), 0.4 * share[:, None] * draw(3))
-    relaxed = model.anatomy.sample(batch, generator)
-    bent = pose.hand_pose + share[:, None, None] * (relaxed - pose.hand_pose)
+    bent = pose.hand_pose + share[:, None, None] * (other - pose.hand_pose)
     hand = replace(
         pose,
         global_orient=log_so3(exp_so3(turn) @ exp_so3(pose.global_orient)),
-        hand_pose=torch.where(aimless[:, None, None], relaxed, bent),
+        hand_pose=torch.where(aimless[:, None, None], other, bent),
     )
     found = torch.zeros(batch, dtype=torch.bool)
     moved, far = hand, torch.zeros(batch)
