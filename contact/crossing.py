@@ -17,9 +17,11 @@ from hand_models.record import Record, shared
 from hand_models.solver.point_forces import PointForces
 from hand_models.solver.states import HandState
 
-from .objects.grid import SignedDistanceGrid
+from .objects.object_set import ObjectSet
 
-_THIN = 0.010  # metres behind the surface of a wall where depth is less than half of that
+_THICK = 0.015  # metres: a wall that a finger is no thicker than
+_NEAREST = 4  # points of the surface that its thickness is read at
+_OPPOSITE = -0.5  # cosine from which on normals of two surfaces are opposite
 _STEPS = 12  # samples a bone of a finger, 2 to 4 mm apart; three times as many from the knuckle to the wrist
 _PUSHED = slice(None, None, 4)  # of the samples
 _TIP = 0.75  # of a finger's last bone: its end is a point of the skin, which may sink in
@@ -57,7 +59,7 @@ class Passage:
     """(B,) bool: a bone is in a wall"""
 
 
-def passage(joints: Tensor, which: Tensor, grid: SignedDistanceGrid, margin: float = 0.0) -> Passage:
+def passage(joints: Tensor, which: Tensor, objects: ObjectSet, margin: float = 0.0) -> Passage:
     """Follow the bones of hands with ``joints (B, 21, 3)``, in the frames of their objects.
 
     Args:
@@ -65,7 +67,9 @@ def passage(joints: Tensor, which: Tensor, grid: SignedDistanceGrid, margin: flo
         margin: metres around the object that are taken for a part of it.
     """
     points = bone_points(joints)
-    distance, gradient = (value.unflatten(1, points.shape[1:3]) for value in grid.query(points.flatten(1, 2), which))
+    distance, gradient = (
+        value.unflatten(1, points.shape[1:3]) for value in objects.grid.query(points.flatten(1, 2), which)
+    )
     inside = distance < margin
     enters, first = inside.max(2, keepdim=True)
     before = (first - 1).clamp_min(0)  # the last point outside; the knuckle where that is inside
@@ -74,16 +78,26 @@ def passage(joints: Tensor, which: Tensor, grid: SignedDistanceGrid, margin: flo
         return values.gather(2, index[..., None].expand(*index.shape, 3))
 
     normal, origin, height = normalize(at(before, gradient), dim=-1), at(before, points), distance.gather(2, before)
-    behind = origin - (height[..., None] + _THIN) * normal
-    enters &= grid.query(behind[:, :, 0], which)[0][..., None] > -0.5 * _THIN
-    # A bone that comes out on the side it went in has not passed through: what follows it is where it should be.
+    enters &= _thickness(at(distance.argmin(2, keepdim=True), points)[:, :, 0], which, objects, enters) < _THICK
     order = torch.arange(points.shape[2], device=points.device)
     beyond = enters & (order >= first)
+    # A bone that comes out beside where it went in has not passed through: what follows it is where it should be.
     leaves, last = (beyond & ~inside).max(2, keepdim=True)
-    returns = leaves & ((at(last, gradient) * normal).sum(3) > 0)
+    beside = leaves & ((normalize(at(last, gradient), dim=-1) * normal).sum(3) > _OPPOSITE)
+    beyond &= ~(beside & (order >= last))
     depth = margin - height - ((points - origin) * normal).sum(3)
-    depth = depth.clamp_min(0) * (beyond & ~(returns & (order >= last)))
+    depth = depth.clamp_min(0) * beyond
     return Passage(depth, normal[:, :, 0], (enters & (distance < 0)).flatten(1).any(1))
+
+
+def _thickness(points: Tensor, which: Tensor, objects: ObjectSet, wanted: Tensor) -> Tensor:
+    """Metres that the object is thick at ``points (B, C, 3)``, ``(B, C, 1)``; infinite where it is not ``wanted``."""
+    row, chain = wanted[..., 0].nonzero().T
+    found = torch.full_like(points[..., :1], torch.inf)
+    offset = objects.points[which[row]].to(points) - points[row, chain, None]
+    nearest = offset.square().sum(2).topk(_NEAREST, largest=False).indices
+    found[row, chain, 0] = objects.thickness[which[row, None], nearest].to(points).amin(1)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +106,7 @@ class BonesOnTheirSide(Record):
 
     which: Tensor
     """(B,) object of each problem"""
-    grid: SignedDistanceGrid = shared()
+    objects: ObjectSet = shared()
     std: float = 0.0005
     """metres behind the surface that count as one"""
     margin: float = 0.001
@@ -100,7 +114,7 @@ class BonesOnTheirSide(Record):
 
     def linearize(self, state: HandState) -> list[PointForces]:
         joints = state.joints
-        found = passage(joints.points, self.which, self.grid, self.margin)
+        found = passage(joints.points, self.which, self.objects, self.margin)
         depth = found.depth[..., _PUSHED]
         if not depth.any():
             return []

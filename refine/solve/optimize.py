@@ -159,7 +159,7 @@ def contact_problem(
         *targets.terms(model, c, evidence),
         SkinOnSurface(which, targets.touch, yields, objects.grid, c.contact_std, c.penetration_std),
         SpheresOutside(which, bones, objects.grid, c.penetration_std),
-        BonesOnTheirSide(which, objects.grid, c.crossing_std),
+        BonesOnTheirSide(which, objects, c.crossing_std),
         FingersApart(c.self_penetration_std),
     ]
 

@@ -71,7 +71,7 @@ def bring_out(
         prior_of(pose, TRACKING, model, None),
         SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, costs.penetration_std),
         SpheresOutside(which, bones, objects.grid, costs.penetration_std),
-        BonesOnTheirSide(which, objects.grid, costs.crossing_std),
+        BonesOnTheirSide(which, objects, costs.crossing_std),
     ]
     start = pose if start is None else start
     found = minimize(HandState.of(start, model, skin), terms, config.contact).state.pose
@@ -80,7 +80,7 @@ def bring_out(
 
 def in_walls(model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose) -> Tensor:
     """``(B,)`` whether a bone of the hand runs through a thin wall."""
-    return passage(model.joints(pose), which, objects.grid).crossing
+    return passage(model.joints(pose), which, objects).crossing
 
 
 def out_of_walls(
