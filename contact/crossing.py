@@ -2,6 +2,7 @@
 
 By signed distance the way out of a thin wall is forward as well as back, and behind it nothing is wrong. Followed along
 the bones from the knuckle on, it is seen where a finger enters; whatever comes behind that surface has passed through.
+Of things that are thicker than a finger depth tells all of that, and they are left to it.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def _samples(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, 
 
 
 def bone_points(joints: Tensor) -> Tensor:
-    """Points ``(B, C, S, 3)`` on the bones of hands with ``joints (B, 21, 3)``: ``C`` chains of ``S``, from the knuckles
-    to the fingertips and to the wrist."""
+    """Points ``(B, C, S, 3)`` on bones of hands with ``joints (B, 21, 3)``: ``C`` chains of ``S``, from each knuckle
+    to the fingertip and to the wrist."""
     start, end, share = _samples(joints.dtype, joints.device)
     return torch.lerp(joints[:, start], joints[:, end], share[..., None])
 

@@ -3,8 +3,9 @@
 What was solved for supposes that the hand holds the object. Whether it does, and whether the solution is then better
 than the input, are probabilities: the network's, and that of the score. Where both are sure the solution is returned,
 where they are not the input, and between the two a hand on the way from one to the other, so that the answer changes
-continuously with the input. Where a bone runs through a thin wall in one of the two, the other is surely better. A hand that stays, or goes part of the way, is brought out of the object where it is
-deeper inside than hands that hold are, and none is left with a bone in a thin wall.
+continuously with the input. Where a bone runs through a thin wall in one of the two, the other is surely better. A hand
+that stays, or goes part of the way, is brought out of the object where it is deeper inside than hands that hold are,
+and none is left with a bone in a thin wall.
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ def _gated(
     hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel, score_weights: ScoreWeights,
     config: RefineConfig,
 ) -> Refined:  # fmt: skip
-    """With the hands that were not ``accepted`` as they were given, but for what they sank into the object; and none with
-    a bone in a thin wall."""
+    """With the hands that were not ``accepted`` as they were given, but for what they sank into the object, and none
+    with a bone in a thin wall."""
     objects, which = ObjectSet.of([hand.object]), torch.zeros(len(hand.pose), dtype=torch.long)
     depth = plausibility(model, objects, which, hand.pose, refined.field).depth
     apart = torch.zeros_like(accepted) if hand.holding is None else hand.holding == 0
