@@ -25,6 +25,8 @@ class CostConfig:
     """distance of touching skin from the surface that counts as one"""
     penetration_std: float = 0.0015
     """excess depth that counts as one"""
+    crossing_std: float = 0.0005
+    """distance that a bone has come through a thin wall that counts as one"""
     soft_tissue: float = 0.002
     """depth skin yields where the object is thick"""
     soft_share: float = 0.25

@@ -14,10 +14,11 @@ from contact.objects import ObjectMesh
 from contact.objects.object_set import ObjectSet
 from hand_models import HandModel, HandPose, load_open_hand
 from refine.config import RefineConfig
-from refine.solve.decision import Refined, between, bring_out, brought_out, decide
+from refine.solve.decision import Refined, between, decide
 from refine.solve.fields import expected_variance
 from refine.solve.optimize import Solved
 from refine.solve.score import ScoreWeights, plausibility, score
+from refine.solve.way_out import bring_out, brought_out
 
 RADIUS, SIGMA, WAY = 0.03, 0.01, 0.012
 WEIGHTS = ScoreWeights(bias=-1.0, deep=(0.008, 0.014))

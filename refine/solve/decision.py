@@ -3,8 +3,9 @@
 What was solved for supposes that the hand holds the object. Whether it does, and whether the solution is then better
 than the input, are probabilities: the network's, and that of the score. Where both are sure the solution is returned,
 where they are not the input, and between the two a hand on the way from one to the other, so that the answer changes
-continuously with the input. A hand that stays, or goes part of the way, is brought out of the object where it is
-deeper inside than hands that hold are.
+continuously with the input. Where a bone runs through a thin wall in one of the two, the other is surely better. A hand
+that stays, or goes part of the way, is brought out of the object where it is deeper inside than hands that hold are,
+and none is left with a bone in a thin wall.
 """
 
 from __future__ import annotations
@@ -15,23 +16,16 @@ import torch
 from torch import Tensor
 
 from contact.field import ContactField
-from contact.input_error import TRACKING
 from contact.objects.object_set import ObjectSet
-from contact.terms import SkinOnSurface, SpheresOutside
 from hand_models import HandModel, HandPose
 from hand_models.record import Record
-from hand_models.solver.least_squares import minimize
-from hand_models.solver.states import HandState
 
 from ..config import RefineConfig
-from ..evidence.input_error import prior_of
 from .fields import expected_variance
-from .optimize import Solved, soft_tissue
+from .optimize import Solved
 from .samples import Samples
 from .score import Plausibility, ScoreWeights, plausibility, score
-
-_FREE = 0.002  # metres beyond what skin yields that tell nothing: real grasps as tracked have them too
-_LEAST_PUSH = 0.01  # of the way out: less is not worth a solve
+from .way_out import brought_out, in_walls, push_out
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,9 @@ def decide(
     holding = torch.where(known.isnan(), field.holding, known)
     as_given = plausibility(model, objects, which, given, field)
     before = score(as_given, weights)
-    better = weights.better(best.score - before).masked_fill(stated, 1.0)
+    better = weights.better(best.score - before)
+    through, solved_through = (in_walls(model, objects, which, pose) for pose in (given, best.pose))
+    better = torch.where(through != solved_through, through.to(better), better).masked_fill(stated, 1.0)
     share = between(holding, *config.holds) * between(better, config.undecided, config.sure)
     share = (share if config.gate else (known != 0).to(share)).nan_to_num(0.0) * best.pose.finite()
     moved, after = share > 0, torch.where(share == 1, best.score, before)
@@ -116,44 +112,3 @@ def decide(
 def between(value: Tensor, low: float, high: float) -> Tensor:
     """From 0 at ``low`` and below, in a straight line, to 1 at ``high`` and above."""
     return ((value - low) / (high - low)).clamp(0, 1)
-
-
-def push_out(depth: Tensor, apart: Tensor, weights: ScoreWeights) -> Tensor:
-    """``(B,)`` share of the way out of the object that hands which stay go, 0 to 1: all of it where they are deeper
-    inside than hands that hold are, and where they are known to hold nothing, ``apart (B,)``. One that is merely taken
-    to hold nothing and is in the object after all more probably holds it."""
-    return torch.maximum(between(depth, *weights.deep), (apart & (depth > 0)).to(depth))
-
-
-def brought_out(
-    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, push: Tensor, holding: Tensor,
-    config: RefineConfig,
-) -> tuple[HandPose, Tensor]:  # fmt: skip
-    """Hands that went the share ``push (B,)`` of the way out of their objects, and which of them moved, ``(B,)``."""
-    inside = push > _LEAST_PUSH
-    rows = inside.nonzero()[:, 0]
-    if len(rows):
-        out = bring_out(model, objects, which[rows], pose[rows], holding[rows], config)
-        pose = pose.fill(rows, pose[rows].toward(out, push[rows]))
-    return pose, inside
-
-
-def bring_out(
-    model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, holding: Tensor, config: RefineConfig
-) -> HandPose:  # fmt: skip
-    """``B`` right hands out of their objects by the smallest motion that does it, in what hands as tracked are off by.
-
-    Skin may stay as deep as it yields, `CostConfig.soft_tissue`, and that of hands which hold as deep as tracked
-    ones sink in anyway.
-    """
-    skin, costs = model.contact_points[: config.skin_points], config.costs
-    free = _FREE * holding[:, None]
-    yields = soft_tissue(objects, which, model(pose).vertices[:, skin], costs) + free
-    touch, bones = torch.zeros_like(yields), costs.soft_tissue + free
-    terms = [
-        prior_of(pose, TRACKING, model, None),
-        SkinOnSurface(which, touch, yields, objects.grid, costs.contact_std, costs.penetration_std),
-        SpheresOutside(which, bones, objects.grid, costs.penetration_std),
-    ]
-    found = minimize(HandState.of(pose, model, skin), terms, config.contact).state.pose
-    return found.where(found.finite(), pose)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from contact.crossing import BonesOnTheirSide
 from contact.field import ContactField
 from contact.objects.object_set import ObjectSet
 from contact.terms import FingersApart, SkinOnSurface, SpheresOutside
@@ -158,6 +159,7 @@ def contact_problem(
         *targets.terms(model, c, evidence),
         SkinOnSurface(which, targets.touch, yields, objects.grid, c.contact_std, c.penetration_std),
         SpheresOutside(which, bones, objects.grid, c.penetration_std),
+        BonesOnTheirSide(which, objects, c.crossing_std),
         FingersApart(c.self_penetration_std),
     ]
 

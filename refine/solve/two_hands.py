@@ -22,11 +22,14 @@ from hand_models.solver.least_squares import minimize
 from hand_models.solver.states import Of, PairState, Term
 
 from ..config import RefineConfig
-from .decision import Refined, brought_out, push_out
+from .decision import Refined
 from .fields import expected_variance, weights_path
 from .optimize import contact_problem, field_terms, solved_variance
 from .refine_hands import refine_right_hands
 from .score import ScoreWeights, load_score, plausibility, score
+from .way_out import brought_out, in_walls, push_out
+
+_SURELY = 100.0  # log odds that a hand with a bone in a thin wall is farther from the truth than one without
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,11 @@ def refine_two_hands(
         before = torch.zeros(2, len(both))
         after = torch.full_like(before, -torch.inf)  # a hand that fails has a result that is never taken
         for k, (hand, f) in enumerate(zip(hands, found, strict=True)):
-            before[k, hand.usable] = f.score_before
-            after[k, hand.usable] = (f.score_after - f.margin).masked_fill(f.holding < config.holds[0], -torch.inf)
+            objects, which = ObjectSet.of([hand.object]), torch.zeros(len(hand.pose), dtype=torch.long)
+            through, solved_through = (_SURELY * in_walls(model, objects, which, p) for p in (hand.pose, f.pose))
+            before[k, hand.usable] = f.score_before - through
+            scored = f.score_after - f.margin - solved_through
+            after[k, hand.usable] = scored.masked_fill(f.holding < config.holds[0], -torch.inf)
         accepted = decide(before, after, score_weights.depth * (overlap - score_weights.depth_free).clamp_min(0))
         found = [
             _gated(h, f, a[h.usable], model, score_weights, config)
@@ -107,20 +113,22 @@ def _gated(
     hand: OneHand, refined: Refined, accepted: Tensor, model: HandModel, score_weights: ScoreWeights,
     config: RefineConfig,
 ) -> Refined:  # fmt: skip
-    """With the hands that were not ``accepted`` as they were given, but for what they sank into the object."""
+    """With the hands that were not ``accepted`` as they were given, but for what they sank into the object, and none
+    with a bone in a thin wall."""
     objects, which = ObjectSet.of([hand.object]), torch.zeros(len(hand.pose), dtype=torch.long)
     depth = plausibility(model, objects, which, hand.pose, refined.field).depth
     apart = torch.zeros_like(accepted) if hand.holding is None else hand.holding == 0
     push = push_out(depth, apart, score_weights).masked_fill(accepted, 0.0)
-    stays, left = brought_out(model, objects, which, hand.pose, push, refined.holding, config)
-    after = score(plausibility(model, objects, which, stays, refined.field), score_weights)
-    own = expected_variance(model.joints(stays), refined.field)
+    taken = refined.pose.where(accepted, hand.pose)
+    pose, left = brought_out(model, objects, which, taken, push, refined.holding, config)
+    after = score(plausibility(model, objects, which, pose, refined.field), score_weights)
+    own = expected_variance(model.joints(pose), refined.field)
     return replace(
         refined,
-        pose=refined.pose.where(accepted, stays),
+        pose=pose,
         share=accepted.float(),
         moved=accepted | left,
-        score_after=torch.where(accepted, refined.score_after, torch.where(left, after, refined.score_before)),
+        score_after=torch.where(left, after, torch.where(accepted, refined.score_after, refined.score_before)),
         variance=torch.where(accepted[:, None], refined.variance, own),
     )
 
