@@ -32,7 +32,7 @@ from .files.result_arrays import (
     to_arrays,
     write_arrays,
 )
-from .files.status import Status
+from .files.status import Status, Statuses
 from .solve.samples import Samples
 from .view.grasp import grasp_view
 from .view.pictures import GraspView
@@ -116,8 +116,8 @@ class RefineResult(Viewable):
     rows that failed or are known not to hold the object"""
 
     def __post_init__(self) -> None:
-        if not self.warnings:
-            object.__setattr__(self, "warnings", [[] for _ in self.status])
+        object.__setattr__(self, "warnings", self.warnings or [[] for _ in self.status])
+        object.__setattr__(self, "status", Statuses(self.status))
 
     def __len__(self) -> int:
         return len(self.status)

@@ -332,6 +332,8 @@ def test_kept_hands_come_back_to_the_bit(hands, can, config, never):
     strict = replace(config, weights=never)  # nothing is good enough
     result = refine_grasp(hands, can, config=strict, holding=True)
     assert result.status == [Status.KEPT] * 4
+    assert result[0].status == "kept"  # a single hand's
+    assert result.status != "kept"
     assert same(result.pose, hands)
     torch.testing.assert_close(result.vertices_after, result.vertices_before, rtol=0, atol=0)
     np.testing.assert_array_equal(result.score_after, result.score_before)

@@ -25,18 +25,19 @@ def small_is_large(monkeypatch):
     monkeypatch.setattr(decimation, "OFF", 2e-3)  # in proportion to the triangles, of which holes grow by some
 
 
-def scan(share_missing: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """A dented ball of 20,480 triangles as a scanner sees it, 5 cm in radius, with noise of 0.05 mm."""
+def scan(share_missing: float = 0.0, noise: float = 5e-5) -> tuple[np.ndarray, np.ndarray]:
+    """A dented ball of 20,480 triangles as a scanner sees it, 5 cm in radius, with noise in metres."""
     ball, rng = trimesh.creation.icosphere(subdivisions=5), np.random.default_rng(0)
     vertices = 0.05 * ball.vertices * (1 + 0.1 * np.sin(4 * ball.vertices[:, :1]))
     faces = np.delete(ball.faces, rng.choice(len(ball.faces), int(share_missing * len(ball.faces)), replace=False), 0)
-    return (vertices + rng.normal(0, 5e-5, vertices.shape)).astype(np.float32).astype(np.float64), faces
+    return (vertices + rng.normal(0, noise, vertices.shape)).astype(np.float32).astype(np.float64), faces
 
 
 @pytest.mark.filterwarnings("ignore:object_mesh .* is not watertight")
-@pytest.mark.parametrize("missing", [0.0, 0.05])
-def test_distances_near_the_surface_are_those_of_the_original(missing):
-    vertices, faces = scan(missing)
+@pytest.mark.parametrize(("missing", "noise"), [(0.0, 5e-5), (0.05, 5e-5), (0.0, 4e-4)])
+def test_distances_near_the_surface_are_those_of_the_original(missing, noise):
+    """Also where noise folds the surface over, so that its normals tell nothing of the side."""
+    vertices, faces = scan(missing, noise)
     found = ObjectMesh.from_any((vertices, faces), resolution=64, cache=False)
     assert len(found.faces) < len(faces) / 2
     assert found.watertight == (missing == 0)
@@ -52,20 +53,18 @@ def test_distances_near_the_surface_are_those_of_the_original(missing):
 
 def test_a_decimated_surface_is_near_the_original():
     vertices, faces = scan()
-    fewer, triangles, original = decimate(vertices, faces.astype(np.int64))
-    assert original is not None
+    fewer, triangles = decimate(vertices, faces.astype(np.int64))
     assert len(triangles) <= 8_000
     off = np.sqrt(igl.point_mesh_squared_distance(vertices, fewer, triangles)[0])
-    assert off.max() == pytest.approx(original.off, abs=1e-9)  # so few that all were looked at
     assert off.max() <= decimation.OFF
 
 
 def test_detail_that_needs_its_triangles_keeps_them():
     vertices, faces = scan()
     spikes = vertices * (1 + 0.2 * (np.arange(len(vertices)) % 5 == 0))[:, None]
-    assert decimate(spikes, faces)[2] is None
+    assert decimate(spikes, faces)[1] is faces
     small = trimesh.creation.icosphere(subdivisions=3)
-    assert decimate(small.vertices, small.faces)[2] is None
+    assert decimate(small.vertices, small.faces)[1] is small.faces
 
 
 @pytest.mark.parametrize("kind", ["quad", "two sides", "box without height"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import hashlib
 import importlib
 import re
 import shlex
@@ -22,6 +23,7 @@ from PIL import Image
 
 from contact.objects.box import box_corners
 from contact.perturb import PROTOCOLS
+from contact.weights import DEFAULT
 from hand_models import HandPose, load_open_hand
 from refine import refine_grasp
 from refine.commands import cli
@@ -290,6 +292,12 @@ def test_the_origin_of_every_binary_is_said():
     binary = {p.relative_to(ROOT) for p in shipped if p.suffix in (".npz", ".safetensors", ".png", ".gif", ".mp4")}
     assert binary
     assert {str(path) for path in binary if f"{path.name}`" not in page} == set()
+
+
+def test_the_picture_of_the_readme_was_made_from_the_weights_that_ship():
+    """Else: make demo, look at it, and copy demo_out/before_after.png to docs/."""
+    made_from = Image.open(DOCS / "before_after.png").info["weights"]
+    assert made_from == hashlib.sha256(DEFAULT.read_bytes()).hexdigest()
 
 
 def test_citation_and_issue_forms_are_well_formed():

@@ -89,6 +89,7 @@ def arrangements(content: dict[str, Any]) -> dict[str, Any]:
         "below own names": deep,
         "below pred_mano_params": [{"out": {"pred_mano_params": h["mano"]}, **h["camera"]} for h in deep],
         "wrapped": {"hands": one},
+        "below a name of all frames": {"mine": [one[:2], None, one[2]]},
     }
 
 
@@ -97,7 +98,12 @@ def test_arrangements(tmp_path, sample, form):
     wanted = read_any(saved(tmp_path / "wanted.npz", output(sample)), source="hamer")
     p = read_any(saved(tmp_path / "form.pkl", arrangements(output(sample))[form]), source="hamer")
     same(p, wanted, ("side", "global_orient", "hand_pose", "betas", "transl", "cam_K", "frame_id"))
-    places = {"by number": [0, 0, 4], "frames without a hand": [0, 0, 4], "below own names": [0, 0, 1]}
+    places = {
+        "by number": [0, 0, 4],
+        "frames without a hand": [0, 0, 4],
+        "below a name of all frames": [0, 0, 2],
+        "below own names": [0, 0, 1],
+    }
     assert p.frame_index.tolist() == places.get(form, [0, 0, 1])
 
 

@@ -322,6 +322,7 @@ def more_forms(joints: np.ndarray) -> dict[str, Any]:
         "by side": [{"Right": hand[0]}, {}, {"right": hand[1], "left": None}],
         "holistic tasks": [tasks, {}, tasks],
         "holistic legacy": [legacy, {}, legacy],
+        "label": [{"label" if k == "handedness" else k: v for k, v in h.items()} for h in (hand[0], {}, hand[1])],
         "image alone": [{k: v for k, v in h.items() if k != "worldLandmarks"} for h in (hand[0], {}, hand[1])],
         "arrays": {
             "hand_landmarks": np.stack([image[0], nothing[0], image[1]]), "handedness": "Right",

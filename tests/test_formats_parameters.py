@@ -108,6 +108,12 @@ def test_hoi4d(tmp_path, mano):
     assert p.object_pose[:, 2, 3].tolist() == [0, 4, 8]
     assert p.keypoints_2d[2, 0].tolist() == [14, 14]
     assert error(read_any(folder / "8.pickle", mano_dir=mano), mano, RIGHT.vertices[2:]) < 2e-5
+    saved(folder / "4.pickle", {"poseCoeff": full(RIGHT)[1], "beta": RIGHT.betas[1], "trans": RIGHT.transl[1]})
+    (folder / "8.pickle").write_bytes(b"cut")
+    with pytest.warns(UserWarning, match="1 of 3"):
+        p = read_any(folder, mano_dir=mano)  # a frame without keypoints and a damaged one
+    assert np.isfinite(p.keypoints_2d).all((1, 2)).tolist() == [True, False, False]
+    assert np.isfinite(p.transl).all(1).tolist() == [True, True, False]
 
 
 def oakink2(root: Path) -> Path:

@@ -1,5 +1,6 @@
 """Files that should have been meshes, and meshes in other units than metres: what is wrong is named, with the mend."""
 
+import gzip
 import pickle
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 import trimesh
 
 from contact.objects import ObjectMesh, ObjectSizeError
-from contact.objects.units import HAND, LARGEST, SMALLEST, UNITS, check_size
+from contact.objects.units import HAND, LARGEST, RARE, SMALLEST, UNITS, check_size
 
 CLOUD = np.random.default_rng(0).random((50, 3)) * 0.1
 
@@ -46,6 +47,9 @@ def text(content: str):
         ),
         (text("\ufeff\n<!DOCTYPE html>\n<html><body>Sign in</body></html>"), "HTML page", "download the mesh itself"),
         (text('<html lang="en">'), "HTML page", "download the mesh itself"),
+        (text("404: Not Found"), "a server sent", "check the link"),
+        (lambda path: path.write_bytes(gzip.compress(b"v 0 0 0")), "compressed with gzip", "gunzip"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(60)), "zip archive", "unpack it"),
         (write_torch, "torch.save", "torch.load"),
         (write_old_torch, "torch.save", "torch.load"),
         (write_array, "NumPy array", "numpy.load"),
@@ -82,6 +86,30 @@ def test_point_clouds(tmp_path):
     assert make(trimesh.convex.convex_hull(CLOUD)).watertight  # the mend that is advised
 
 
+@pytest.mark.parametrize("form", ["text", "binary", "binary, strips one by one"])
+def test_triangle_strips_are_read(tmp_path, form):
+    """Of .ply, with -1 between strips; trimesh alone makes clouds of points of them."""
+    corners = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0.1, 0.1, 0], [0, 0.2, 0]])
+    strips = [[0, 1, 2, 3], [4, 2, 3, 1]] if form.endswith("by one") else [[0, 1, 2, 3, -1, 4, 2, 3]]
+    head = f"ply\nformat {'ascii' if form == 'text' else 'binary_little_endian'} 1.0\nelement vertex 5\n"
+    head += "".join(f"property float {axis}\n" for axis in "xyz")
+    head += f"element tristrips {len(strips)}\nproperty list int int vertex_indices\nend_header\n"
+    lists = [[len(strip), *strip] for strip in strips]
+    body = corners.astype("<f4").tobytes() + np.array(lists, "<i4").tobytes()
+    if form == "text":
+        body = "".join(" ".join(map(str, row)) + "\n" for row in [*corners.tolist(), *lists]).encode()
+    (tmp_path / "scan.ply").write_bytes(head.encode() + body)
+    with pytest.warns(UserWarning, match="not watertight"):
+        found = make(tmp_path / "scan.ply")
+    expected = {(0, 1, 2), (1, 2, 3), (2, 3, 4)}
+    assert {tuple(sorted(face)) for face in found.faces.tolist()} == expected
+
+
+def test_a_folder_is_no_mesh(tmp_path):
+    with pytest.raises(FileNotFoundError, match="that is a folder"):
+        make(tmp_path)
+
+
 def test_a_cloud_beside_a_mesh_does_no_harm():
     box = trimesh.creation.box((0.1, 0.1, 0.1))
     assert len(make(trimesh.Scene([box, trimesh.PointCloud(CLOUD)])).faces) == 12
@@ -96,7 +124,7 @@ def test_meshes_without_triangles(tmp_path):
 # Units ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit != RARE])
 @pytest.mark.parametrize("metres", [0.13, 0.19, 0.29])
 def test_the_unit_is_told_from_the_size_of_a_hand(unit, metres):
     """Things about as large as a hand, made in each unit."""
@@ -112,6 +140,11 @@ def test_the_unit_is_told_from_the_size_of_a_hand(unit, metres):
 def test_the_other_units_it_may_be_are_named_with_the_size_they_give():
     with pytest.raises(ObjectSizeError, match=r"probably inches.*0\.28 m.*scale=0\.01 if centimetres \(0\.11 m\)"):
         check_size(10.95)
+
+
+def test_decimetres_are_named_too():
+    with pytest.raises(ObjectSizeError, match=r"scale=0\.1 if decimetres \(0\.28 m\)"):
+        check_size(2.78)
 
 
 @pytest.mark.parametrize("size", np.geomspace(1e-9, 1e9, 61))

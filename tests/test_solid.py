@@ -9,7 +9,7 @@ import trimesh
 from contact.corpus.shapes import demo_shapes
 from contact.objects import ObjectMesh
 from contact.objects.grid import SignedDistanceGrid
-from contact.objects.solid import closed_solid, grid_solid
+from contact.objects.solid import cap_holes, closed_solid, grid_solid
 from refine.measure.volumes import intersection_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:object_mesh .* is not watertight")
@@ -43,6 +43,14 @@ def test_an_open_object_shares_the_volume_of_the_closed_one(name, share):
     true, got = (intersection_volume(balls, ball.faces, obj) for obj in (closed, found))
     assert np.abs(got - true).max() < 0.1e-6
     assert got.sum() == pytest.approx(true.sum(), rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_a_capped_mesh_has_the_volume_of_the_closed_one(share):
+    shape = demo_shapes()["mug"]
+    solid = closed_solid(*cap_holes(*opened(shape, share)))
+    assert solid.volume() == pytest.approx(shape.volume, rel=1e-4)
+    assert ObjectMesh.from_any(opened(shape, share)).solid.volume() == pytest.approx(shape.volume, rel=1e-4)
 
 
 def test_a_mesh_that_encloses_nothing_shares_nothing():

@@ -35,15 +35,16 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
     vertices, faces = _checked(vertices, faces)
     # Single precision is what is kept: hashes and grids are to agree with it.
     vertices = vertices.astype(np.float32).astype(np.float64)
-    vertices, faces = _merged(vertices, faces)
+    vertices, faces, closed = _merged(vertices, faces)
     if len(faces) == 0:
         raise ValueError("object_mesh: all of its faces are degenerate (zero area): pass a mesh with a surface")
-    directed = np.sort(faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1))
-    if (directed[1:] == directed[:-1]).any():  # an edge is run along twice in one direction
-        faces = igl.bfs_orient(faces)[0]
+    if not closed:
+        directed = np.sort(faces.reshape(-1) * (int(faces.max()) + 1) + np.roll(faces, -1, axis=1).reshape(-1))
+        if (directed[1:] == directed[:-1]).any():  # an edge is run along twice in one direction
+            faces = igl.bfs_orient(faces)[0]
+        closed = is_closed(faces)
     body = _bodies(faces)
     faces = _outward(vertices, faces, body)
-    closed = is_closed(faces)
     if closed and body.max() > 0:
         vertices, faces = _united(vertices, faces, body)
     return np.ascontiguousarray(vertices), np.ascontiguousarray(faces), closed
@@ -80,8 +81,8 @@ def _checked(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     return vertices.astype(np.float64), faces.astype(np.int64)
 
 
-def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge equal vertices; drop faces that are degenerate or repeated and vertices that nothing uses.
+def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Merge equal vertices; drop faces that are degenerate or repeated and vertices that nothing uses; is it closed?
 
     A mesh that is closed as it comes is left alone: merging could only weld bodies that touch.
     """
@@ -89,9 +90,9 @@ def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     vertices, faces = _compact(vertices, faces)
     diagonal = np.linalg.norm(np.ptp(vertices, axis=0)) if len(faces) else 0.0
     if diagonal == 0:
-        return vertices, faces[:0]
+        return vertices, faces[:0], False
     if is_closed(faces):
-        return vertices, faces
+        return vertices, faces, True
     x, y, z = np.round((vertices - vertices.min(axis=0)) / (MERGE * diagonal)).astype(np.int64).T
     key = (x * (y.max() + 1) + y) * (z.max() + 1) + z  # below 2⁶³, as each is below 10⁶
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
@@ -108,9 +109,8 @@ def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     area = np.linalg.norm(face_vectors(vertices, faces), axis=1)
     solid = area > 1e-12 * diagonal**2
     # A needle without area may be what closes the mesh: dropping it there would open a seam.
-    if not solid.any() or not is_closed(faces):
-        faces = faces[solid]
-    return _compact(vertices, faces)
+    closed = bool(solid.any()) and is_closed(faces)
+    return *_compact(vertices, faces if closed else faces[solid]), closed
 
 
 def _compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,23 +122,32 @@ def _compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _outward(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Turn inside-out bodies, but leave cavities: closed bodies of negative volume inside another one."""
-    faces = faces.copy()
-    inverted = [b for b in range(body.max() + 1) if _signed_volume(vertices, faces[body == b]) < 0]
-    for b in inverted:
-        rest = faces[(body != b) & ~np.isin(body, inverted)]
-        if len(rest) and is_closed(faces[body == b]):
-            inside = igl.winding_number(vertices, np.ascontiguousarray(rest), vertices[faces[body == b][:1, 0]])
+    inverted = np.flatnonzero(_signed_volumes(vertices, faces, body) < 0)
+    if not len(inverted):
+        return faces
+    faces, rest, order = faces.copy(), faces[~np.isin(body, inverted)], np.argsort(body, kind="stable")
+    for of in np.split(order, np.flatnonzero(np.diff(body[order])) + 1):
+        if body[of[0]] not in inverted:
+            continue
+        if len(rest) and is_closed(faces[of]):
+            inside = igl.winding_number(vertices, np.ascontiguousarray(rest), vertices[faces[of[:1], 0]])
             if abs(inside[0]) > 0.5:
                 continue
-        faces[body == b] = faces[body == b][:, ::-1]
+        faces[of] = faces[of, ::-1]
     return faces
 
 
-def _signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Volume about the mean of the corners: exact for closed meshes, of the right sign for most open ones."""
-    corner = vertices[faces]
-    corner = corner - corner.mean(axis=(0, 1))
-    return float(np.einsum("ij,ij->", corner[:, 0], np.cross(corner[:, 1], corner[:, 2])) / 6)
+def _signed_volumes(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Volume of each body about the middle of it: exact for closed ones, of the right sign for most open."""
+    of_vertex, of_face = np.zeros(len(vertices), dtype=np.int64), np.empty(len(faces))
+    of_vertex[faces] = body[:, None]
+    middle = np.stack([np.bincount(of_vertex, axis) for axis in vertices.T], axis=1)
+    middle /= np.bincount(of_vertex)[:, None]
+    for start in range(0, len(faces), 50_000):  # all at once would take half a gigabyte for a large scan
+        some = faces[start : start + 50_000]
+        away = vertices[some[:, 0]] - middle[body[start : start + 50_000]]
+        of_face[start : start + 50_000] = np.einsum("ij,ij->i", away, face_vectors(vertices, some))
+    return np.bincount(body, of_face) / 6
 
 
 def _united(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,9 +157,9 @@ def _united(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> tuple[
     """
     import manifold3d
 
-    parts = [faces[body == b] for b in range(body.max() + 1)]
-    if any(_signed_volume(vertices, part) < 0 for part in parts):
+    if (_signed_volumes(vertices, faces, body) < 0).any():
         return vertices, faces  # a cavity: bodies are not independent solids
+    parts = [faces[body == b] for b in range(body.max() + 1)]
     boxes = [(vertices[p].min(axis=(0, 1)), vertices[p].max(axis=(0, 1))) for p in parts]
     if all((a[0] > b[1]).any() or (b[0] > a[1]).any() for a, b in combinations(boxes, 2)):
         return vertices, faces
@@ -163,5 +172,5 @@ def _united(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> tuple[
         solids.append(solid)
     union = manifold3d.Manifold.batch_boolean(solids, manifold3d.OpType.Add).to_mesh()
     corners, triangles = np.asarray(union.vert_properties, dtype=np.float64)[:, :3], np.asarray(union.tri_verts)
-    merged = _merged(corners, triangles.astype(np.int64))
-    return merged if len(merged[1]) and is_closed(merged[1]) else (vertices, faces)
+    *merged, closed = _merged(corners, triangles.astype(np.int64))
+    return (merged[0], merged[1]) if closed else (vertices, faces)

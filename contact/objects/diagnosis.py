@@ -8,8 +8,23 @@ from typing import Any
 
 _LFS = b"version https://git-lfs"
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
+_PLAIN = (".obj", ".ply", ".stl", ".off", ".glb")
+"""Meshes that are no archives."""
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """What a file of torch.save begins with, where it is no archive: the pickled magic number."""
+_SENT = "is an error that a server sent in its place: check the link, or log in, and download it again"
+_OTHERS = {
+    b"\x1f\x8b": "is compressed with gzip: unpack it with gunzip",
+    b"\x89PNG": "is a picture",
+    b"\xff\xd8\xff": "is a picture",
+    b"%PDF": "is a PDF document",
+    b"404: not found": _SENT,
+    b"404 not found": _SENT,
+    b'{"message"': _SENT,
+    b'<?xml version="1.0" encoding="utf-8"?><error': _SENT,
+    b'<?xml version="1.0" encoding="utf-8"?>\n<error': _SENT,
+}
+"""What files begin with, in lower case where they are text, that are neither meshes nor hands."""
 _TRIANGLES = "save its vertices and faces as a mesh, trimesh.Trimesh(vertices, faces).export('object.ply')"
 
 
@@ -24,6 +39,8 @@ def not_a_mesh(path: Path) -> str | None:
         return placeholder
     if start.startswith(_OLD_TORCH) or _is_torch_archive(path):
         return f"is a file of torch.save: load it with torch.load(path, weights_only=True) and {_TRIANGLES}"
+    if start.startswith(b"PK\x03\x04") and path.suffix.lower() in _PLAIN:
+        return "is a zip archive: unpack it, and give the mesh in it"
     if start.startswith(b"\x93NUMPY"):
         return f"is a NumPy array: load it with numpy.load and {_TRIANGLES}"
     return None
@@ -31,7 +48,7 @@ def not_a_mesh(path: Path) -> str | None:
 
 def stands_for(start: bytes, what: str) -> str | None:
     """What a file that begins with ``start`` is in place of ``what``, such as "mesh", and the mend; None if neither
-    nothing, nor a Git LFS pointer, nor a web page."""
+    nothing, nor a Git LFS pointer, nor a web page, nor another file of a kind that is known."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         return "is empty (0 bytes): an interrupted download or export? Fetch or export it again"
@@ -42,7 +59,7 @@ def stands_for(start: bytes, what: str) -> str | None:
             f"is an HTML page saved under a {what}'s name, such as a login or error page: open the link in a browser"
             f" (on GitHub take the 'raw' one) and download the {what} itself"
         )
-    return None
+    return next((said for mark, said in _OTHERS.items() if start.startswith(mark) or text.startswith(mark)), None)
 
 
 def _is_torch_archive(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from scipy import ndimage
 
 from hand_models.atomic import write_atomically
 
-from .decimation import Original
+from .decimation import OFF
 from .grid import SignedDistanceGrid
-from .surface_points import normals_at
+from .surface_points import RAY_UNITS, face_vectors
 
 BAND = 2.5
 """Every node within this many cells of the surface is computed exactly; more than √3 keeps the signs right."""
@@ -31,9 +31,11 @@ FORMAT = 1
 CACHE_LIMIT_BYTES = 2_000_000_000
 """The cached grids that were used longest ago are deleted beyond this."""
 SHARP = 5e-4
-"""Metres from the surface within which a decimated mesh's distances are the original's."""
+"""Metres from the surface within which a simpler mesh does not stand for this one."""
 ABANDONED_SECONDS = 3600.0
 """A temporary file of this age belongs to a writer that was killed."""
+Distances = Callable[[np.ndarray], np.ndarray]
+"""From points (N, 3) to distances (N,), metres"""
 
 
 def build_grid(
@@ -43,7 +45,7 @@ def build_grid(
     margin: float = 0.02,
     *,
     closed: bool | None = None,
-    original: Original | None = None,
+    simpler: tuple[np.ndarray, np.ndarray] | None = None,
     cache: bool = True,
 ) -> SignedDistanceGrid:
     """Signed-distance grid of a triangle mesh.
@@ -64,9 +66,9 @@ def build_grid(
         resolution: the number of nodes is about ``resolution ** 3``; the longest side of the box gets at
             least ``resolution`` cells, more when the box is flat or elongated.
         margin: metres of free space around the mesh that the box includes.
-        closed: whether the mesh, or its original, is watertight with one orientation; looked at when None.
-        original: the mesh that this one was decimated from: in all cells that come as near to its surface as
-            `SHARP`, distances are those from it.
+        closed: whether the mesh is watertight with one orientation; looked at when None.
+        simpler: a mesh of fewer triangles, `OFF` from it at most, which stands for it in cells farther off than
+            `SHARP`.
         cache: keep the result in the user's cache folder and look there first.
 
     Returns:
@@ -84,12 +86,11 @@ def build_grid(
     if not margin >= 0:
         raise ValueError(f"margin must be 0 or more metres, got {margin}")
     closed = is_closed(faces) if closed is None else closed
-    from_mesh = [vertices, faces] if original is None else [vertices, faces, original.vertices, original.faces]
-    path = _cache_path(from_mesh, resolution, margin) if cache else None
+    path = _cache_path(vertices, faces, resolution, margin) if cache else None
     found = None if path is None else _read(path)
     if found is None:
-        origin, spacing, shape = _layout(from_mesh[0 if original is None else 2], resolution, margin)
-        values = _fill(vertices, faces, origin.astype(np.float64), spacing, shape, closed, original)
+        origin, spacing, shape = _layout(vertices, resolution, margin)
+        values = _fill(vertices, faces, origin.astype(np.float64), spacing, shape, closed, simpler)
         found = values, origin, spacing
         if path is not None:
             _write(path, *found)
@@ -117,57 +118,38 @@ def _layout(vertices: np.ndarray, resolution: int, margin: float) -> tuple[np.nd
 
 def _fill(
     vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray,
-    closed: bool, original: Original | None,
+    closed: bool, simpler: tuple[np.ndarray, np.ndarray] | None,
 ) -> np.ndarray:  # fmt: skip
     """Node values (nx, ny, nz) float32."""
-    values = _unsigned(vertices, faces, origin, spacing, shape)
+    if simpler is None:
+        values = _unsigned(distance_query(vertices, faces), origin, spacing, shape)
+    else:
+        tree = _Tree(vertices, faces)
+        values = _unsigned(distance_query(*simpler), origin, spacing, shape)
+        near = values <= SHARP + OFF + np.sqrt(3) * spacing  # all corners of cells that come as near as SHARP
+        values[near] = tree.distance(origin + spacing * np.argwhere(near))
+    # Rays are for few nodes and many triangles: winding numbers would take a second and more to prepare.
+    side = tree.side if simpler is not None and closed else lambda points: winding_sign(vertices, faces, points)
     clear = values > spacing / 2
     near = np.argwhere(~clear)
-    values[~clear] *= winding_sign(vertices, faces, origin + spacing * near)
     if closed:
         region, count = ndimage.label(clear)
         # One question per region, at its node farthest from the surface.
         deepest = ndimage.maximum_position(values, region, np.arange(1, count + 1)) if count else []
-        sign = winding_sign(vertices, faces, origin + spacing * np.array(deepest).reshape(-1, 3))
-        values *= np.concatenate([[1.0], sign]).astype(np.float32)[region]
+        asked = np.concatenate([np.array(deepest, dtype=near.dtype).reshape(-1, 3), near])
+        sign = side(origin + spacing * asked).astype(np.float32)
+        values[~clear] *= sign[count:]
+        values *= np.concatenate([np.ones(1, np.float32), sign[:count]])[region]
     else:
-        far = np.argwhere(clear)
-        values[clear] *= _winding_sign_blockwise(vertices, faces, origin, spacing, far, values[clear])
-    if original is not None:
-        _sharpen(values, original, origin, spacing, closed)
-    if not closed:
+        values[~clear] *= side(origin + spacing * near)
+        far, like = np.argwhere(clear), (vertices, faces) if simpler is None else simpler
+        values[clear] *= _winding_sign_blockwise(*like, origin, spacing, far, values[clear])
         _bound_by_sign_changes(values, spacing)
     return values
 
 
-def _sharpen(values: np.ndarray, original: Original, origin: np.ndarray, spacing: float, closed: bool) -> None:
-    """Replace the node values (nx, ny, nz) of a decimated mesh by the original's near the surface, in place.
-
-    A node has the decimated mesh's sign, but where it may lie between the two surfaces: there the original is asked.
-    If that is closed, its normal at the nearest point tells as well as the winding number does (Baerentzen and
-    Aanaes 2005), which takes a second and more to prepare.
-    """
-    vertices, faces, off = original
-    near = np.abs(values) <= SHARP + off + np.sqrt(3) * spacing  # all corners of cells that come as near as SHARP
-    nodes = origin + spacing * np.argwhere(near)
-    tree = igl.AABB()
-    tree.init(vertices, faces)
-    squared, face, nearest = tree.squared_distance(vertices, faces, nodes)
-    signed = values[near].astype(np.float64)
-    between = np.abs(signed) + np.sqrt(squared) <= 2 * off
-    if closed:
-        normal = normals_at(vertices, faces, face[between], nearest[between])
-        signed[between] = np.einsum("ij,ij->i", normal, nodes[between] - nearest[between])
-    else:
-        signed[between] = winding_sign(vertices, faces, nodes[between])
-    values[near] = np.copysign(np.sqrt(squared), signed)
-
-
-def _unsigned(
-    vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, spacing: float, shape: np.ndarray
-) -> np.ndarray:
+def _unsigned(distance: Distances, origin: np.ndarray, spacing: float, shape: np.ndarray) -> np.ndarray:
     """Distances (nx, ny, nz) float32 without sign, coarse to fine."""
-    distance = distance_query(vertices, faces)
     coarse = (shape - 1) // 4 + 1
     values = distance(origin + 4 * spacing * np.indices(coarse).reshape(3, -1).T)
     values = values.astype(np.float32).reshape(coarse)
@@ -183,7 +165,7 @@ def _unsigned(
     return values
 
 
-def distance_query(vertices: np.ndarray, faces: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def distance_query(vertices: np.ndarray, faces: np.ndarray) -> Distances:
     """A function from points (N, 3) to their exact distances (N,) from a mesh, without sign.
 
     Open3D answers where it is installed (the extra ``[open3d]``), in about two thirds of the time and in
@@ -212,8 +194,12 @@ def is_closed(faces: np.ndarray) -> bool:
     """Whether every directed edge of the faces (F, 3) is met once by its reverse: watertight, one orientation."""
     start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
     size = int(faces.max()) + 1
-    forward, backward = np.sort(start * size + end), np.sort(end * size + start)
-    return bool((np.diff(forward) > 0).all() and np.array_equal(forward, backward))
+    forward, backward = start * size, end * size
+    forward += end
+    backward += start
+    forward.sort()
+    backward.sort()
+    return bool((forward[1:] > forward[:-1]).all() and np.array_equal(forward, backward))
 
 
 def winding_sign(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -224,6 +210,32 @@ def winding_sign(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) ->
     """
     winding = igl.fast_winding_number(vertices, faces, np.ascontiguousarray(points))
     return np.where(winding > 0.5, -1.0, 1.0)
+
+
+class _Tree:
+    """Distances from a closed mesh and sides of it, by one tree of boxes around its triangles.
+
+    All is in units of `RAY_UNITS`, as rays need.
+    """
+
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+        self._mesh, self._tree = (np.ascontiguousarray(vertices * RAY_UNITS), faces), igl.AABB()
+        self._tree.init(*self._mesh)
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """Metres (N,), without sign, of points (N, 3)."""
+        squared = self._tree.squared_distance(*self._mesh, np.ascontiguousarray(points * RAY_UNITS))[0]
+        return np.sqrt(squared) / RAY_UNITS
+
+    def side(self, points: np.ndarray) -> np.ndarray:
+        """As `winding_sign` says it, which a ray outward counts where the mesh is closed."""
+        (vertices, faces), points = self._mesh, np.ascontiguousarray(points * RAY_UNITS)
+        outward = points - (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+        hits = self._tree.intersect_ray(vertices, faces, points, outward)
+        row = np.repeat(np.arange(len(points)), np.fromiter(map(len, hits), np.int64, len(points)))
+        met = np.array([face for of_ray in hits for face, *_ in of_ray], dtype=np.int64)
+        leaves = np.sign(np.einsum("ij,ij->i", face_vectors(vertices, faces[met]), outward[row]))
+        return np.where(np.bincount(row, leaves, len(points)) > 0.5, -1.0, 1.0)
 
 
 def _winding_sign_blockwise(
@@ -268,13 +280,13 @@ def cache_folder() -> Path | None:
     return folder / "grids" if folder.is_absolute() else None  # it is not where the user has no home folder
 
 
-def _cache_path(arrays: Sequence[np.ndarray], resolution: int, margin: float) -> Path | None:
-    """Where the grid of a mesh lies, whose vertices and faces these are."""
+def _cache_path(vertices: np.ndarray, faces: np.ndarray, resolution: int, margin: float) -> Path | None:
+    """Where the grid of a mesh lies."""
     folder = cache_folder()
     if folder is None:
         return None
-    key = hashlib.sha256(f"{FORMAT} {resolution} {margin!r} {arrays[0].shape}".encode())
-    for array in arrays:
+    key = hashlib.sha256(f"{FORMAT} {resolution} {margin!r} {vertices.shape}".encode())
+    for array in (vertices, faces):
         key.update(np.ascontiguousarray(array).data)
     return folder / f"{key.hexdigest()[:40]}.npz"
 

@@ -22,6 +22,7 @@ from .grid import SignedDistanceGrid
 from .grid_build import build_grid
 from .hierarchy import LEVELS, PointHierarchy, build_hierarchy
 from .surface_points import corner_normals, face_vectors, farthest_point_order, first_hit, sample_surface
+from .tri_strips import from_strips
 from .units import check_size
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class ObjectMesh:
                 " number, and penetration near its openings is approximate",
                 stacklevel=2,
             )
-        vertices, faces, original = decimate(vertices, faces)
+        whole, (vertices, faces) = (vertices, faces), decimate(vertices, faces)
+        simpler = (vertices, faces) if len(faces) < len(whole[1]) else None
         surface = _surface(vertices, faces, n_points, seed)
         vertex, points, normals, thickness = (torch.from_numpy(x.astype(np.float32)) for x in (vertices, *surface))
         return cls(
@@ -117,7 +119,7 @@ class ObjectMesh:
             points=points,
             normals=normals,
             thickness=thickness,
-            grid=build_grid(vertices, faces, resolution, closed=closed, original=original, cache=cache),
+            grid=build_grid(*whole, resolution, closed=closed, simpler=simpler, cache=cache),
             hierarchy=build_hierarchy(points) if n_points == LEVELS[0] else None,
             name=name or found_name,
             watertight=closed,
@@ -132,11 +134,11 @@ class ObjectMesh:
 
     @cached_property
     def solid(self) -> Manifold:
-        """The object as a solid body: its mesh where that is closed, else what its grid has inside (`grid_solid`)."""
-        from .solid import closed_solid, grid_solid
+        """The object as a solid body: its mesh, with holes capped, else what its grid has inside (`grid_solid`)."""
+        from .solid import cap_holes, closed_solid, grid_solid
 
-        vertices, faces = self.vertices.cpu().double().numpy(), self.faces.cpu().numpy()
-        return (closed_solid(vertices, faces) if self.watertight else None) or grid_solid(self.grid)
+        mesh = self.vertices.cpu().double().numpy(), self.faces.cpu().numpy()
+        return closed_solid(*(mesh if self.watertight else cap_holes(*mesh))) or grid_solid(self.grid)
 
     @cached_property
     def diameter(self) -> float:
@@ -180,7 +182,8 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
     if isinstance(source, str | PathLike):
         path = Path(source).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"object_mesh: there is no file {str(path)!r}: check the path")
+            mend = "that is a folder; give the mesh file in it" if path.is_dir() else "check the path"
+            raise FileNotFoundError(f"object_mesh: there is no file {str(path)!r}: {mend}")
         name = path.stem
         if found := not_a_mesh(path):
             raise ValueError(f"object_mesh: {str(path)!r} {found}")
@@ -195,8 +198,11 @@ def read_source(source: Any) -> tuple[np.ndarray, np.ndarray, str]:
     else:
         where = type(source).__name__
     if isinstance(source, trimesh.Scene):
+        parts = list(source.geometry.values())
+        if len(parts) == 1 and isinstance(parts[0], trimesh.PointCloud) and (mesh := from_strips(parts[0])) is not None:
+            source = trimesh.Scene(mesh)
         if not any(len(getattr(part, "faces", ())) for part in source.geometry.values()):
-            points = sum(count_points(part) or 0 for part in source.geometry.values())
+            points = sum(count_points(part) or 0 for part in parts)
             raise ValueError(f"object_mesh: {where} {without_triangles(points)}")
         source = source.to_mesh()
     if isinstance(source, trimesh.Trimesh):

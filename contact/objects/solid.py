@@ -1,4 +1,4 @@
-"""Objects and hands as solid bodies, for exact booleans: of a closed mesh, or of a signed-distance grid."""
+"""Objects and hands as solid bodies, for exact booleans: of a mesh, closed where it is not, or of a distance grid."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from itertools import product
 import igl
 import numpy as np
 from manifold3d import Error, Manifold, Mesh64
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from .grid import SignedDistanceGrid
 
 SMOOTHED = 0.02
 """Cells by which the level set of a grid is simplified; the grid itself is off by more."""
+EMPTY = 1e-12
+"""Cubic metres: what encloses less, such as a sheet of two sides, is no solid."""
 _CUBE = ((0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1))
 """Corners of a cell in the order of marching cubes."""
 
@@ -22,7 +26,27 @@ def closed_solid(vertices: np.ndarray, faces: np.ndarray) -> Manifold | None:
     if np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0:
         faces = faces[:, ::-1]
     solid = Manifold(Mesh64(np.ascontiguousarray(vertices), np.ascontiguousarray(faces, dtype=np.uint64)))
-    return solid if solid.status() == Error.NoError and not solid.is_empty() else None
+    return solid if solid.status() == Error.NoError and solid.volume() > EMPTY else None
+
+
+def cap_holes(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A mesh (V, 3), (F, 3) of one orientation with a fan over each of its holes, from the middle of the rim.
+
+    It is closed then but for rims that are no loops; those where faces meet three to an edge are left as they are.
+    """
+    start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
+    size = int(faces.max()) + 1
+    rim = ~np.isin(start * size + end, end * size + start)
+    start, end = start[rim], end[rim]
+    # An edge of a rim goes on where it ends; at a corner of several rims, which one goes on as which is all the same.
+    leaving, arriving = np.argsort(start, kind="stable"), np.argsort(end, kind="stable")
+    if not len(start) or not np.array_equal(start[leaving], end[arriving]):
+        return vertices, faces
+    follows = coo_matrix((np.ones(len(start)), (arriving, leaving)), (len(start), len(start)))
+    hole = connected_components(follows, directed=False)[1]
+    middle = np.stack([np.bincount(hole, axis) for axis in vertices[start].T], axis=1) / np.bincount(hole)[:, None]
+    fans = np.stack([end, start, len(vertices) + hole], axis=1)
+    return np.concatenate([vertices, middle]), np.concatenate([faces, fans])
 
 
 def grid_solid(grid: SignedDistanceGrid) -> Manifold:

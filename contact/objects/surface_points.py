@@ -14,7 +14,7 @@ CREASE = np.deg2rad(35.0)
 
 def face_vectors(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Normals (F, 3) of triangles, each as long as twice its area."""
-    a, b, c = vertices[faces].swapaxes(0, 1)
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
     return np.cross(b - a, c - a)
 
 
@@ -60,22 +60,6 @@ def farthest_point_order(points: np.ndarray) -> np.ndarray:
         nearest[order[i - 1]] = -1.0  # never again, even among points that coincide
         order[i] = np.argmax(nearest)
     return order
-
-
-def normals_at(vertices: np.ndarray, faces: np.ndarray, face: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Directions (n, 3), not of unit length, that point outward from points (n, 3) on a face (n,) each.
-
-    Within a face they are its normal; on its rim, the mean of its corners' normals by the points' weights.
-    """
-    a, b, c = vertices[faces[face]].swapaxes(0, 1)
-    normal = np.cross(b - a, c - a)
-    area = np.maximum(np.einsum("ij,ij->i", normal, normal), 1e-300)
-    weight = np.stack(
-        [np.einsum("ij,ij->i", np.cross(end - start, points - start), normal) / area
-         for start, end in ((b, c), (c, a), (a, b))], axis=1,
-    )  # fmt: skip
-    corner = igl.per_vertex_normals(vertices, faces, igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE)[faces[face]]
-    return np.where(weight.min(axis=1, keepdims=True) > 1e-6, normal, np.einsum("nk,nkd->nd", weight, corner))
 
 
 def corner_normals(

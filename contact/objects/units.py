@@ -12,8 +12,10 @@ HAND = 0.19
 """Metres from the wrist to the tip of the middle finger of an adult; what is held is of that order."""
 HELD = (0.02, 1.0)
 """Metres: diagonals that a second guess is worth naming for."""
-UNITS = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254}
+UNITS = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "decimetres": 0.1}
 """Metres in one."""
+RARE = "decimetres"
+"""Named after all others."""
 
 
 class ObjectSizeError(ValueError):
@@ -68,9 +70,11 @@ def probable_units(raw: float, given: bool = False) -> list[tuple[str, float]]:
     """
     units = UNITS | ({"metres": 1.0} if given else {})
     if not given and raw < SMALLEST:
-        units = {f"{name} turned into metres twice": round(1 / factor, 2) for name, factor in UNITS.items()}
+        units = {
+            f"{name} turned into metres twice": round(1 / factor, 2) for name, factor in UNITS.items() if name != RARE
+        }
     fitting = [(name, factor) for name, factor in units.items() if SMALLEST <= raw * factor <= LARGEST]
-    return sorted(fitting, key=lambda unit: abs(math.log(raw * unit[1] / HAND)))
+    return sorted(fitting, key=lambda unit: (unit[0] == RARE, abs(math.log(raw * unit[1] / HAND))))
 
 
 def _metres(size: float) -> str:

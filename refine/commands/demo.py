@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from contact.corpus.motions import MotionConfig, make_motion
 from contact.corpus.shapes import demo_shapes
 from contact.objects import ObjectMesh
 from contact.perturb import perturb
+from contact.weights import DEFAULT
 from hand_models import HandModel, HandPose, load_hand_model
 
 from ..api import refine_grasp
@@ -196,5 +198,6 @@ def draw_sheet(cases: list[Case], options: DemoOptions) -> Path:
         captions = (f"{when}: {error:.0f} mm" for when, error in zip(_WHEN, case.error_mm, strict=True))
         rows.append(Row(case.title, *pictures, *captions))
     path = options.out / "before_after.png"
-    before_after_sheet(rows, path, columns=2, title="regrasp: noisy grasps, before and after")
+    title = "regrasp: noisy grasps, before and after"
+    before_after_sheet(rows, path, columns=2, title=title, weights=sha256(DEFAULT.read_bytes()).hexdigest())
     return path

@@ -6,6 +6,7 @@ the side-car, whose paths may not leave its root folder.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import math
 from collections.abc import Iterable
@@ -193,6 +194,8 @@ def _load_unchanged(entry: ObjectEntry, side: str, changed: int, size: int) -> O
             f"{entry.path}: its sha256 is {digest[:12]}…, the side-car says {entry.sha256[:12]}…; "
             "fetch the mesh again or mend the side-car."
         )
+    atexit.unregister(_load_unchanged.cache_clear)
+    atexit.register(_load_unchanged.cache_clear)  # manifold3d speaks of leaks where solids outlive the interpreter
     # Here, because it needs torch and this module is also read by --help.
     from contact.objects import ObjectSizeError
 

@@ -35,6 +35,15 @@ class Status(str, Enum):
         }[self.value]
 
 
+class Statuses(list[Status]):
+    """A status for each row; that of a single one also equals its own: ``result.status == "kept"``."""
+
+    def __eq__(self, other: object) -> bool:
+        return (len(self) == 1 and self[0] == other) if isinstance(other, str) else super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of every list
+
+
 def statuses(usable: Tensor, holds: Tensor, way: Tensor, touches: Tensor) -> list[Status]:
     """Status of each row ``(B,)``.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from hand_models.atomic import write_atomically
 
@@ -177,16 +178,19 @@ class Row:
     after_caption: str = "after"
 
 
-def write_png(picture: np.ndarray | Image.Image, path: str | PathLike[str]) -> Path:
-    """Write a picture (H, W, 3) uint8 as PNG; returns the path."""
+def write_png(picture: np.ndarray | Image.Image, path: str | PathLike[str], weights: str = "") -> Path:
+    """Write a picture (H, W, 3) uint8 as PNG, which notes the ``weights`` it was made from; returns the path."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    return write_atomically(path, lambda stream: image.save(stream, format="PNG"))
+    note = PngInfo()
+    note.add_text("weights", weights)
+    return write_atomically(path, lambda stream: image.save(stream, format="PNG", pnginfo=note))
 
 
 def before_after_sheet(
-    rows: Sequence[Row], path: str | Path | None = None, *, columns: int = 2, title: str = ""
+    rows: Sequence[Row], path: str | Path | None = None, *, columns: int = 2, title: str = "", weights: str = ""
 ) -> Image.Image:
-    """Lay out labelled before/after pairs on one sheet, `columns` pairs a line; written to `path` as PNG.
+    """Lay out labelled before/after pairs on one sheet, `columns` pairs a line; written to `path` as PNG, which notes
+    the ``weights`` it was made from.
 
     Returns the pillow image. Raises ValueError when there is nothing to lay out or sizes differ.
     """
@@ -217,5 +221,5 @@ def before_after_sheet(
             draw.text((x + 0.7 * unit, upper + band + 0.6 * unit), caption, (96, 104, 116), small)
         draw.text((left, upper + band / 2), row.label, (40, 44, 52), words, anchor="lm")
     if path is not None:
-        write_png(sheet, path)
+        write_png(sheet, path, weights)
     return sheet

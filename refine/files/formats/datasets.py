@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from ..predictions import Predictions
-from .columns import number_in, whole
+from .columns import each_file, number_in, whole
 from .files import field, head, json_names, naming, npz_names, numbers, read_tree, text_lines
 from .format import Format, Side
 from .frame_walk import listed
@@ -85,10 +85,13 @@ def _hoi4d(path: Path, object_id: str | None) -> Iterator[RawHand]:
         files.sort(key=lambda file: (file.parent, number_in(file.stem) or 0, file.name))
         if not files:
             raise ValueError("holds no <frame>.pickle.")
-    for file in files:
+
+    def read(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with naming(file):
             values = _fields(read_tree(file))
-            more = {"keypoints_2d": numbers("kps2D", values["kps2D"], 21, 2)[None]} if "kps2D" in values else {}
+            return values, {"keypoints_2d": numbers("kps2D", values["kps2D"], 21, 2)[None]} if "kps2D" in values else {}
+
+    for file, (values, more) in zip(files, each_file(files, read, lambda file: ({}, {})), strict=True):
         side = "left" if "left" in str(file).lower() else "right"
         yield RawHand(
             values, side, str(file), _number(number_in(file.stem)), [file.stem], None, object_id or "", more=more

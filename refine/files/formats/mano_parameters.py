@@ -90,7 +90,9 @@ def hand_columns(
     if not flat:
         return {"side": np.zeros(0, np.str_), "object_id": np.zeros(0, np.str_), **pose_columns(0, ())}
     with_object = any("object_pose" in row for row in flat)
-    columns = stacked(flat, {name: _EMPTY[name] for name in _EMPTY if name != "object_pose" or with_object})
+    shapes = {name: shape for name, shape in _EMPTY.items() if name != "object_pose" or with_object}
+    shapes |= {name: np.shape(value)[1:] for hand in hands for name, value in hand.more.items()}
+    columns = stacked(flat, shapes)
     if (columns["frame_index"] < 0).any():
         del columns["frame_index"]
     parameters = [columns.pop(name) for name in ("orient", "fingers", "betas", "transl")]

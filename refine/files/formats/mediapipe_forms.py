@@ -28,7 +28,7 @@ WORLD = (
     "world_landmarks",
 )  # fmt: skip
 HOLISTIC = ("left_hand_landmarks", "right_hand_landmarks", "leftHandLandmarks", "rightHandLandmarks")
-_SIDES = ("handedness", "handednesses", "multi_handedness", "multiHandedness")
+_SIDES = ("handedness", "handednesses", "multi_handedness", "multiHandedness", "label", "side")
 _LEGACY = ("multi_hand_landmarks", "multiHandLandmarks", "multi_handedness", "multiHandedness")
 _NUMBER = ("frame_index", "frame", "frame_idx", "frame_number")
 _NAME = ("frame_id", "image", "image_path", "imgname", "file_name", "filename")
