@@ -25,7 +25,7 @@ from .fields import expected_variance
 from .optimize import Solved
 from .samples import Samples
 from .score import Plausibility, ScoreWeights, plausibility, score
-from .way_out import brought_out, in_walls, push_out
+from .way_out import FAR, brought_out, in_walls, push_out
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def decide(
     as_given = plausibility(model, objects, which, given, field)
     before = score(as_given, weights)
     better = weights.better(best.score - before)
-    through, solved_through = (in_walls(model, objects, which, pose) for pose in (given, best.pose))
+    # Neither with a bone in a wall, unless that is no more than the input may be off by anyway.
+    far = (2 * given_var.mean(1).sqrt()).nan_to_num(FAR).clamp_max(FAR)
+    near_out, _ = brought_out(model, objects, which, given, torch.zeros_like(before), holding, config, far)
+    through, solved_through = (in_walls(model, objects, which, pose) for pose in (near_out, best.pose))
     better = torch.where(through != solved_through, through.to(better), better).masked_fill(stated, 1.0)
     share = between(holding, *config.holds) * between(better, config.undecided, config.sure)
     share = (share if config.gate else (known != 0).to(share)).nan_to_num(0.0) * best.pose.finite()
@@ -96,7 +99,7 @@ def decide(
         depth = depth.index_copy(0, part, measured(part).depth)
     # A solution has been brought out already, as far as its contact lets it.
     push = push_out(depth, known == 0, weights) * (1 - share)
-    returned, pushed = brought_out(model, objects, which, returned, push, holding, config)
+    returned, pushed = brought_out(model, objects, which, returned, push, holding, config, far)
     if pushed.any():
         measured(pushed.nonzero()[:, 0])
         moved = moved | pushed

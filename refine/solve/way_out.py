@@ -26,6 +26,9 @@ _FREE = 0.002  # metres beyond what skin yields that tell nothing: real grasps a
 _LEAST_PUSH = 0.01  # of the way out: less is not worth a solve
 _STEPS = (0.004, 0.008, 0.012, 0.016, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.3)  # metres that a hand is lifted off
 _CLEAR = 0.001  # metres that bones of hands lifted off keep
+FAR = 2 * TRACKING.translation
+"""Metres, mean of the joints, that a hand goes out of a wall at most: what trackers err by. A hand that has to go
+farther is not where it was given, and to get it out alone would not tell where it is."""
 
 
 def push_out(depth: Tensor, apart: Tensor, weights: ScoreWeights) -> Tensor:
@@ -38,20 +41,23 @@ def push_out(depth: Tensor, apart: Tensor, weights: ScoreWeights) -> Tensor:
 
 def brought_out(
     model: HandModel, objects: ObjectSet, which: Tensor, pose: HandPose, push: Tensor, holding: Tensor,
-    config: RefineConfig,
+    config: RefineConfig, far: Tensor | float = FAR,
 ) -> tuple[HandPose, Tensor]:  # fmt: skip
     """Hands that went the share ``push (B,)`` of the way out of their objects, and all of it where a bone is in a thin
-    wall; and which of them moved, ``(B,)``."""
+    wall, if that is not as far as ``far (B,)``, metres; and which of them moved, ``(B,)``."""
     inside = push > _LEAST_PUSH
     rows = inside.nonzero()[:, 0]
     if len(rows):
         out = bring_out(model, objects, which[rows], pose[rows], holding[rows], config)
         pose = pose.fill(rows, pose[rows].toward(out, push[rows]))
-    crossing = in_walls(model, objects, which, pose)
-    rows = crossing.nonzero()[:, 0]
+    rows = in_walls(model, objects, which, pose).nonzero()[:, 0]
     if len(rows):
-        pose = pose.fill(rows, out_of_walls(model, objects, which[rows], pose[rows], holding[rows], config))
-    return pose, inside | crossing
+        out = out_of_walls(model, objects, which[rows], pose[rows], holding[rows], config)
+        way = (model.joints(out) - model.joints(pose[rows])).norm(dim=2).mean(1)
+        near = way <= (far[rows] if isinstance(far, Tensor) else far)
+        pose = pose.fill(rows[near], out[near])
+        inside = inside.index_fill(0, rows[near], True)
+    return pose, inside
 
 
 def bring_out(
