@@ -192,4 +192,5 @@ class Of(Record):
     def linearize(self, state: PairState) -> list[NormalEquations]:
         mine = getattr(state, self.half)
         start = 0 if self.half == "first" else state.first.dim
-        return [mine.assemble(self.term.linearize(mine)).embedded(state.dim, start)]
+        parts = self.term.linearize(mine)
+        return [mine.assemble(parts).embedded(state.dim, start)] if parts else []

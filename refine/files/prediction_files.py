@@ -248,6 +248,13 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
+def _has_motions(file: Any) -> bool:
+    """Whether a row of an open Parquet file is of a recording."""
+    if "sequence_id" not in file.schema_arrow.names:
+        return False
+    return any(file.read(columns=["sequence_id"])["sequence_id"].unique().to_pylist())
+
+
 def parquet_pieces(
     path: Path,
     size: int | Callable[[int, bool], int],
@@ -265,7 +272,7 @@ def parquet_pieces(
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             total = file.metadata.num_rows if limit is None else min(limit, file.metadata.num_rows)
-            size = size if isinstance(size, int) else size(total, "sequence_id" in file.schema_arrow.names)
+            size = size if isinstance(size, int) else size(total, _has_motions(file))
             start, waiting = 0, file.schema_arrow.empty_table()
             if total == 0:
                 yield Predictions.from_columns({**absent, **_arrow_columns(waiting, 0)})
