@@ -235,7 +235,9 @@ class HandPose(Record):
             other: ``B`` hands of the same side.
             share: ``(B,)`` of the way; 0 stays, 1 arrives.
         """
-        turn = log_so3(exp_so3(other.global_orient) @ exp_so3(self.global_orient).transpose(-1, -2))
-        pose = (other.hand_pose - self.hand_pose).flatten(1)
-        delta = torch.cat([other.transl - self.transl, turn, pose, other.betas - self.betas], 1)
-        return self.retract(share[:, None] * delta)
+        return self.retract(share[:, None] * torch.cat([other.offset(self), other.betas - self.betas], 1))
+
+    def offset(self, origin: HandPose) -> Tensor:
+        """``(B, 51)`` the tangent vector along which `retract` moves ``origin`` here, but for betas."""
+        turn = log_so3(exp_so3(self.global_orient) @ exp_so3(origin.global_orient).transpose(-1, -2))
+        return torch.cat([self.transl - origin.transl, turn, (self.hand_pose - origin.hand_pose).flatten(1)], 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..pose import HandPose
 from ..record import Record, shared
-from ..rotations import exp_so3, left_jacobian, log_so3
+from ..rotations import left_jacobian, log_so3
 from .sequence import SequenceEquations, SequenceState, frames_of
 from .terms import pseudo_huber
 
@@ -60,11 +60,8 @@ class CorrelatedInput(_OfSequences):
 
     def linearize(self, state: SequenceState) -> list[SequenceEquations]:
         """With the derivative of turns at the mean, which is exact for all but large rotations."""
-        pose, mean, shape = state.frames.pose, self.mean, (len(state), state.length)
-        turn = log_so3(exp_so3(pose.global_orient) @ exp_so3(mean.global_orient).transpose(1, 2))
-        bend = (pose.hand_pose - mean.hand_pose).flatten(1)
-        off = torch.cat([pose.transl - mean.transl, turn, bend], 1)
-        error = (self.factor.transpose(1, 2) @ off[..., None])[..., 0]
+        shape = (len(state), state.length)
+        error = (self.factor.transpose(1, 2) @ state.frames.pose.offset(self.mean)[..., None])[..., 0]
         rows, level, change = self.factor, self.level, self.change
         if (self.seen != 0).any():
             joints = state.frames.joints

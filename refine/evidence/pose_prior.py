@@ -10,7 +10,6 @@ from torch import Tensor
 from hand_models import HandPose
 from hand_models.pose import TANGENT_DIM
 from hand_models.record import Record
-from hand_models.rotations import exp_so3, log_so3
 from hand_models.solver.normal_equations import NormalEquations
 from hand_models.solver.states import HandState
 
@@ -45,10 +44,6 @@ class PosePrior(Record):
 
     def linearize(self, state: HandState) -> list[NormalEquations]:
         """With the derivative at the mean, which is exact for all but large rotations."""
-        pose, mean = state.pose, self.mean
-        turn = log_so3(exp_so3(pose.global_orient) @ exp_so3(mean.global_orient).transpose(1, 2))
-        bend = (pose.hand_pose - mean.hand_pose).flatten(1)
-        off = torch.cat([pose.transl - mean.transl, turn, bend], 1)
-        residual = (self.factor.transpose(1, 2) @ off[..., None])[..., 0]
+        residual = (self.factor.transpose(1, 2) @ state.pose.offset(self.mean)[..., None])[..., 0]
         equations = NormalEquations.of(residual, self.factor)
         return [equations if state.dim == TANGENT_DIM else equations.embedded(state.dim, 0)]

@@ -25,7 +25,7 @@ from .fields import expected_variance
 from .optimize import Solved
 from .samples import Samples
 from .score import Plausibility, ScoreWeights, plausibility, score
-from .way_out import FAR, brought_out, in_walls, push_out
+from .way_out import FAR, LEAST_PUSH, brought_out, in_walls, push_out
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def decide(
     better = weights.better(best.score - before)
     # Neither with a bone in a wall, unless that is no more than the input may be off by anyway.
     far = (2 * given_var.mean(1).sqrt()).nan_to_num(FAR).clamp_max(FAR)
-    near_out, _ = brought_out(model, objects, which, given, torch.zeros_like(before), holding, config, far)
+    near_out, pushed = brought_out(model, objects, which, given, torch.zeros_like(before), holding, config, far)
     through, solved_through = (in_walls(model, objects, which, pose) for pose in (near_out, best.pose))
     better = torch.where(through != solved_through, through.to(better), better).masked_fill(stated, 1.0)
     share = between(holding, *config.holds) * between(better, config.undecided, config.sure)
@@ -99,7 +99,14 @@ def decide(
         depth = depth.index_copy(0, part, measured(part).depth)
     # A solution has been brought out already, as far as its contact lets it.
     push = push_out(depth, known == 0, weights) * (1 - share)
-    returned, pushed = brought_out(model, objects, which, returned, push, holding, config, far)
+    elsewhere = (share > 0) | (push > LEAST_PUSH)  # the others are as given, and have been brought out above
+    returned, pushed = returned.where(elsewhere, near_out), pushed & ~elsewhere
+    rows = elsewhere.nonzero()[:, 0]
+    if len(rows):
+        out, left = brought_out(
+            model, objects, which[rows], returned[rows], push[rows], holding[rows], config, far[rows]
+        )
+        returned, pushed = returned.fill(rows, out), pushed.index_copy(0, rows, left)
     if pushed.any():
         measured(pushed.nonzero()[:, 0])
         moved = moved | pushed

@@ -23,7 +23,8 @@ from .optimize import soft_tissue
 from .score import ScoreWeights
 
 _FREE = 0.002  # metres beyond what skin yields that tell nothing: real grasps as tracked have them too
-_LEAST_PUSH = 0.01  # of the way out: less is not worth a solve
+LEAST_PUSH = 0.01
+"""Share of the way out of the object that is worth a solve."""
 _STEPS = (0.004, 0.008, 0.012, 0.016, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.3)  # metres that a hand is lifted off
 _CLEAR = 0.001  # metres that bones of hands lifted off keep
 FAR = 2 * TRACKING.translation
@@ -45,7 +46,7 @@ def brought_out(
 ) -> tuple[HandPose, Tensor]:  # fmt: skip
     """Hands that went the share ``push (B,)`` of the way out of their objects, and all of it where a bone is in a thin
     wall, if that is not as far as ``far (B,)``, metres; and which of them moved, ``(B,)``."""
-    inside = push > _LEAST_PUSH
+    inside = push > LEAST_PUSH
     rows = inside.nonzero()[:, 0]
     if len(rows):
         out = bring_out(model, objects, which[rows], pose[rows], holding[rows], config)

@@ -9,7 +9,6 @@ import torch
 from contact.field import ContactField
 from contact.objects import ObjectMesh
 from hand_models import HandModel, HandPose
-from hand_models.rotations import exp_so3, log_so3
 
 from ..config import RefineConfig
 from .motion import MotionInput, MotionSolved, solve_motion
@@ -51,11 +50,9 @@ def _going_on(solved: MotionSolved, last: HandPose, at: int, rate: float) -> Mot
 
     Held fast, a mistake of one piece would last for ever: a hand that holds stays where it is.
     """
-    pose = solved.pose
-    turn = log_so3(exp_so3(last.global_orient) @ exp_so3(pose.global_orient[at]).mT)
-    step = torch.cat([last.transl - pose.transl[at], turn, (last.hand_pose - pose.hand_pose[at]).flatten(1)], 1)
-    since = (torch.arange(len(pose)) - at).clamp_min(0)
-    return replace(solved, pose=pose.retract(torch.exp(-since / (_FADES * rate))[:, None] * step))
+    since = (torch.arange(len(solved.pose)) - at).clamp_min(0)
+    fading = torch.exp(-since / (_FADES * rate))[:, None]
+    return replace(solved, pose=solved.pose.retract(fading * last.offset(solved.pose[at])))
 
 
 def _rows(solved: MotionSolved, rows: slice) -> MotionSolved:
